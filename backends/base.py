@@ -1,0 +1,237 @@
+"""What a solver backend is: arrays in, a session out, and answers that say no more than was proven."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.milp import MILP, Rows
+from stablenet.registry import Registry, refuse_argument
+
+Array = npt.NDArray[np.float64]
+
+
+class Capability(enum.Enum):
+    """What a solver can do; the value says it in words."""
+
+    SOS1 = "SOS1 sets"
+    INDICATOR = "indicator constraints"
+    START = "start solution"
+    TARGET = "stop at an objective value"
+    DUAL_STOP = "stop at a dual bound"
+    INCUMBENT = "incumbents reported while running"
+    PROPOSE = "solutions injected while running"
+    LP_POINT = "LP point of a node given to the injection"
+    LAZY = "lazy constraints"
+    CUTS = "user cuts during the search"
+    DUALS = "LP duals"
+    RESOLVE = "changes between solves without reloading"
+    NODE_LIMIT = "node limit"
+    MEMORY_LIMIT = "memory limit"
+    THREADS = "several threads"
+    SEED = "random seed"
+    ROOT_BOUND = "root bound reported"
+
+
+class Status(enum.Enum):
+    """Why a solve ended. Only ``OPTIMAL`` and a dual bound prove anything."""
+
+    OPTIMAL = "optimal"
+    INFEASIBLE = "infeasible"
+    UNBOUNDED = "unbounded"
+    TARGET = "target reached"
+    DUAL_STOP = "dual bound reached"
+    TIME = "time limit"
+    NODES = "node limit"
+    MEMORY = "memory limit"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one solve: seconds, branch-and-bound nodes, megabytes, threads, seed. None: no limit."""
+
+    time: float | None = None
+    nodes: int | None = None
+    memory: float | None = None
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is set alike for every solver: tolerances (absolute), presolve, gap 0, and where its log goes."""
+
+    feasibility: float = 1e-9
+    integrality: float = 1e-9
+    presolve: bool = True
+    log: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SolveResult:
+    """The answer of a MILP solve, in the sense and with the constant of the `MILP`.
+
+    ``x`` and ``objective`` are the best point found (None if there is none). ``dual_bound`` is a bound
+    that no feasible point can beat: at least the optimum when maximising, at most when minimising, and
+    infinite where the solver proved none. ``solver_status`` are the solver's own words.
+    """
+
+    status: Status
+    solver_status: str
+    objective: float | None
+    x: Array | None
+    dual_bound: float
+    seconds: float
+    nodes: int | None = None
+    root_bound: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxResult:
+    """The answer of the LP relaxation (integrality, SOS1 and indicators dropped).
+
+    ``row_duals`` (m,) and ``reduced_costs`` (n,) have the sign of d objective / d right-hand side in the
+    MILP's own sense; None where the solver gives none or the status is not ``OPTIMAL``.
+    """
+
+    status: Status
+    solver_status: str
+    objective: float | None
+    x: Array | None
+    row_duals: Array | None
+    reduced_costs: Array | None
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Callbacks:
+    """What a search wants to be asked while the solver runs; a backend ignores none that it declares.
+
+    ``on_incumbent(x, objective)``: a new incumbent; True asks the solver to stop (`Status.INTERRUPTED`).
+    ``propose(point)``: a full column vector to try as a solution, or None; ``point`` is the LP point of a
+    node (None without `Capability.LP_POINT`). ``separate(point)``: valid rows cut off by the LP point, or
+    None. ``lazy(x)``: rows that every solution from now on must satisfy, or None; asked for each candidate.
+    An exception raised in any of them stops the solve and is raised again by it.
+    """
+
+    on_incumbent: Callable[[Array, float], bool] | None = None
+    propose: Callable[[Array | None], Array | None] | None = None
+    separate: Callable[[Array], Rows | None] | None = None
+    lazy: Callable[[Array], Rows | None] | None = None
+
+
+class Session(ABC):
+    """One model loaded in one solver. Use as a context manager; after an error it is not to be used again."""
+
+    @abstractmethod
+    def solve(
+        self,
+        limits: Limits,
+        *,
+        target: float | None = None,
+        dual_stop: float | None = None,
+        start: Array | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> SolveResult:
+        """Solve the MILP.
+
+        Stops as soon as an incumbent is at least as good as ``target`` (`Status.TARGET`), or the dual
+        bound is at least as tight as ``dual_stop`` (`Status.DUAL_STOP`). ``start`` is a full column
+        vector that may be infeasible. Raises `SolverError` where the solver fails or answers with a
+        status that is not known.
+        """
+
+    @abstractmethod
+    def relax(self, limits: Limits) -> RelaxResult:
+        """Solve the LP relaxation; the loaded MILP stays as it is."""
+
+    @abstractmethod
+    def change_bounds(self, columns: npt.NDArray[np.intp], lower: Array, upper: Array) -> None:
+        """Replace the bounds of some columns."""
+
+    @abstractmethod
+    def change_objective(self, objective: Array, constant: float = 0.0, *, maximize: bool | None = None) -> None:
+        """Replace the whole objective (n,), and its sense if given."""
+
+    @abstractmethod
+    def add_rows(self, rows: Rows) -> None:
+        """Append linear rows."""
+
+    def close(self) -> None:
+        """Free what the solver holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Installed, licensed, size-limited: three answers.
+
+    ``install`` says how to get it, ``licence`` is a sentence or None where none is needed, the limits are
+    those of a size-limited licence.
+    """
+
+    installed: bool
+    version: str | None
+    install: str
+    licence: str | None = None
+    max_columns: int | None = None
+    max_rows: int | None = None
+
+
+class Backend(ABC):
+    """A solver. Creating one imports nothing of the solver's; `open` does."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+
+    @classmethod
+    def from_argument(cls, argument: str | None) -> Self:
+        """The backend for ``name[:argument]``."""
+        refuse_argument("solver", cls.name, argument)
+        return cls()
+
+    @abstractmethod
+    def available(self) -> Availability:
+        """Whether it is installed, without asking for a licence that counts."""
+
+    def supports(self, *capabilities: Capability) -> bool:
+        """Whether it declares all of them."""
+        return self.capabilities.issuperset(capabilities)
+
+    @abstractmethod
+    def open(self, milp: MILP, settings: Settings = Settings()) -> Session:
+        """Load the model. Raises `NotInstalledError`, `LicenseError`, `UnsupportedError` or `SolverError`."""
+
+
+registry: Registry[Backend] = Registry("solver", Backend, "stablenet.backends", "stablenet.backends")  # type: ignore[type-abstract]
+
+__all__ = [
+    "Availability",
+    "Backend",
+    "Callbacks",
+    "Capability",
+    "Limits",
+    "RelaxResult",
+    "Session",
+    "Settings",
+    "SolveResult",
+    "Status",
+    "registry",
+]

@@ -1,0 +1,80 @@
+"""Bounds on pre-activations, per entry and side with their method and rigour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerBounds:
+    """Bounds of one layer's pre-activations: ``lower <= g <= upper``, all (n,).
+
+    ``lower_by`` and ``upper_by`` index `Bounds.methods`; ``lower_rigorous`` and ``upper_rigorous`` say
+    whether the bound, and everything it rests on, is proof against rounding.
+    """
+
+    lower: Array
+    upper: Array
+    lower_by: Codes
+    upper_by: Codes
+    lower_rigorous: npt.NDArray[np.bool_]
+    upper_rigorous: npt.NDArray[np.bool_]
+
+    @property
+    def phase(self) -> npt.NDArray[np.int8]:
+        """+1 where ``g >= 0`` is certain, -1 where ``g <= 0`` is (also where both are), else 0."""
+        active = self.lower >= 0
+        inactive = self.upper <= 0
+        return np.where(inactive, -1, np.where(active, 1, 0)).astype(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of all layers on one part of the domain. Immutable; `tighten` returns new ones."""
+
+    methods: tuple[str, ...]
+    layers: tuple[LayerBounds, ...]
+
+    @classmethod
+    def of(cls, method: str, sides: Sequence[tuple[Array, Array]], *, rigorous: bool) -> Self:
+        """From one method's ``(lower, upper)`` per layer."""
+        layers = []
+        for lower, upper in sides:
+            code = np.zeros(len(lower), np.int16)
+            proof = np.full(len(lower), rigorous)
+            layers.append(LayerBounds(_frozen(lower), _frozen(upper), code, code, proof, proof))
+        return cls((method,), tuple(layers))
+
+    def tighten(self, method: str, layer: int, lower: Array, upper: Array, *, rigorous: bool) -> Self:
+        """Intersect one layer with new bounds. NaN tightens nothing; an equal bound keeps its origin, unless
+        the new one alone is rigorous.
+        """
+        methods = self.methods if method in self.methods else (*self.methods, method)
+        code = methods.index(method)
+        old = self.layers[layer]
+        with np.errstate(invalid="ignore"):
+            raise_ = (lower > old.lower) | ((lower == old.lower) & rigorous & ~old.lower_rigorous)
+            drop = (upper < old.upper) | ((upper == old.upper) & rigorous & ~old.upper_rigorous)
+        new = LayerBounds(
+            _frozen(np.where(raise_, lower, old.lower)),
+            _frozen(np.where(drop, upper, old.upper)),
+            np.where(raise_, np.int16(code), old.lower_by),
+            np.where(drop, np.int16(code), old.upper_by),
+            np.where(raise_, rigorous, old.lower_rigorous),
+            np.where(drop, rigorous, old.upper_rigorous),
+        )
+        return type(self)(methods, (*self.layers[:layer], new, *self.layers[layer + 1 :]))
+
+
+def _frozen(values: Array) -> Array:
+    values = np.ascontiguousarray(values, dtype=np.float64)
+    values.setflags(write=False)
+    return values

@@ -1,0 +1,92 @@
+"""The arrays that every backend takes: one mixed-integer linear program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """``lower <= matrix @ x <= upper``: csr (m, n), (m,), (m,); infinite sides are absent."""
+
+    matrix: sparse.csr_array
+    lower: Array
+    upper: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Indicators:
+    """``x[binary[i]] == value[i]`` implies row i of ``rows``."""
+
+    binary: npt.NDArray[np.intp]
+    value: npt.NDArray[np.bool_]
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class MILP:
+    """``min`` or ``max`` of ``objective @ x + constant`` over rows, column bounds, integrality, SOS1 sets, indicators.
+
+    ``sos1`` holds index arrays, in order of their weights; at most one column of a set is nonzero.
+    ``columns`` and ``row_names`` are names for files and messages (empty: numbered).
+    """
+
+    rows: Rows
+    lower: Array
+    upper: Array
+    integer: npt.NDArray[np.bool_]
+    objective: Array
+    constant: float = 0.0
+    maximize: bool = False
+    sos1: tuple[npt.NDArray[np.intp], ...] = ()
+    indicators: Indicators | None = None
+    columns: Sequence[str] = field(default=())
+    row_names: Sequence[str] = field(default=())
+
+    @property
+    def n_columns(self) -> int:
+        """Number of variables."""
+        return len(self.lower)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of linear rows, indicator rows not counted."""
+        return len(self.rows.lower)
+
+    @property
+    def n_nonzeros(self) -> int:
+        """Number of stored coefficients of the linear rows."""
+        return int(self.rows.matrix.nnz)
+
+    @property
+    def n_binaries(self) -> int:
+        """Number of integer columns."""
+        return int(np.count_nonzero(self.integer))
+
+    def value(self, x: Array) -> float:
+        """Objective value of a point."""
+        return float(self.objective @ x) + self.constant
+
+    def violation(self, x: Array) -> float:
+        """The largest violation of any row, bound, integrality, SOS1 set or indicator by a point."""
+        worst = _outside(x, self.lower, self.upper)
+        worst = max(worst, _outside(self.rows.matrix @ x, self.rows.lower, self.rows.upper))
+        worst = max(worst, float(np.abs(x - np.round(x))[self.integer].max(initial=0.0)))
+        for columns in self.sos1:
+            worst = max(worst, float(np.sort(np.abs(x[columns]))[:-1].max(initial=0.0)))
+        if self.indicators is not None:
+            on = np.round(x[self.indicators.binary]).astype(bool) == self.indicators.value
+            rows = self.indicators.rows
+            worst = max(worst, _outside((rows.matrix @ x)[on], rows.lower[on], rows.upper[on]))
+        return worst
+
+
+def _outside(values: Array, lower: Array, upper: Array) -> float:
+    return float(np.maximum(lower - values, values - upper).max(initial=0.0))

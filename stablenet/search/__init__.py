@@ -1,0 +1,1 @@
+"""Searches: ways of closing questions."""
