@@ -166,7 +166,7 @@ class Session(ABC):
     def add_rows(self, rows: Rows) -> None:
         """Append linear rows."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a session with nothing to free need not say so
         """Free what the solver holds."""
 
     def __enter__(self) -> Self:

@@ -109,12 +109,13 @@ class Formulation(ABC):
 
     def separate(self, block: Any, layer: ReluLayer, point: Mapping[int, float]) -> Rows | None:
         """Valid rows violated by an LP point, or None; only for formulations with cuts."""
+        del block, layer, point
         return None
 
 
 registry: Registry[Formulation] = Registry(
     "formulation",
-    Formulation,
+    Formulation,  # type: ignore[type-abstract]
     "stablenet.formulations",
-    "stablenet.formulations",  # type: ignore[type-abstract]
+    "stablenet.formulations",
 )

@@ -51,7 +51,7 @@ class Domain(ABC):
     def contains(self, points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Which of the points, (batch, n), lie in the domain (exact comparison; polytopes: see `Part`)."""
         array = np.atleast_2d(np.asarray(points, dtype=np.float64))
-        return np.stack([part.holds(array) for part in self.parts]).any(axis=0)
+        return np.asarray(np.stack([part.holds(array) for part in self.parts]).any(axis=0))
 
 
 def _vector(values: npt.ArrayLike, what: str) -> Array:
