@@ -24,17 +24,17 @@ Matrix = Array | sparse.csr_array
 
 def apply(matrix: Matrix, points: Array) -> Array:
     """``points @ matrix.T`` for dense or csr matrices: (..., n) to (..., m)."""
-    if not isinstance(matrix, sparse.csr_array):
-        return np.asarray(points @ matrix.T)
     flat = points.reshape(-1, points.shape[-1])
+    if not isinstance(matrix, sparse.csr_array):
+        return np.asarray(flat @ matrix.T).reshape(*points.shape[:-1], matrix.shape[0])
     return np.ascontiguousarray((matrix @ flat.T).T).reshape(*points.shape[:-1], matrix.shape[0])
 
 
 def apply_transposed(matrix: Matrix, rows: Array) -> Array:
     """``rows @ matrix`` for dense or csr matrices: (..., m) to (..., n)."""
-    if not isinstance(matrix, sparse.csr_array):
-        return np.asarray(rows @ matrix)
     flat = rows.reshape(-1, rows.shape[-1])
+    if not isinstance(matrix, sparse.csr_array):
+        return np.asarray(flat @ matrix).reshape(*rows.shape[:-1], matrix.shape[1])
     return np.ascontiguousarray((matrix.T @ flat.T).T).reshape(*rows.shape[:-1], matrix.shape[1])
 
 

@@ -1,0 +1,55 @@
+"""The bound methods that need no solver: ``interval`` and ``crown``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stablenet.bounds import Array, Bounds
+from stablenet.domain import Part
+from stablenet.errors import InputError
+from stablenet.network import Network
+from stablenet.propagate.base import BoundMethod
+from stablenet.propagate.crown import crown_layers
+from stablenet.propagate.interval import interval_layers
+
+
+def _box(part: Part) -> tuple[Array, Array]:
+    return part.lower[None, :], part.upper[None, :]
+
+
+class Interval(BoundMethod):
+    """Interval propagation; on a box the first layer is exact but for rounding."""
+
+    name = "interval"
+    title = "interval propagation"
+    paper = "Moore 1966; rigorous by Higham 2002, section 3.1"
+    rigorous = True
+
+    def run(self, network: Network, part: Part) -> Bounds:
+        """See `BoundMethod`. A polytope is bounded by its box."""
+        layers = [(low[0], high[0]) for low, high in interval_layers(network, *_box(part))]
+        for k, (low, high) in enumerate(layers):
+            bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
+            if bad.size:
+                raise InputError(
+                    f"layer {k}, neuron {bad[0]}: its values overflow float64 on the domain; "
+                    "a smaller domain or smaller weights are needed"
+                )
+        return Bounds.of(self.name, layers, rigorous=True)
+
+
+class Crown(BoundMethod):
+    """Backward linear bounds, intersected with intervals."""
+
+    name = "crown"
+    title = "CROWN / DeepPoly backward bounds"
+    paper = "Zhang et al. 2018 (arXiv 1811.00866); Singh et al. 2019"
+    rigorous = True
+
+    def run(self, network: Network, part: Part) -> Bounds:
+        """See `BoundMethod`. A polytope is bounded by its box."""
+        bounds = Interval().run(network, part)
+        known = [(layer.lower[None, :], layer.upper[None, :]) for layer in bounds.layers]
+        for k, (low, high) in enumerate(crown_layers(network, *_box(part), known=known)):
+            bounds = bounds.tighten(self.name, k, low[0], high[0], rigorous=True)
+        return bounds
