@@ -1,0 +1,338 @@
+"""The ledger: every question, its evidence, and the verdicts that follow. The one mutable state.
+
+A neuron asks two questions: can its pre-activation be positive on the domain, can it be negative. Each is
+open, witnessed or refuted; verdicts are derived and never stored. All changes are events (plain JSON
+values), so that a ledger in one process can follow one in another.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.bounds import Bounds
+from stablenet.errors import InputError
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+Side = Literal[0, 1]
+Event = dict[str, Any]
+
+POSITIVE: Side = 0
+NEGATIVE: Side = 1
+SIDES: tuple[Side, Side] = (POSITIVE, NEGATIVE)
+SIDE_NAMES = ("positive", "negative")
+
+
+class State(enum.IntEnum):
+    """State of a question."""
+
+    OPEN = 0
+    WITNESSED = 1
+    REFUTED = 2
+
+
+class Verdict(enum.IntEnum):
+    """Verdict on a neuron."""
+
+    UNKNOWN = 0
+    UNSTABLE = 1
+    STABLY_ACTIVE = 2
+    STABLY_INACTIVE = 3
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A question that ``source`` refuted and a witness shows."""
+
+    source: str
+    layer: int
+    neuron: int
+    side: str
+    witness: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source!r} refuted that neuron {self.neuron} of layer {self.layer} can be {self.side}, "
+            f"and witness {self.witness} shows it; all that {self.source!r} refuted is revoked"
+        )
+
+
+class Ledger:
+    """Questions of a network with layers of the given sizes, over a domain of ``n_parts`` parts.
+
+    Neurons are addressed by a flat index; `flat` and `locate` convert. ``emit`` receives each event as it
+    is applied. A question is witnessed if one point of the domain shows it, refuted if it is refuted on
+    *every* part; verdicts of parts are never combined.
+    """
+
+    def __init__(self, sizes: Sequence[int], n_parts: int = 1, emit: Callable[[Event], None] | None = None) -> None:
+        self.sizes = tuple(int(size) for size in sizes)
+        self.n_parts = n_parts
+        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
+        n = int(self.offsets[-1])
+        self.emit = emit
+        self.sources: list[str] = []
+        self.points: list[Array] = []
+        self.contradictions: list[Contradiction] = []
+        self.solves: list[dict[str, Any]] = []
+        self.seconds: dict[str, float] = {}
+        self.curve: list[tuple[float, int]] = []
+        self.borderline = np.zeros((2, n), dtype=bool)
+        self.witness = np.full((2, n), -1, dtype=np.int64)
+        self.witness_by = np.full((2, n), -1, dtype=np.int16)
+        self.part_by = np.full((n_parts, 2, n), -1, dtype=np.int16)
+        self.part_rigorous = np.zeros((n_parts, 2, n), dtype=bool)
+        self.lower = np.full((n_parts, n), -np.inf)
+        self.upper = np.full((n_parts, n), np.inf)
+        self.started = time.monotonic()
+        self.dead_sources: set[str] = set()
+
+    # Reading
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons."""
+        return int(self.offsets[-1])
+
+    def flat(self, layer: int, neurons: Index | int) -> Index:
+        """Flat indices of neurons of a layer."""
+        return np.asarray(np.atleast_1d(np.asarray(neurons, dtype=np.intp)) + self.offsets[layer])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Layer and neuron of a flat index."""
+        layer = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        return layer, int(index - self.offsets[layer])
+
+    def layer_slice(self, layer: int) -> slice:
+        """Flat indices of a layer."""
+        return slice(int(self.offsets[layer]), int(self.offsets[layer + 1]))
+
+    @property
+    def states(self) -> npt.NDArray[np.int8]:
+        """`State` of each question, (2, n). A witness beats a refutation."""
+        refuted = (self.part_by >= 0).all(axis=0)
+        return np.where(self.witness >= 0, State.WITNESSED, np.where(refuted, State.REFUTED, State.OPEN)).astype(
+            np.int8
+        )
+
+    @property
+    def verdicts(self) -> npt.NDArray[np.int8]:
+        """`Verdict` of each neuron, (n,), by the table of the design."""
+        positive, negative = self.states
+        both = (positive == State.WITNESSED) & (negative == State.WITNESSED)
+        verdict = np.where(both, Verdict.UNSTABLE, Verdict.UNKNOWN)
+        verdict = np.where(negative == State.REFUTED, Verdict.STABLY_ACTIVE, verdict)
+        return np.where(positive == State.REFUTED, Verdict.STABLY_INACTIVE, verdict).astype(np.int8)
+
+    def pending(self, part: int | None = None) -> Mask:
+        """Questions still worth work, (2, n): open ones of neurons without a verdict.
+
+        With ``part``, only those not yet refuted on that part.
+        """
+        mask = np.asarray((self.states == State.OPEN) & (self.verdicts == Verdict.UNKNOWN))
+        return mask if part is None else np.asarray(mask & (self.part_by[part] < 0))
+
+    @property
+    def n_pending(self) -> int:
+        """How many questions are pending."""
+        return int(np.count_nonzero(self.pending()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every neuron has a verdict."""
+        return not (self.verdicts == Verdict.UNKNOWN).any()
+
+    @property
+    def rigorous(self) -> Mask:
+        """Neurons whose verdict rests on rigorous refutations or on witnesses only, (n,)."""
+        proof = self.part_rigorous.all(axis=0)
+        verdict = self.verdicts
+        return np.asarray(
+            (verdict == Verdict.UNSTABLE)
+            | ((verdict == Verdict.STABLY_INACTIVE) & proof[POSITIVE])
+            | ((verdict == Verdict.STABLY_ACTIVE) & proof[NEGATIVE])
+        )
+
+    # Writing
+
+    def _send(self, event: Event) -> None:
+        event.setdefault("t", round(time.monotonic() - self.started, 6))
+        self.apply(event)
+        if self.emit is not None:
+            self.emit(event)
+
+    def refute(
+        self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask, force: bool = False
+    ) -> None:
+        """Record that questions (flat indices) are refuted on a part. Known refutations are kept as they are.
+
+        A source that a witness has contradicted is not believed again, unless ``force`` (another ledger's word).
+        """
+        if by in self.dead_sources and not force:
+            return
+        proof = np.broadcast_to(np.asarray(rigorous, dtype=bool), np.shape(neurons))
+        known = (self.part_by[part, side, neurons] >= 0) | (self.witness[side, neurons] >= 0)
+        fresh = np.asarray(neurons)[~known]
+        if len(fresh):
+            self._send(
+                {
+                    "event": "refute",
+                    "part": part,
+                    "side": int(side),
+                    "neurons": fresh.tolist(),
+                    "by": by,
+                    "rigorous": proof[~known].tolist(),
+                }
+            )
+
+    def add_witness(self, point: Array, closes: tuple[Index, Index], by: str) -> None:
+        """Record a point of the domain, (n_inputs,), and the questions (flat indices per side) that it shows.
+
+        The caller has certified both. Refutations that it contradicts are revoked with all of their source's.
+        """
+        number = len(self.points)
+        for side, neurons in zip(SIDES, closes, strict=True):
+            for code in np.unique(self.part_by[:, side, neurons]):
+                if code < 0:
+                    continue
+                wrong = neurons[(self.part_by[:, side, neurons] == code).any(axis=0)]
+                layer, neuron = self.locate(int(wrong[0]))
+                self._send(
+                    {
+                        "event": "contradiction",
+                        "source": self.sources[code],
+                        "layer": layer,
+                        "neuron": neuron,
+                        "side": SIDE_NAMES[side],
+                        "witness": number,
+                    }
+                )
+        self._send(
+            {
+                "event": "witness",
+                "point": encode_array(point),
+                "positive": closes[POSITIVE].tolist(),
+                "negative": closes[NEGATIVE].tolist(),
+                "by": by,
+            }
+        )
+
+    def set_bounds(self, part: int, bounds: Bounds) -> None:
+        """Record the bounds of a part as those to report (intersected with those known)."""
+        lower = np.concatenate([layer.lower for layer in bounds.layers]) if bounds.layers else np.zeros(0)
+        upper = np.concatenate([layer.upper for layer in bounds.layers]) if bounds.layers else np.zeros(0)
+        self._send({"event": "bounds", "part": part, "lower": encode_array(lower), "upper": encode_array(upper)})
+
+    def refute_by_bounds(self, part: int, bounds: Bounds) -> None:
+        """Refute what bounds exclude on a part."""
+        for k, layer in enumerate(bounds.layers):
+            for side, excluded, codes, proof in (
+                (POSITIVE, layer.upper <= 0, layer.upper_by, layer.upper_rigorous),
+                (NEGATIVE, layer.lower >= 0, layer.lower_by, layer.lower_rigorous),
+            ):
+                for code, method in enumerate(bounds.methods):
+                    found = np.flatnonzero(excluded & (codes == code))
+                    self.refute(part, side, self.flat(k, found), method, rigorous=proof[found])
+
+    def add_solve(self, row: Mapping[str, Any]) -> None:
+        """Record one MILP solve."""
+        self._send({"event": "solve", "row": dict(row)})
+
+    def add_seconds(self, what: str, seconds: float) -> None:
+        """Add to the time spent on something."""
+        self._send({"event": "seconds", "what": what, "seconds": seconds})
+
+    def set_borderline(self, side: Side, neurons: Index) -> None:
+        """Record that a question's sign lies within the margin: it stays open."""
+        self._send({"event": "borderline", "side": int(side), "neurons": np.asarray(neurons).tolist()})
+
+    # Events
+
+    def _code(self, source: str) -> int:
+        if source not in self.sources:
+            self.sources.append(source)
+        return self.sources.index(source)
+
+    def apply(self, event: Event) -> None:
+        """Apply an event of this or another ledger of the same shape."""
+        kind = event.get("event")
+        handler = self._handlers.get(str(kind))
+        if handler is None:
+            raise InputError(f"unknown ledger event {kind!r}; there are: {', '.join(self._handlers)}")
+        handler(self, event)
+        if kind in {"refute", "witness", "contradiction", "bounds"}:
+            self._mark(float(event["t"]))
+
+    def _mark(self, seconds: float) -> None:
+        n = self.n_pending
+        if self.curve and self.curve[-1][1] == n:
+            return
+        if self.curve and seconds < self.curve[-1][0]:
+            seconds = self.curve[-1][0]
+        self.curve.append((seconds, n))
+
+    def _on_refute(self, event: Event) -> None:
+        part, side, neurons = event["part"], event["side"], event["neurons"]
+        self.part_by[part, side, neurons] = self._code(event["by"])
+        self.part_rigorous[part, side, neurons] = event["rigorous"]
+
+    def _on_witness(self, event: Event) -> None:
+        code = self._code(event["by"])
+        for side in SIDES:
+            neurons = np.asarray(event[SIDE_NAMES[side]], dtype=np.intp)
+            fresh = neurons[self.witness[side, neurons] < 0]
+            self.witness[side, fresh] = len(self.points)
+            self.witness_by[side, fresh] = code
+        self.points.append(decode_array(event["point"]))
+
+    def _on_contradiction(self, event: Event) -> None:
+        self.contradictions.append(
+            Contradiction(event["source"], event["layer"], event["neuron"], event["side"], event["witness"])
+        )
+        self.dead_sources.add(event["source"])
+        gone = self.part_by == self._code(event["source"])
+        self.part_by[gone] = -1
+        self.part_rigorous[gone] = False
+
+    def _on_bounds(self, event: Event) -> None:
+        part = event["part"]
+        self.lower[part] = np.maximum(self.lower[part], decode_array(event["lower"]))
+        self.upper[part] = np.minimum(self.upper[part], decode_array(event["upper"]))
+
+    def _on_solve(self, event: Event) -> None:
+        self.solves.append(event["row"])
+
+    def _on_seconds(self, event: Event) -> None:
+        self.seconds[event["what"]] = self.seconds.get(event["what"], 0.0) + event["seconds"]
+
+    def _on_borderline(self, event: Event) -> None:
+        self.borderline[event["side"], event["neurons"]] = True
+
+    _handlers: Mapping[str, Callable[[Ledger, Event], None]] = {
+        "refute": _on_refute,
+        "witness": _on_witness,
+        "contradiction": _on_contradiction,
+        "bounds": _on_bounds,
+        "solve": _on_solve,
+        "seconds": _on_seconds,
+        "borderline": _on_borderline,
+    }
+
+
+def encode_array(array: Array) -> str:
+    """A float64 array as base64 of its little-endian bytes: exact, and fast to write."""
+    return base64.b64encode(np.ascontiguousarray(array, dtype="<f8").tobytes()).decode("ascii")
+
+
+def decode_array(text: str) -> Array:
+    """The inverse of `encode_array`."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
