@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +56,14 @@ class Domain(ABC):
 
 def _vector(values: npt.ArrayLike, what: str) -> Array:
     try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(values)
+    except ValueError as error:
         raise DomainError(f"{what}: not a vector of numbers ({error})") from None
-    if array.ndim != 1 or array.size == 0:
-        raise DomainError(f"{what}: a vector is expected, got shape {array.shape}")
+    if given.dtype.kind not in "biuf":
+        raise DomainError(f"{what}: a vector of numbers is expected, got entries of type {given.dtype}")
+    if given.ndim != 1 or given.size == 0:
+        raise DomainError(f"{what}: a vector is expected, got shape {given.shape}")
+    array = given.astype(np.float64) + 0.0  # a copy, without negative zeros: equal boxes are equal bytes
     array.setflags(write=False)
     return array
 
@@ -145,14 +148,33 @@ class LinfBall(Box):
         upper: npt.ArrayLike | None = None,
     ) -> None:
         mid = _vector(center, "centre")
+        bad = np.flatnonzero(~np.isfinite(mid))
+        if bad.size:
+            raise DomainError(f"centre: entry {bad[0]} is {mid[bad[0]]}; finite numbers are expected")
         if not (np.isfinite(eps) and eps >= 0):
             raise DomainError(f"radius {eps}; a finite number >= 0 is expected")
         low, high = _outward(mid, -float(eps)), _outward(mid, float(eps))
         if lower is not None:
-            low = np.maximum(low, lower)
+            low = np.maximum(low, _limit(lower, len(mid), "lower"))
         if upper is not None:
-            high = np.minimum(high, upper)
+            high = np.minimum(high, _limit(upper, len(mid), "upper"))
+        outside = np.flatnonzero(low > high)
+        if outside.size:
+            i = outside[0]
+            raise DomainError(
+                f"input {i}: no value within {eps} of the centre {mid[i]} lies within the limits; the domain is empty"
+            )
         super().__init__(low, high)
+
+
+def _limit(values: npt.ArrayLike, size: int, what: str) -> Array:
+    """A clipping limit, a number or a vector, as a vector; infinite ones clip nothing."""
+    limit = _vector(np.atleast_1d(np.asarray(values)), f"{what} limits")
+    if len(limit) not in (1, size):
+        raise DomainError(f"{len(limit)} {what} limits for a centre of {size} inputs")
+    if np.isnan(limit).any():
+        raise DomainError(f"{what} limits: a number is NaN")
+    return np.broadcast_to(limit, (size,))
 
 
 def _outward(mid: Array, shift: float) -> Array:
@@ -181,9 +203,24 @@ class Polytope(Part):
             raise DomainError(f"a has shape {rows.shape}; {(len(rhs), self.n_inputs)} is expected")
         if not (np.isfinite(rows).all() and np.isfinite(rhs).all()):
             raise DomainError("a and b must be finite")
+        rows += 0.0  # no negative zeros
         rows.setflags(write=False)
         object.__setattr__(self, "a", rows)
         object.__setattr__(self, "b", rhs)
+
+    def is_empty(self) -> bool:
+        """Whether an LP solver (HiGHS in SciPy) finds no point in it.
+
+        Within the solver's tolerance: a sliver may pass as non-empty, and is then refused by nobody.
+        Raises `DomainError` if the solver gives no answer.
+        """
+        from scipy.optimize import linprog
+
+        bounds = list(zip(self.lower.tolist(), self.upper.tolist(), strict=True))
+        answer = linprog(np.zeros(self.n_inputs), A_ub=self.a, b_ub=self.b, bounds=bounds, method="highs")
+        if answer.status not in (0, 2):
+            raise DomainError(f"whether the polytope is empty could not be decided: {answer.message}")
+        return bool(answer.status == 2)
 
     def to_json(self) -> dict[str, Any]:
         """As the report writes it."""
@@ -220,3 +257,19 @@ class Union(Domain):
         if len(self.members) == 1:
             return self.members[0].to_json()
         return {"kind": "union", "parts": [part.to_json() for part in self.members]}
+
+
+def domain_from_json(data: Mapping[str, Any]) -> Domain:
+    """The domain that `Domain.to_json` wrote; raises `DomainError` for anything else."""
+    try:
+        match data["kind"]:
+            case "box":
+                return Box(data["lower"], data["upper"])
+            case "polytope":
+                return Polytope(data["lower"], data["upper"], data["a"], data["b"])
+            case "union":
+                return Union([part for member in data["parts"] for part in domain_from_json(member).parts])
+            case kind:
+                raise DomainError(f"domain of kind {kind!r}; box, polytope and union exist")
+    except (KeyError, TypeError) as error:
+        raise DomainError(f"a domain in JSON lacks or garbles {error}") from None
