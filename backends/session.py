@@ -1,0 +1,446 @@
+"""What the sessions of this package share: the model as it stands, and the check of every answer."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from stablenet.backends.base import (
+    Backend,
+    Callbacks,
+    Capability,
+    Limits,
+    RelaxResult,
+    Session,
+    Settings,
+    SolveResult,
+    Status,
+)
+from stablenet.backends.thread import SolverThread, Stopped
+
+from stablenet.errors import InputError, NotInstalledError, SolverError, UnsupportedError
+from stablenet.milp import MILP, Rows
+
+Array = npt.NDArray[np.float64]
+
+POINT_TOLERANCE = 1e-5
+"""How far a solver's point may violate the model, relative to the largest term of a row, before it is a failure."""
+
+VALUE_TOLERANCE = 1e-6
+"""How far a bound and a value that should agree may differ, relative to the largest possible sum of terms."""
+
+INFINITY = 1e20
+"""From here on solvers take a finite number for infinite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a solver said, unchecked, in the sense of the MILP; ``dual_bound`` is NaN where it gave none."""
+
+    status: Status
+    words: str
+    x: Array | None = None
+    dual_bound: float = np.nan
+    nodes: int | None = None
+    root_bound: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """The arguments of one `Session.solve`."""
+
+    limits: Limits
+    target: float | None
+    dual_stop: float | None
+    start: Array | None
+    callbacks: Callbacks
+
+
+class Watch:
+    """What one solve has shown so far and why it is to stop; the solver's callbacks write it."""
+
+    def __init__(self, milp: MILP, request: Request, thread: SolverThread[Answer]) -> None:
+        self.milp = milp
+        self.request = request
+        self.thread = thread
+        self.reason: Status | None = None
+        self.dual_bound = no_bound(milp)
+        self.best = -no_bound(milp)
+        self.root_bound: float | None = None
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether objective value a is better than b."""
+        return a > b if self.milp.maximize else a < b
+
+    def saw_bound(self, bound: float) -> None:
+        """A valid dual bound; keeps the tightest and stops at ``dual_stop``."""
+        if not np.isnan(bound) and self.better(self.dual_bound, bound):
+            self.dual_bound = float(bound)
+        stop = self.request.dual_stop
+        if stop is not None and not self.better(self.dual_bound, stop):
+            self.stop(Status.DUAL_STOP)
+
+    def saw_point(self, x: Array) -> None:
+        """A new incumbent; tells the search and stops at ``target``."""
+        value = self.milp.value(x)
+        if not self.better(value, self.best):
+            return
+        self.best = value
+        told = self.request.callbacks.on_incumbent
+        if told is not None and self.ask(told, x, value):
+            self.stop(Status.INTERRUPTED)
+        target = self.request.target
+        if target is not None and not self.better(target, value):
+            self.stop(Status.TARGET)
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A callback of the search's, run on the asking thread; None once it failed."""
+        try:
+            return self.thread.call(function, *arguments)
+        except Stopped:
+            self.stop(Status.INTERRUPTED)
+            return None
+
+    def stop(self, reason: Status) -> None:
+        """Remember the first reason to stop."""
+        self.reason = self.reason or reason
+
+
+class ArraySession(Session):
+    """A session that keeps the current `MILP` and checks what its solver answers against it.
+
+    A subclass implements ``_answer``, ``_relaxation`` and the three ``_apply_`` calls, which see the new
+    model as ``self.milp``. A session that failed or was interrupted refuses to go on.
+    """
+
+    def __init__(self, backend: Backend, milp: MILP, settings: Settings) -> None:
+        check_model(milp)
+        refuse_lacking(backend, model_needs(milp))
+        self.backend = backend
+        self.milp = replace(milp, rows=canonical(milp.rows))
+        self.settings = settings
+        self._broken: str | None = None
+        self._abandoned = False
+
+    @abstractmethod
+    def _answer(self, request: Request) -> Answer:
+        """Solve; what the solver said."""
+
+    @abstractmethod
+    def _relaxation(self, limits: Limits) -> RelaxResult:
+        """Solve the LP relaxation."""
+
+    @abstractmethod
+    def _apply_bounds(self, columns: npt.NDArray[np.intp]) -> None:
+        """Hand the changed bounds of these columns to the solver."""
+
+    @abstractmethod
+    def _apply_objective(self) -> None:
+        """Hand the changed objective to the solver."""
+
+    @abstractmethod
+    def _apply_rows(self, rows: Rows) -> None:
+        """Hand the rows just appended to the solver."""
+
+    def solve(
+        self,
+        limits: Limits,
+        *,
+        target: float | None = None,
+        dual_stop: float | None = None,
+        start: Array | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> SolveResult:
+        """Solve the MILP; see `Session.solve`."""
+        request = Request(limits, target, dual_stop, start, callbacks or Callbacks())
+        self._check_usable()
+        check_limits(limits)
+        refuse_lacking(self.backend, request_needs(request))
+        check_start(start, self.milp)
+        began = time.perf_counter()
+        try:
+            answer = self._answer(request)
+            result = conclude(self.backend.title, self.milp, request, answer, time.perf_counter() - began)
+        except UnsupportedError:
+            raise
+        except BaseException as error:
+            self._broken = f"{type(error).__name__}: {error}"
+            raise
+        return result
+
+    def relax(self, limits: Limits) -> RelaxResult:
+        """Solve the LP relaxation; see `Session.relax`."""
+        self._check_usable()
+        check_limits(limits)
+        refuse_lacking(self.backend, limit_needs(limits) - {Capability.NODE_LIMIT})
+        try:
+            return self._relaxation(limits)
+        except BaseException as error:
+            self._broken = f"{type(error).__name__}: {error}"
+            raise
+
+    def change_bounds(self, columns: npt.NDArray[np.intp], lower: Array, upper: Array) -> None:
+        """Replace the bounds of some columns; see `Session.change_bounds`."""
+        self._check_usable()
+        columns = np.asarray(columns, dtype=np.intp)
+        new_lower, new_upper = self.milp.lower.copy(), self.milp.upper.copy()
+        new_lower[columns], new_upper[columns] = lower, upper
+        check_bounds("column", new_lower, new_upper)
+        self.milp = replace(self.milp, lower=new_lower, upper=new_upper)
+        self._apply_bounds(columns)
+
+    def change_objective(self, objective: Array, constant: float = 0.0, *, maximize: bool | None = None) -> None:
+        """Replace the objective; see `Session.change_objective`."""
+        self._check_usable()
+        sense = self.milp.maximize if maximize is None else maximize
+        objective = np.array(objective, dtype=np.float64)
+        check_objective(objective, constant, self.milp.n_columns)
+        self.milp = replace(self.milp, objective=objective, constant=float(constant), maximize=sense)
+        self._apply_objective()
+
+    def add_rows(self, rows: Rows) -> None:
+        """Append linear rows; see `Session.add_rows`."""
+        self._check_usable()
+        check_rows("added row", rows, self.milp.n_columns)
+        rows = canonical(rows)
+        old = self.milp.rows
+        grown = Rows(
+            sparse.csr_array(sparse.vstack([old.matrix, rows.matrix], format="csr")),
+            np.concatenate([old.lower, rows.lower]),
+            np.concatenate([old.upper, rows.upper]),
+        )
+        self.milp = replace(self.milp, rows=grown, row_names=())
+        self._apply_rows(rows)
+
+    def _watched(self, request: Request, work: Callable[[Watch], Answer], stop: Callable[[], None]) -> Answer:
+        """Run ``work`` on a solver thread; its answer, with what the watch saw on the way.
+
+        ``work`` reports a stop that ``stop`` or the watch asked for as `Status.INTERRUPTED`.
+        """
+        thread: SolverThread[Answer] = SolverThread(stop)
+        watch = Watch(self.milp, request, thread)
+        try:
+            answer = thread.run(lambda: work(watch), request.limits.time)
+        finally:
+            self._abandoned = thread.abandoned
+        if answer.status is Status.INTERRUPTED:
+            reason = watch.reason or (Status.TIME if thread.overran else Status.INTERRUPTED)
+            answer = replace(answer, status=reason)
+        if np.isnan(answer.dual_bound) or watch.better(answer.dual_bound, watch.dual_bound):
+            answer = replace(answer, dual_bound=watch.dual_bound)
+        told = request.callbacks.on_incumbent
+        if told is not None and answer.x is not None and watch.better(self.milp.value(answer.x), watch.best):
+            told(answer.x, self.milp.value(answer.x))
+        return answer
+
+    def _check_usable(self) -> None:
+        if self._broken is not None:
+            raise SolverError(
+                f"{self.backend.title}: this session ended with an error ({self._broken}); open a new one"
+            )
+
+
+def solver_module(module: str, backend: Backend) -> Any:
+    """The solver's Python package, imported now; raises `NotInstalledError` saying how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise NotInstalledError(f"{backend.title} is not installed: {backend.available().install}") from error
+
+
+def no_bound(milp: MILP) -> float:
+    """The dual bound that says nothing."""
+    return np.inf if milp.maximize else -np.inf
+
+
+def canonical(rows: Rows) -> Rows:
+    """The same rows without duplicate or explicit zero entries; the matrix is copied only if it has some."""
+    matrix = rows.matrix
+    if matrix.has_canonical_format and matrix.data.all():
+        return rows
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return Rows(matrix, rows.lower, rows.upper)
+
+
+def model_needs(milp: MILP) -> set[Capability]:
+    """What the solver must offer for this model."""
+    needs = set()
+    if milp.sos1:
+        needs.add(Capability.SOS1)
+    if milp.indicators is not None and len(milp.indicators.binary):
+        needs.add(Capability.INDICATOR)
+    return needs
+
+
+def limit_needs(limits: Limits) -> set[Capability]:
+    """What the solver must offer for these limits."""
+    asked = {
+        Capability.NODE_LIMIT: limits.nodes is not None,
+        Capability.MEMORY_LIMIT: limits.memory is not None,
+        Capability.THREADS: limits.threads > 1,
+        Capability.SEED: limits.seed != 0,
+    }
+    return {capability for capability, wanted in asked.items() if wanted}
+
+
+def request_needs(request: Request) -> set[Capability]:
+    """What the solver must offer for this call."""
+    asked = {
+        Capability.TARGET: request.target,
+        Capability.DUAL_STOP: request.dual_stop,
+        Capability.START: request.start,
+        Capability.INCUMBENT: request.callbacks.on_incumbent,
+        Capability.PROPOSE: request.callbacks.propose,
+        Capability.CUTS: request.callbacks.separate,
+        Capability.LAZY: request.callbacks.lazy,
+    }
+    return limit_needs(request.limits) | {capability for capability, value in asked.items() if value is not None}
+
+
+def refuse_lacking(backend: Backend, needs: set[Capability]) -> None:
+    """Raise `UnsupportedError` naming what the solver lacks."""
+    lacking = sorted(capability.value for capability in needs - backend.capabilities)
+    if lacking:
+        raise UnsupportedError(f"solver {backend.name!r} has no {', '.join(lacking)}")
+
+
+def check_limits(limits: Limits) -> None:
+    """Raise `InputError` for limits that make no sense."""
+    if limits.time is not None and not limits.time >= 0:
+        raise InputError(f"time limit {limits.time}: a number of seconds from 0 is expected")
+    if limits.nodes is not None and limits.nodes < 0:
+        raise InputError(f"node limit {limits.nodes}: a number from 0 is expected")
+    if limits.memory is not None and not limits.memory > 0:
+        raise InputError(f"memory limit {limits.memory}: a positive number of megabytes is expected")
+    if limits.threads < 1:
+        raise InputError(f"threads {limits.threads}: a number from 1 is expected")
+    if not 0 <= limits.seed < 2**31:
+        raise InputError(f"seed {limits.seed}: a number from 0 to 2147483647 is expected")
+
+
+def check_start(start: Array | None, milp: MILP) -> None:
+    """Raise `InputError` for a start that is no full finite vector."""
+    if start is None:
+        return
+    if start.shape != (milp.n_columns,):
+        raise InputError(f"start of shape {start.shape} where ({milp.n_columns},) is expected")
+    if not np.isfinite(start).all():
+        raise InputError(f"start: entry {int(np.argmin(np.isfinite(start)))} is not finite")
+
+
+def check_model(milp: MILP) -> None:
+    """Raise `InputError` for arrays that do not fit together, NaN, and numbers that solvers take for infinite."""
+    n = milp.n_columns
+    for name, array in (("upper", milp.upper), ("integer", milp.integer)):
+        if array.shape != (n,):
+            raise InputError(f"MILP: {name} has shape {array.shape} where ({n},) is expected")
+    check_bounds("column", milp.lower, milp.upper)
+    check_objective(milp.objective, milp.constant, n)
+    check_rows("row", milp.rows, n)
+    for columns in milp.sos1:
+        check_columns("SOS1 set", columns, n)
+    if milp.indicators is None:
+        return
+    check_columns("indicator", milp.indicators.binary, n)
+    check_rows("indicator row", milp.indicators.rows, n)
+    binary = milp.indicators.binary
+    bad = ~(milp.integer[binary] & (milp.lower[binary] >= 0) & (milp.upper[binary] <= 1))
+    if bad.any():
+        raise InputError(f"MILP: indicator column {int(binary[np.argmax(bad)])} is not binary")
+
+
+def check_columns(what: str, columns: npt.NDArray[np.intp], n: int) -> None:
+    """Raise `InputError` for column numbers that do not exist."""
+    if len(columns) and not (columns.min() >= 0 and columns.max() < n):
+        raise InputError(f"MILP: a {what} names a column outside 0..{n - 1}")
+
+
+def check_bounds(what: str, lower: Array, upper: Array) -> None:
+    """Raise `InputError` for NaN, finite numbers that solvers take for infinite, and infinities of the wrong side."""
+    for side, values, wrong in (("lower", lower, np.inf), ("upper", upper, -np.inf)):
+        bad = np.isnan(values) | (values == wrong) | (np.isfinite(values) & (np.abs(values) >= INFINITY))
+        if bad.any():
+            where = int(np.argmax(bad))
+            raise InputError(
+                f"MILP: {side} bound {values[where]} of {what} {where}: below 1e20 in magnitude, or infinite and open"
+            )
+
+
+def check_objective(objective: Array, constant: float, n: int) -> None:
+    """Raise `InputError` for an objective of the wrong length or with entries that are not usable numbers."""
+    if objective.shape != (n,):
+        raise InputError(f"MILP: objective has shape {objective.shape} where ({n},) is expected")
+    if not (np.isfinite(constant) and np.all(np.abs(objective) < INFINITY)):
+        raise InputError("MILP: an objective coefficient or constant is NaN, or 1e20 or more")
+
+
+def check_rows(what: str, rows: Rows, n: int) -> None:
+    """Raise `InputError` for rows of the wrong shape or with entries that are not usable numbers."""
+    m = len(rows.lower)
+    if rows.matrix.shape != (m, n) or rows.upper.shape != (m,):
+        raise InputError(f"MILP: {what} matrix of shape {rows.matrix.shape} where ({m}, {n}) is expected")
+    if not np.all(np.abs(rows.matrix.data) < INFINITY):
+        raise InputError(f"MILP: a coefficient of a {what} is NaN, or 1e20 or more")
+    check_bounds(what, rows.lower, rows.upper)
+
+
+def conclude(title: str, milp: MILP, request: Request, answer: Answer, seconds: float) -> SolveResult:
+    """The result that the answer supports; raises `SolverError` where it contradicts itself or the model."""
+    if answer.status in {Status.INFEASIBLE, Status.UNBOUNDED}:
+        answer = replace(answer, x=None, dual_bound=np.nan)
+    if answer.x is None and answer.status in {Status.OPTIMAL, Status.TARGET}:
+        raise SolverError(f"{title} reports {answer.words!r} but gives no solution")
+    bound = no_bound(milp) if np.isnan(answer.dual_bound) else float(answer.dual_bound)
+    objective = None
+    if answer.x is not None:
+        check_point(title, milp, answer.x)
+        objective = milp.value(answer.x)
+        bound = _agreed_bound(title, milp, request, answer)
+    stop = request.dual_stop
+    if answer.status is Status.DUAL_STOP and stop is not None and (bound > stop if milp.maximize else bound < stop):
+        raise SolverError(f"{title} stopped at dual bound {bound:.9g}, short of {stop:.9g}")
+    return SolveResult(
+        answer.status, answer.words, objective, answer.x, bound, seconds, answer.nodes, answer.root_bound
+    )
+
+
+def check_point(title: str, milp: MILP, x: Array) -> None:
+    """Raise `SolverError` for a point that is not a solution of the model, by more than any tolerance explains."""
+    if x.shape != (milp.n_columns,) or not np.isfinite(x).all():
+        raise SolverError(f"{title} returned a point that is not {milp.n_columns} finite numbers")
+    violation = milp.violation(x)
+    if violation <= POINT_TOLERANCE:
+        return
+    # Tolerances of some solvers are relative to the row's terms.
+    largest = max(1.0, float(abs(milp.rows.matrix).multiply(np.abs(x)).max()) if milp.n_nonzeros else 1.0)
+    fraction = float(np.abs(x - np.round(x))[milp.integer].max(initial=0.0))
+    if violation > POINT_TOLERANCE * largest or fraction > POINT_TOLERANCE:
+        raise SolverError(f"{title} returned a point that violates the model by {violation:.3g}")
+
+
+def _agreed_bound(title: str, milp: MILP, request: Request, answer: Answer) -> float:
+    """The dual bound, checked against the point and the status."""
+    x = answer.x
+    if x is None:
+        raise ValueError("an answer with a point is expected")
+    value, sign = milp.value(x), 1.0 if milp.maximize else -1.0
+    bound = no_bound(milp) if np.isnan(answer.dual_bound) else float(answer.dual_bound)
+    slack = VALUE_TOLERANCE * max(1.0, abs(milp.constant) + float(np.abs(milp.objective) @ np.abs(x)))
+    if sign * (bound - value) < -slack:
+        raise SolverError(f"{title}: its dual bound {bound:.9g} excludes its own solution of value {value:.9g}")
+    if answer.status is Status.OPTIMAL and sign * (bound - value) > slack:
+        raise SolverError(f"{title} reports {answer.words!r} with value {value:.9g} and dual bound {bound:.9g}")
+    target = request.target
+    if answer.status is Status.TARGET and target is not None and sign * (target - value) > slack:
+        raise SolverError(f"{title} reports the target {target:.9g} reached with value {value:.9g}")
+    # The point is feasible, so no valid bound lies beyond it: what is left is rounding.
+    return max(bound * sign, value * sign) * sign
