@@ -154,13 +154,11 @@ class Ledger:
     @property
     def rigorous(self) -> Mask:
         """Neurons whose verdict rests on rigorous refutations or on witnesses only, (n,)."""
-        proof = self.part_rigorous.all(axis=0)
+        proof = np.asarray(self.part_rigorous.all(axis=0))
         verdict = self.verdicts
-        return np.asarray(
-            (verdict == Verdict.UNSTABLE)
-            | ((verdict == Verdict.STABLY_INACTIVE) & proof[POSITIVE])
-            | ((verdict == Verdict.STABLY_ACTIVE) & proof[NEGATIVE])
-        )
+        positive, negative = proof[POSITIVE], proof[NEGATIVE]
+        inactive, active = verdict == Verdict.STABLY_INACTIVE, verdict == Verdict.STABLY_ACTIVE
+        return np.asarray((verdict == Verdict.UNSTABLE) | (inactive & positive) | (active & negative))
 
     # Writing
 
