@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import os
 import random
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +13,6 @@ import pytest
 from stablenet.domain import Box, Polytope, Union
 from stablenet.errors import DomainError
 from stablenet.vnnlib import read_vnnlib
-
-REAL = Path(os.environ.get("STABLENET_NETWORKS", Path(__file__).parents[2] / "shared" / "networks"))
 
 
 def declare(n, m=1):
@@ -294,10 +290,9 @@ def test_a_cifar_sized_file_is_read_fast(read):
     assert time.process_time() - start < 1.0  # 0.05 s on an idle machine
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real networks are not here")
-def test_real_specifications():
+def test_real_specifications(real_networks):
     sizes = {"acasxu": 5, "mnistfc": 784, "eran": 784, "verivital": 784, "cifar10": 3072, "oval": 3072}
-    files = sorted(REAL.glob("*.vnnlib.gz"))
+    files = sorted(real_networks.glob("*.vnnlib.gz"))
     assert files
     for path in files:
         domain = read_vnnlib(path)

@@ -1,0 +1,71 @@
+# Each target does its own set-up: a virtual environment in .venv, with what the target needs.
+# Variables: PYTHON (3.11 or newer), VENV, TEST_EXTRAS, WORKERS.
+
+PYTHON ?= python3
+VENV ?= .venv
+# cbc brings a solver of 600 MB; `make test TEST_EXTRAS=test+gurobi` leaves it out, and its tests are skipped.
+TEST_EXTRAS ?= test+gurobi+cbc
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+# Two workers and a BLAS that takes both cores for each of them would be slower than one.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+comma := ,
+
+# What the caller's shell happens to hold must not reach the environment that is tested.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+
+.PHONY: help demo test test-long lint types bench clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       find the stable neurons of the network in examples/"
+	@echo "make test       all tests but the long ones"
+	@echo "make test-long  the long ones"
+	@echo "make lint       ruff: rules and format"
+	@echo "make types      mypy --strict"
+	@echo "make bench      the benchmarks"
+	@echo "make clean      remove .venv, caches and what was built"
+
+demo: $(VENV)/.installed
+	@mkdir -p build
+	$(BIN)/stablenet find examples/digits_2x100.onnx --domain box:0:1 --output build/demo-report.json
+
+test: $(VENV)/.installed-$(TEST_EXTRAS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not long" -n $(WORKERS)
+
+test-long: $(VENV)/.installed-$(TEST_EXTRAS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m long -n $(WORKERS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	PYTHON="$(abspath $(BIN)/python)" .ci/types
+
+bench: $(VENV)/.installed-test+gurobi+cbc+bench
+	$(BIN)/python -m pytest bench --benchmark-columns=min,median,rounds
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "stablenet needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1);" \
+	    "name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear "$(VENV)" || { \
+	  echo "no virtual environment could be made; on Debian and Ubuntu the package python3-venv is needed" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.created
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.created
+	$(PIP) -e ".[$(subst +,$(comma),$*)]"
+	@touch $@

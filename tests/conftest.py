@@ -1,0 +1,57 @@
+"""Which solvers a test needs, and which of them really ran.
+
+``@pytest.mark.backend("scip")`` skips the test only where that solver is not installed. If the
+environment variable STABLENET_BACKENDS_RAN names a folder, every test that passed with a solver is
+noted there, one line in the file of the solver's name; `.ci/run` fails if a file is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+RECORD = "STABLENET_BACKENDS_RAN"
+NETWORKS = "STABLENET_NETWORKS"
+
+
+@cache
+def why_not(spec: str) -> str | None:
+    """Why tests with a solver cannot run here, or None if they can."""
+    from stablenet.backends.base import registry
+
+    state = registry.get(spec).available()
+    return None if state.installed else f"{spec} is not installed: {state.install}"
+
+
+def solvers(item: pytest.Item) -> list[str]:
+    return [str(name) for mark in item.iter_markers("backend") for name in mark.args]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for spec in solvers(item):
+        reason = why_not(spec)
+        if reason is not None:
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call):
+    report = yield
+    folder = os.environ.get(RECORD)
+    if folder and report.when == "call" and report.passed:
+        for spec in solvers(item):
+            with (Path(folder) / spec.partition(":")[0]).open("a") as file:
+                file.write(f"{item.nodeid}\n")
+    return report
+
+
+@pytest.fixture(scope="session")
+def real_networks() -> Path:
+    """The folder of public networks and specifications that STABLENET_NETWORKS names; skips without one."""
+    folder = os.environ.get(NETWORKS)
+    if not folder:
+        pytest.skip(f"{NETWORKS} names no folder of public networks")
+    return Path(folder)
