@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+import pyomo.environ as pyo
 from stablenet.backends.base import Capability
 
-from stablenet.milp import Rows
+from stablenet.affine_rows import AffineRows, IndicatorRows, Matrix, Variables
 from stablenet.registry import Registry, refuse_argument
 
 Array = npt.NDArray[np.float64]
-Variables = Sequence[Any]  # of pyomo VarData; Pyomo ships no types
 
 
 @dataclass(frozen=True, eq=False)
 class ReluLayer:
-    """One layer as a formulation sees it, n neurons over m inputs.
+    """The neurons of one layer that need encoding: n of them over m inputs.
 
-    ``pre[i]`` is tied by the model builder to ``(matrix @ inputs + offset)[i]``; ``matrix`` (n, m) stacks all
-    sources. ``lower <= pre <= upper`` are valid, finite and already carry the model's margin. ``phase[i]``
-    is +1 where the neuron is proven active on the part, -1 where proven inactive, 0 where it needs encoding;
-    go by it and never by the signs of the bounds. ``input_lower`` and ``input_upper`` bound the inputs.
+    The model builder has tied ``pre[i]`` to ``(matrix @ inputs + offset)[i]`` (within the model's margin);
+    a formulation ties ``post[i]`` to ``max(pre[i], 0)``. ``matrix`` (n, m) stacks all sources. ``lower`` and
+    ``upper`` are the bounds of the variables ``pre``: valid, finite, with the margin, and ``lower <= 0 <= upper``;
+    ``input_lower`` and ``input_upper`` (m,) are those of the inputs. ``post`` has bounds ``[0, upper]``.
+    ``neurons`` are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase
+    never get here.
     """
 
+    neurons: npt.NDArray[np.intp]
     inputs: Variables
-    matrix: Array | sparse.csr_array
+    matrix: Matrix
     offset: Array
     pre: Variables
+    post: Variables
     lower: Array
     upper: Array
-    phase: npt.NDArray[np.int8]
     input_lower: Array
     input_upper: Array
 
@@ -43,11 +45,6 @@ class ReluLayer:
     def size(self) -> int:
         """Number of neurons."""
         return len(self.offset)
-
-    @property
-    def undecided(self) -> npt.NDArray[np.intp]:
-        """The neurons that need encoding."""
-        return np.flatnonzero(self.phase == 0)
 
 
 @dataclass(frozen=True)
@@ -73,21 +70,32 @@ Handle = AffineHandle | SosHandle
 class Encoding:
     """What `Formulation.encode` returns.
 
-    ``post`` are the post-activations, one per neuron. ``positive[i]`` and ``negative[i]`` are the handles
-    of *can g be positive / negative* for undecided neurons: in every point of the encoding with a true
-    witness the value 1 must be possible. Empty where the formulation can only refute.
+    ``variables`` are the formulation's own, by names of its choice; `Formulation.assign` gives their values
+    under the same names. ``positive[i]`` and ``negative[i]`` are the handles of *can pre[i] be positive /
+    negative*: in every point of the encoding with a true witness the value 1 must be possible. Both
+    empty where the formulation can only refute.
     """
 
-    post: Variables
-    positive: Mapping[int, Handle] = field(default_factory=dict)
-    negative: Mapping[int, Handle] = field(default_factory=dict)
+    variables: Mapping[str, Variables] = field(default_factory=dict)
+    positive: Sequence[Handle] = ()
+    negative: Sequence[Handle] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """Rows ``lower <= matrix @ variables <= upper`` that hold for every solution: (c, k), (c,), (c,)."""
+
+    matrix: Matrix
+    variables: Variables
+    lower: Array
+    upper: Array
 
 
 class Formulation(ABC):
     """The encoding of a ReLU layer.
 
     ``paper`` and ``equations`` name the source; ``requires`` lists what the solver must offer beyond
-    linear rows and binaries.
+    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes.
     """
 
     name: ClassVar[str]
@@ -107,10 +115,41 @@ class Formulation(ABC):
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """Add variables and constraints of the layer to the Pyomo block; see `ReluLayer` and `Encoding`."""
 
-    def separate(self, block: Any, layer: ReluLayer, point: Mapping[int, float]) -> Rows | None:
-        """Valid rows violated by an LP point, or None; only for formulations with cuts."""
-        del block, layer, point
+    @abstractmethod
+    def assign(self, layer: ReluLayer, inputs: Array, pre: Array) -> Mapping[str, Array]:
+        """Values of the own variables in the solution with these inputs (b, m) and pre-activations (b, n).
+
+        By the names of `Encoding.variables`, each (b, number of variables). Post-activations are ``max(pre, 0)``.
+        """
+
+    def separate(self, layer: ReluLayer, encoding: Encoding, value: Callable[[Variables], Array]) -> Cuts | None:
+        """Valid rows that an LP point violates, or None; only for formulations with cuts.
+
+        ``value(variables)`` gives the point's values of any variables of the model.
+        """
+        del layer, encoding, value
         return None
+
+
+def add_variables(
+    block: Any, name: str, index: npt.NDArray[np.intp], lower: Array | float, upper: Array | float
+) -> list[Any]:
+    """Add continuous variables ``block.name[index]`` with the bounds given (numbers or arrays)."""
+    lows, highs = (np.broadcast_to(np.asarray(side, np.float64), index.shape).tolist() for side in (lower, upper))
+    sides = dict(zip(index.tolist(), zip(lows, highs, strict=True), strict=True))
+    block.add_component(name, pyo.Var(list(sides), bounds=lambda _, i: sides[i]))
+    return list(block.component(name).values())
+
+
+def add_binaries(block: Any, name: str, index: npt.NDArray[np.intp]) -> list[Any]:
+    """Add binary variables ``block.name[index]``."""
+    block.add_component(name, pyo.Var(index.tolist(), domain=pyo.Binary))
+    return list(block.component(name).values())
+
+
+def phase_handles(binaries: Variables) -> tuple[list[Handle], list[Handle]]:
+    """Handles for binaries that are 1 where the neuron is active: positive ``z``, negative ``1 - z``."""
+    return [AffineHandle(z, 1.0, 0.0) for z in binaries], [AffineHandle(z, -1.0, 1.0) for z in binaries]
 
 
 registry: Registry[Formulation] = Registry(
@@ -119,3 +158,20 @@ registry: Registry[Formulation] = Registry(
     "stablenet.formulations",
     "stablenet.formulations",
 )
+
+__all__ = [
+    "AffineHandle",
+    "AffineRows",
+    "Capability",
+    "Cuts",
+    "Encoding",
+    "Formulation",
+    "Handle",
+    "IndicatorRows",
+    "ReluLayer",
+    "SosHandle",
+    "add_binaries",
+    "add_variables",
+    "phase_handles",
+    "registry",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -90,3 +90,40 @@ class MILP:
 
 def _outside(values: Array, lower: Array, upper: Array) -> float:
     return float(np.maximum(lower - values, values - upper).max(initial=0.0))
+
+
+def permute(milp: MILP, seed: int) -> tuple[MILP, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The same problem with columns, rows, SOS1 sets and indicators in an order drawn from ``seed``.
+
+    Returns ``(permuted, columns, rows)``: column j of the result is column ``columns[j]`` of ``milp``, row i is
+    row ``rows[i]``; a point x of ``milp`` is ``x[columns]`` in the result. The order within an SOS1 set stays.
+    """
+    generator = np.random.default_rng(seed)
+    columns = generator.permutation(milp.n_columns)
+    rows = generator.permutation(milp.n_rows)
+    place = np.argsort(columns)
+    indicators = milp.indicators
+    if indicators is not None:
+        order = generator.permutation(len(indicators.binary))
+        indicators = Indicators(
+            place[indicators.binary[order]], indicators.value[order], _permuted(indicators.rows, order, columns)
+        )
+    permuted = replace(
+        milp,
+        rows=_permuted(milp.rows, rows, columns),
+        lower=milp.lower[columns],
+        upper=milp.upper[columns],
+        integer=milp.integer[columns],
+        objective=milp.objective[columns],
+        sos1=tuple(place[milp.sos1[i]] for i in generator.permutation(len(milp.sos1))),
+        indicators=indicators,
+        columns=[milp.columns[j] for j in columns] if milp.columns else (),
+        row_names=[milp.row_names[i] for i in rows] if milp.row_names else (),
+    )
+    return permuted, columns, rows
+
+
+def _permuted(rows: Rows, order: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> Rows:
+    matrix = sparse.csr_array(rows.matrix[order][:, columns])
+    matrix.sort_indices()
+    return Rows(matrix, rows.lower[order], rows.upper[order])
