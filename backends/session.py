@@ -116,6 +116,7 @@ class Watch:
 class ArraySession(Session):
     """A session that keeps the current `MILP` and checks what its solver answers against it.
 
+    Models that `trivial_answer` decides never reach ``_answer``; ``uncrossed`` serves to load them.
     A subclass implements ``_answer``, ``_relaxation`` and the three ``_apply_`` calls, which see the new
     model as ``self.milp``. A session that failed or was interrupted refuses to go on.
     """
@@ -166,7 +167,7 @@ class ArraySession(Session):
         check_start(start, self.milp)
         began = time.perf_counter()
         try:
-            answer = self._answer(request)
+            answer = trivial_answer(self.milp) or self._answer(request)
             result = conclude(self.backend.title, self.milp, request, answer, time.perf_counter() - began)
         except UnsupportedError:
             raise
@@ -179,8 +180,12 @@ class ArraySession(Session):
         """Solve the LP relaxation; see `Session.relax`."""
         self._check_usable()
         check_limits(limits)
-        refuse_lacking(self.backend, limit_needs(limits) - {Capability.NODE_LIMIT})
+        refuse_lacking(self.backend, {Capability.DUALS} | limit_needs(limits) - {Capability.NODE_LIMIT})
+        began = time.perf_counter()
         try:
+            known = trivial_answer(self.milp)
+            if known is not None and known.status is not Status.OPTIMAL:
+                return RelaxResult(known.status, known.words, None, None, None, None, time.perf_counter() - began)
             return self._relaxation(limits)
         except BaseException as error:
             self._broken = f"{type(error).__name__}: {error}"
@@ -253,6 +258,27 @@ def solver_module(module: str, backend: Backend) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise NotInstalledError(f"{backend.title} is not installed: {backend.available().install}") from error
+
+
+def trivial_answer(milp: MILP) -> Answer | None:
+    """What is plain without a solver, where solvers differ or fail: crossed bounds, empty rows, no columns."""
+    rows = milp.rows
+    empty = np.diff(rows.matrix.indptr) == 0
+    for what, bad in (
+        ("column whose lower bound is above its upper", milp.lower > milp.upper),
+        ("row whose lower side is above its upper", rows.lower > rows.upper),
+        ("row without coefficients that 0 violates", empty & ((rows.lower > 0) | (rows.upper < 0))),
+    ):
+        if bad.any():
+            return Answer(Status.INFEASIBLE, f"not given to the solver: a {what} ({int(np.argmax(bad))})")
+    if milp.n_columns == 0:
+        return Answer(Status.OPTIMAL, "not given to the solver: no columns", np.zeros(0), milp.constant, 0)
+    return None
+
+
+def uncrossed(lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Bounds that a solver accepts: where they cross, an arbitrary fixed value in their place."""
+    return lower, np.maximum(lower, upper)
 
 
 def no_bound(milp: MILP) -> float:
