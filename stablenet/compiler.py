@@ -117,9 +117,8 @@ class _Components:
     @classmethod
     def of(cls, model: Any) -> _Components:
         found = cls([], [], [], [], [])
-        for block in model.block_data_objects(active=True, descend_into=pyo.Block):
-            for component in block.component_objects(active=None, descend_into=False):
-                found._sort(component)
+        for component in _in_order(model):
+            found._sort(component)
         if len(found.objectives) > 1:
             names = ", ".join(o.name for o in found.objectives)
             raise UnsupportedError(
@@ -147,6 +146,16 @@ class _Components:
                 f"component {component.name!r} is a {kind}, which a MILP cannot carry; "
                 "transform or deactivate it (linear constraints, SOS1 sets and IndicatorRows are carried)"
             )
+
+
+def _in_order(block: Any) -> Iterator[Any]:
+    """The components of a block and its active sub-blocks, each sub-block where it was declared."""
+    for component in block.component_objects(active=None, descend_into=False):
+        yield component
+        if component.ctype is pyo.Block:
+            for inner in component.values():
+                if inner.active:
+                    yield from _in_order(inner)
 
 
 def _variables(components: _Components) -> list[Any]:
