@@ -1,0 +1,175 @@
+"""Rules of the house: layers, lazy solvers, sizes, versions, names that must agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import stablenet
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SOLVERS = {"highspy", "pyscipopt", "gurobipy", "cbcbox", "xpress", "cplex", "mosek"}
+FORBIDDEN = {"pickle", "shelve", "marshal", "dill", "requests", "urllib.request", "http.client", "ftplib"}
+
+# From the ground up; a module may import from its own tier and those above it in this list.
+TIERS = {
+    "ground": ("errors", "registry", "rounding", "files"),
+    "data": (
+        "network",
+        "domain",
+        "vnnlib",
+        "spec",
+        "bounds",
+        "milp",
+        "mps",
+        "affine_rows",
+        "compiler",
+        "ledger",
+        "options",
+    ),
+    "import": ("onnx_*", "symbolic", "folding", "windows"),
+    "backends": ("backends", "backends.*"),
+    "formulations": ("formulations", "formulations.*"),
+    "model": ("model", "search_model", "export"),
+    "closing": ("witness", "falsify", "propagate", "propagate.*"),
+    "search": ("search", "search.*"),
+    "use": ("report", "engine", "supervisor", "api", "summary", "solvers_table", "testing", "testing.*"),
+    "cli": ("cli", "__main__"),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Dotted names, without ``stablenet.``, and files of all modules but the package itself."""
+    for folder, prefix in (
+        (ROOT / "stablenet", ""),
+        (ROOT / "backends", "backends"),
+        (ROOT / "formulations", "formulations"),
+    ):
+        for path in sorted(folder.rglob("*.py")):
+            parts = [prefix, *path.relative_to(folder).with_suffix("").parts]
+            name = ".".join(part for part in parts if part and part != "__init__")
+            if name:
+                yield name, path
+
+
+MODULES = dict(modules())
+
+
+def tier(name: str) -> int:
+    found = [i for i, patterns in enumerate(TIERS.values()) if any(fnmatch(name, pattern) for pattern in patterns)]
+    assert len(found) == 1, f"module stablenet.{name} has no tier: add it to TIERS in {Path(__file__).name}"
+    return found[0]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """All that a file imports, anywhere in it, by absolute dotted name; of names it is ``module.name``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(name: str) -> str | None:
+    """The module of the package that an imported name belongs to."""
+    if not name.startswith("stablenet."):
+        return None
+    name = name.removeprefix("stablenet.")
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name):
+    wrong = [target for target in map(own, imported(MODULES[name])) if target and tier(target) > tier(name)]
+    assert not wrong, f"stablenet.{name} ({list(TIERS)[tier(name)]}) imports {wrong} from above it"
+
+
+def test_a_formulation_knows_no_solver_and_a_backend_no_network():
+    for name, path in MODULES.items():
+        targets = {own(target) for target in imported(path)}
+        if name.startswith("formulations"):
+            assert not {t for t in targets if t and t.startswith("backends") and t != "backends.base"}, name
+        if name.startswith("backends"):
+            assert not targets & {"network", "domain", "bounds", "ledger"}, name
+
+
+def test_nothing_imports_what_is_forbidden():
+    for name, path in MODULES.items():
+        bad = {
+            target for target in imported(path) if any(f"{target}.".startswith(f"{module}.") for module in FORBIDDEN)
+        }
+        assert not bad, f"stablenet.{name} imports {bad}"
+        calls = [
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        ]
+        assert not {"eval", "exec"} & set(calls), f"stablenet.{name} evaluates code"
+
+
+def test_importing_everything_imports_no_solver():
+    names = [f"stablenet.{name}" for name in MODULES if name != "__main__"]
+    code = "import importlib, sys\n"
+    code += "\n".join(f"importlib.import_module({name!r})" for name in ["stablenet", *names])
+    code += f"\nprint(sorted({SOLVERS!r} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT / "tests")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_every_package_is_packaged():
+    folders = {
+        ".".join(("stablenet", *path.parent.relative_to(ROOT / "stablenet").parts))
+        for path in (ROOT / "stablenet").rglob("__init__.py")
+    }
+    assert folders | {"stablenet.backends", "stablenet.formulations"} == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def tracked() -> list[Path]:
+    """Files under version control; outside of a repository, all that are not built or cached."""
+    run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    if run.returncode == 0:
+        return [ROOT / name for name in run.stdout.split("\0") if name and (ROOT / name).is_file()]
+    hidden = {".venv", "build", "dist", "__pycache__"}
+    return [path for path in ROOT.rglob("*") if path.is_file() and not hidden & set(path.relative_to(ROOT).parts)]
+
+
+def test_no_large_file():
+    files = tracked()
+    assert ROOT / "pyproject.toml" in files
+    assert not [path for path in files if path.stat().st_size > 1_000_000]
+
+
+def test_one_version():
+    declared = PROJECT["project"]["version"]
+    assert stablenet.__version__ == declared
+    assert version("stablenet") == declared
+    heads = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert declared in heads
+
+
+def test_extras_that_are_named_exist():
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    named: dict[str, str] = {}
+    for path in tracked():
+        if path.suffix in {".py", ".md"} or path.name in {"Makefile", "run"}:
+            for group in re.findall(r"(?:stablenet|\.)\[([a-z][a-z, ]*)\]", path.read_text()):
+                named.update(dict.fromkeys(re.split(r", *", group), str(path)))
+    make = (ROOT / "Makefile").read_text()
+    for group in re.findall(r"\.installed-([a-z][a-z+]*)|TEST_EXTRAS \?= (\S+)", make):
+        named.update(dict.fromkeys("".join(group).split("+"), "Makefile"))
+    assert {"test", "dev"} <= set(named)
+    assert not {name: path for name, path in named.items() if name not in extras}
