@@ -68,7 +68,7 @@ class Selection:
         """``diag(factors) @ self`` as csr; exact."""
         keep = self.index >= 0
         pointers = np.concatenate([[0], np.cumsum(keep)])
-        return _csr(factors[keep], self.index[keep], pointers, self.shape)
+        return csr_of(factors[keep], self.index[keep], pointers, self.shape)
 
     def csr(self) -> sparse.csr_array:
         """As csr."""
@@ -78,9 +78,10 @@ class Selection:
 Folded: TypeAlias = Matrix | Selection
 
 
-def _csr(
+def csr_of(
     data: Array, indices: npt.NDArray[np.signedinteger], pointers: Index, shape: tuple[int, int]
 ) -> sparse.csr_array:
+    """A csr matrix, with 32-bit indices where they suffice."""
     kind = np.int32 if max(*shape, len(data)) < 2**31 else np.int64
     return sparse.csr_array((data, indices.astype(kind), pointers.astype(kind)), shape=shape)
 
@@ -137,7 +138,7 @@ def rows(matrix: Folded, index: Index) -> Folded:
     counts = np.zeros(len(index), np.intp)
     counts[keep] = np.diff(picked.indptr)
     pointers = np.concatenate([[0], np.cumsum(counts)])
-    return _csr(picked.data, picked.indices, pointers, (len(index), matrix.shape[1]))
+    return csr_of(picked.data, picked.indices, pointers, (len(index), matrix.shape[1]))
 
 
 def stack(matrices: Sequence[Folded]) -> Folded:
@@ -281,6 +282,6 @@ def _scattered(left: Matrix, right: Selection) -> Matrix:
     columns = index[left.indices]
     keep = columns >= 0
     pointers = np.concatenate([[0], np.cumsum(keep)])[left.indptr]
-    moved_csr = _csr(left.data[keep], columns[keep], pointers, (left.shape[0], right.n_columns))
+    moved_csr = csr_of(left.data[keep], columns[keep], pointers, (left.shape[0], right.n_columns))
     moved_csr.sort_indices()
     return moved_csr

@@ -23,7 +23,7 @@ Handler: TypeAlias = "Callable[[Call], Value | tuple[Value, ...]]"
 
 HANDLERS: dict[str, Handler] = {}
 
-OPSETS = (7, 26)
+OPSETS = (7, 27)
 """First and last version of the default operator set whose semantics the handlers follow."""
 
 

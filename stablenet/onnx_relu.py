@@ -85,18 +85,11 @@ def _clipped(call: Call, x: Expression, low: Constant | None, high: Constant | N
     """``lo + relu(x - lo) - relu(x - hi)``, one-sided where a limit is absent."""
     result = x
     if low is not None:
-        # The limit comes back last: the layer in between is on its own when it is 0, as in ReLU6.
-        result = call.builder.relu(x.minus(low), call, "low" if high is not None else "")
-        result = _shifted(result, low, x)
+        result = call.builder.relu(x.minus(low), call, "low" if high is not None else "").plus(low)
     if high is not None:
         over = call.builder.relu(x.minus(high), call, "high" if low is not None else "")
         result = result.minus(over)
     return result
-
-
-def _shifted(result: Expression, by: Constant, like: Expression) -> Expression:
-    del like
-    return result if not by.numbers.any() and not by.error else result.plus(by)
 
 
 @operator("HardSigmoid")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.folding import Index
+from stablenet.folding import Index, csr_of
 from stablenet.network import Array
 
 
@@ -120,9 +120,8 @@ def sums(table: Index, n_columns: int) -> sparse.csr_array:
 
 def rows_of(data: Array, columns: npt.NDArray[np.signedinteger], counts: Index, n_columns: int) -> sparse.csr_array:
     """A csr matrix from its entries row by row and the number of entries in each row."""
-    kind = np.int32 if max(n_columns, len(data)) < 2**31 else np.int64
-    pointers = np.concatenate([[0], np.cumsum(counts)]).astype(kind)
-    matrix = sparse.csr_array((data, columns.astype(kind), pointers), shape=(len(counts), n_columns))
+    pointers = np.concatenate([[0], np.cumsum(counts)])
+    matrix = csr_of(data, columns, pointers, (len(counts), n_columns))
     matrix.sort_indices()
     return matrix
 
