@@ -71,6 +71,13 @@ class SolverError(StablenetError, RuntimeError):
 
 
 class ContradictionError(StablenetError, RuntimeError):
-    """A witness and a refutation of the same question: something lied."""
+    """A witness and a refutation of the same question: something lied.
+
+    ``report`` is the report of the run that found it, where there is one.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, report: object = None) -> None:
+        self.report = report
+        super().__init__(message)

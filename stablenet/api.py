@@ -1,0 +1,98 @@
+"""The Python entry points: `find_stable` and `build_model`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from stablenet.bounds import Bounds
+from stablenet.domain import Domain
+from stablenet.engine import Job, find
+from stablenet.errors import ContradictionError, InputError, SolverError
+from stablenet.formulations.base import Formulation
+from stablenet.ledger import Ledger
+from stablenet.model import build_model as build_from_bounds
+from stablenet.network import Network
+from stablenet.onnx_io import load_onnx
+from stablenet.options import Options
+from stablenet.propagate import run as run_bounds
+from stablenet.report import Report, build_report, network_to_json
+from stablenet.search.base import Deadline
+from stablenet.spec import parse_domain
+from stablenet.supervisor import supervise
+
+
+def find_stable(
+    network: Network | str | Path, domain: Domain | str, *, isolate: bool = False, **options: Any
+) -> Report:
+    """Find every stable neuron of a network on a domain.
+
+    ``network`` is a `Network` or an ONNX file, ``domain`` a `Domain` or a specification as on the command
+    line; for the other options see `Options`. The search runs in this process, or with ``isolate`` in one of its own,
+    which a crashing or hanging solver cannot take down with it. A limit, an interrupt or a failing solver ends in
+    a report with ``status`` "stopped"; the last also warns. Raises `ContradictionError`, with the report as its
+    ``report``, if a witness disproves a refutation, and `InputError` for what cannot be searched.
+    """
+    choice = Options.from_json(options)
+    if isolate:
+        return _isolated(network, domain, choice)
+    began = time.monotonic()
+    net = network if isinstance(network, Network) else load_onnx(network)
+    region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
+    job = Job(net, region, choice)
+    ledger = Ledger([layer.size for layer in net.layers], len(region.parts))
+    ledger.add_seconds("load", time.monotonic() - began)
+    trouble: str | None = None
+    contradiction = False
+    try:
+        stopped_by = find(job, ledger, Deadline(choice.time_limit))
+    except KeyboardInterrupt:
+        stopped_by = "interrupt"
+    except (SolverError, ContradictionError) as error:
+        stopped_by, trouble = "solver", str(error)
+        contradiction = isinstance(error, ContradictionError)
+    report = build_report(
+        ledger,
+        network=network_to_json(net),
+        domain=region.to_json(),
+        config=choice.to_json(),
+        stopped_by=stopped_by,
+        total_seconds=time.monotonic() - began,
+    )
+    return _settle(report, trouble, contradiction=contradiction or bool(ledger.contradictions))
+
+
+def _isolated(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:
+    if isinstance(network, Network):
+        if not network.file:
+            raise InputError("a network that was not read from a file cannot be searched in another process")
+        network = network.file
+    outcome = supervise(str(network), domain if isinstance(domain, str) else domain.to_json(), choice)
+    return _settle(outcome.report, outcome.message, contradiction=outcome.exit_code == ContradictionError.exit_code)
+
+
+def _settle(report: Report, trouble: str | None, *, contradiction: bool) -> Report:
+    if contradiction:
+        raise ContradictionError(trouble or f"a witness disproves a refutation: {report.contradictions}", report)
+    if trouble is not None:
+        warnings.warn(trouble, stacklevel=3)
+    return report
+
+
+def build_model(
+    network: Network | str | Path,
+    domain: Domain | str,
+    *,
+    bounds: str | Bounds = "crown",
+    formulation: str | Formulation = "bigm",
+) -> Any:
+    """The Pyomo `ConcreteModel` of a network on a domain of one part; see `stablenet.model.build_model`.
+
+    ``bounds`` is the name of a method, or bounds at hand.
+    """
+    net = network if isinstance(network, Network) else load_onnx(network)
+    region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
+    found = run_bounds(bounds, net, region.parts[0]) if isinstance(bounds, str) else bounds
+    return build_from_bounds(net, region, bounds=found, formulation=formulation)
