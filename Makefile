@@ -32,7 +32,7 @@ help:
 
 demo: $(VENV)/.installed
 	@mkdir -p build
-	$(BIN)/stablenet find examples/digits_2x100.onnx --domain box:0:1 --output build/demo-report.json
+	$(BIN)/stablenet find examples/digits_3x100.onnx --domain box:0:1 --output build/demo-report.json
 
 test: $(VENV)/.installed-$(TEST_EXTRAS)
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not long" -n $(WORKERS)
