@@ -1,0 +1,311 @@
+"""CBC, run as a program on MPS files in a temporary folder.
+
+The program comes with the package ``cbcbox`` or is a ``cbc`` on PATH. It is always given a minimisation, since
+its cutoff and its printed bounds are those of one. What it cannot tell it is not asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
+from stablenet.backends.session import Answer, ArraySession, Request
+
+from stablenet.errors import NotInstalledError, SolverError
+from stablenet.milp import MILP, Rows
+from stablenet.mps import write_mps
+
+Array = npt.NDArray[np.float64]
+
+OVERRUN = 1.0
+"""Seconds past its limit after which CBC is told to stop, and then again until it is killed."""
+
+PRINTED = 1e-5
+"""Relative rounding of the bounds that CBC prints with six digits."""
+
+_INSTALL = "pip install 'stablenet[cbc]', or put a cbc program on PATH"
+
+_STATUS = {
+    "Optimal": Status.OPTIMAL,
+    "Optimal (within gap tolerance)": Status.OPTIMAL,
+    "Infeasible": Status.INFEASIBLE,
+    "Integer infeasible": Status.INFEASIBLE,
+    "Unbounded": Status.UNBOUNDED,
+    "Stopped on time": Status.TIME,
+    "Stopped on iterations": Status.NODES,
+    "Stopped on nodes": Status.NODES,
+}
+
+_BAD_LOG = re.compile(
+    r"^.*(parse warning|loading failed|Unrecognized parameter|valid range is|No match for|Bad image|Unknown image).*$",
+    re.MULTILINE,
+)
+_LOWER = re.compile(r"^Lower bound:\s+(\S+)", re.MULTILINE)
+_NODES = re.compile(r"^Enumerated nodes:\s+(\d+)", re.MULTILINE)
+_ENTRY = re.compile(r"^(?:\*\*)?\s*\d+\s+([rc])(\d+)\s+(\S+)\s+(\S+)\s*$")
+
+
+def program() -> str | None:
+    """The path of the program, if there is one."""
+    if find_spec("cbcbox") is not None:
+        import cbcbox
+
+        return str(cbcbox.cbc_bin_path())
+    return shutil.which("cbc")
+
+
+class Cbc(Backend):
+    """CBC: COIN-OR branch and cut, open source, as a separate program."""
+
+    name = "cbc"
+    title = "CBC"
+    capabilities = frozenset(
+        {
+            Capability.SOS1,
+            Capability.INDICATOR,
+            Capability.START,
+            Capability.DUAL_STOP,
+            Capability.DUALS,
+            Capability.NODE_LIMIT,
+            Capability.THREADS,
+            Capability.SEED,
+        }
+    )
+
+    def available(self) -> Availability:
+        """Whether the program is there; it needs no licence."""
+        path = program()
+        if path is None:
+            return Availability(False, None, _INSTALL)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return Availability(True, metadata.version("cbcbox"), _INSTALL)
+        return Availability(True, _version(path), _INSTALL)
+
+    def open(self, milp: MILP, settings: Settings = Settings()) -> CbcSession:
+        """Take the model; see `Backend.open`."""
+        return CbcSession(self, milp, settings)
+
+
+def _version(path: str) -> str:
+    done = subprocess.run(
+        [path, "-quit"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
+    )
+    found = re.search(r"(?:Version:?|CBC)\s+([\w.]+)", done.stdout)
+    return found.group(1) if found else "unknown"
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What one run of the program left: the words of the solution file, its entries, and the log."""
+
+    words: str
+    status: Status
+    columns: dict[int, tuple[float, float]]
+    rows: dict[int, tuple[float, float]]
+    log: str
+
+    @property
+    def has_solution(self) -> bool:
+        """Whether the columns are a solution: words in brackets say that they are only the LP's."""
+        return bool(self.columns) and self.words in _STATUS and self.status not in {Status.INFEASIBLE, Status.UNBOUNDED}
+
+
+class CbcSession(ArraySession):
+    """One model, written anew for each solve."""
+
+    def __init__(self, backend: Backend, milp: MILP, settings: Settings) -> None:
+        super().__init__(backend, milp, settings)
+        path = program()
+        if path is None:
+            raise NotInstalledError(f"CBC is not installed: {_INSTALL}")
+        self._program = path
+        self._folder = tempfile.TemporaryDirectory(prefix="stablenet-cbc-")
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        self._folder.cleanup()
+
+    # A changed model is written by the next solve.
+    def _apply_bounds(self, columns: npt.NDArray[np.intp]) -> None:
+        del columns
+
+    def _apply_objective(self) -> None:
+        pass
+
+    def _apply_rows(self, rows: Rows) -> None:
+        del rows
+
+    def _answer(self, request: Request) -> Answer:
+        began = time.perf_counter()
+        sign = -1.0 if self.milp.maximize else 1.0
+        model = replace(self.milp, objective=sign * self.milp.objective, constant=sign * self.milp.constant)
+        options = []
+        if request.start is not None:
+            options += ["-mips", str(self._write_start(request.start))]
+        if request.dual_stop is not None:
+            options += ["-cutoff", repr(sign * request.dual_stop)]
+        report = self._run(model, request.limits, began, options)
+        if report.status is Status.UNBOUNDED:
+            flat = replace(model, objective=np.zeros(model.n_columns), constant=0.0)
+            more = self._run(flat, request.limits, began, [])
+            status = Status.UNBOUNDED if more.status is Status.OPTIMAL else more.status
+            return Answer(status, f"{report.words}; without objective: {more.words}")
+        return self._read(request, report, sign)
+
+    def _read(self, request: Request, report: _Report, sign: float) -> Answer:
+        milp, status = self.milp, report.status
+        nodes = _NODES.search(report.log)
+        count = int(nodes.group(1)) if nodes else None
+        x = None
+        if (
+            report.columns
+            and status is not Status.INFEASIBLE
+            and "(" not in report.words.removeprefix("Optimal (within")
+        ):
+            x = np.array([report.columns[j][0] for j in range(milp.n_columns)], dtype=np.float64)
+        printed = _LOWER.search(report.log)
+        bound = np.nan if printed is None else float(printed.group(1))
+        # CBC prints six digits, rounded either way.
+        bound -= PRINTED * abs(bound)
+        if status is Status.OPTIMAL and x is not None:
+            bound = sign * milp.value(x)
+        stop = request.dual_stop
+        if stop is not None:
+            # Nothing with a bound beyond the cutoff was kept, so nothing is said about what lies there.
+            bound = min(bound, sign * stop)
+            if status is Status.INFEASIBLE:
+                status, bound = Status.DUAL_STOP, sign * stop
+                x = self._kept_start(request.start)
+        return Answer(status, report.words, x, sign * bound, count)
+
+    def _kept_start(self, start: Array | None) -> Array | None:
+        """The start, which a cutoff hides from CBC, if it is a solution."""
+        if start is None or self.milp.violation(start) > self.settings.feasibility:
+            return None
+        return start
+
+    def _relaxation(self, limits: Limits) -> RelaxResult:
+        began = time.perf_counter()
+        milp = self.milp
+        sign = -1.0 if milp.maximize else 1.0
+        model = replace(
+            milp,
+            objective=sign * milp.objective,
+            constant=sign * milp.constant,
+            integer=np.zeros(milp.n_columns, dtype=bool),
+            sos1=(),
+            indicators=None,
+        )
+        report = self._run(model, limits, began, [])
+        seconds = time.perf_counter() - began
+        if report.status is not Status.OPTIMAL:
+            return RelaxResult(report.status, report.words, None, None, None, None, seconds)
+        x, reduced = np.array([report.columns[j] for j in range(milp.n_columns)], dtype=np.float64).T
+        duals = np.array([report.rows.get(i, (0.0, 0.0))[1] for i in range(milp.n_rows)], dtype=np.float64)
+        return RelaxResult(report.status, report.words, milp.value(x), x, sign * duals, sign * reduced, seconds)
+
+    def _write_start(self, start: Array) -> Path:
+        path = Path(self._folder.name) / "start.txt"
+        # CBC completes what the file leaves out, so zeros are written too.
+        lines = (f"{j} c{j} {value!r} 0\n" for j, value in enumerate(start.tolist()))
+        with path.open("w", encoding="ascii") as file:
+            file.write("Stopped on time - objective value 0\n")
+            file.writelines(lines)
+        return path
+
+    def _options(self, limits: Limits, left: float | None) -> list[str]:
+        s = self.settings
+        options = ["-timeMode", "elapsed", "-ratioGap", "0", "-allowableGap", "0", "-increment", "0"]
+        options += ["-primalTolerance", repr(s.feasibility), "-dualTolerance", repr(s.feasibility)]
+        options += ["-integerTolerance", repr(s.integrality), "-randomCbcSeed", str(limits.seed + 1)]
+        if not s.presolve:
+            options += ["-presolve", "off", "-preprocess", "off"]
+        if limits.threads > 1:
+            options += ["-threads", str(limits.threads)]
+        if limits.nodes is not None:
+            options += ["-maxNodes", str(limits.nodes)]
+        if left is not None:
+            options += ["-sec", repr(left)]
+        return options
+
+    def _run(self, model: MILP, limits: Limits, began: float, more: list[str]) -> _Report:
+        """Write a minimisation, solve it, read what came of it."""
+        folder = Path(self._folder.name)
+        file, solution, log = folder / "model.mps", folder / "solution.txt", folder / "log.txt"
+        solution.unlink(missing_ok=True)
+        write_mps(replace(model, maximize=False), file, numbered=True)
+        left = None if limits.time is None else max(limits.time - (time.perf_counter() - began), 0.0)
+        command = [self._program, str(file), *self._options(limits, left), *more]
+        command += ["-printingOptions", "all", "-solve", "-solution", str(solution)]
+        code = _execute(command, log, left)
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if self.settings.log is not None:
+            with self.settings.log.open("a", encoding="utf-8") as kept:
+                kept.write(text)
+        bad = _BAD_LOG.search(text)
+        if bad:
+            raise SolverError(f"CBC did not take the model or an option: {bad.group(0).strip()}")
+        if code is None and not solution.exists():
+            return _Report("killed after its time limit", Status.TIME, {}, {}, text)
+        if code not in {0, None} or not solution.exists():
+            raise SolverError(f"CBC ended with code {code}: {text.strip().splitlines()[-1:] or 'no output'}")
+        return _parse(solution, text, model)
+
+
+def _execute(command: list[str], log: Path, limit: float | None) -> int | None:
+    """Run the program in its own process group; its exit code, or None if it had to be killed for overrunning."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            try:
+                return process.wait(None if limit is None else limit + OVERRUN)
+            except subprocess.TimeoutExpired:
+                # At this signal CBC writes what it has.
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(OVERRUN)
+            except subprocess.TimeoutExpired:
+                return None
+            return process.returncode
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _parse(solution: Path, log: str, model: MILP) -> _Report:
+    """The solution file, strictly: one line of words, then all rows and columns."""
+    lines = solution.read_text(encoding="ascii", errors="replace").splitlines()
+    words = lines[0].split(" - objective value")[0].strip() if lines else ""
+    status = _STATUS.get(words if words in _STATUS else words.split(" (")[0])
+    if words == "Status unknown" and "infeasibility proved" in log:
+        # What CBC writes for an LP that its bound tightening refutes.
+        words, status = "Status unknown (bound tightening: infeasibility proved)", Status.INFEASIBLE
+    if status is None:
+        raise SolverError(f"CBC ended with status {words!r}")
+    entries: dict[str, dict[int, tuple[float, float]]] = {"r": {}, "c": {}}
+    for line in lines[1:]:
+        found = _ENTRY.match(line)
+        if found is None:
+            if "indicator_" in line:
+                continue
+            raise SolverError(f"CBC's solution file has a line that is not understood: {line!r}")
+        entries[found.group(1)][int(found.group(2))] = (float(found.group(3)), float(found.group(4)))
+    if lines[1:] and len(entries["c"]) != model.n_columns:
+        raise SolverError(f"CBC's solution file has {len(entries['c'])} of {model.n_columns} columns")
+    return _Report(words, status, entries["c"], entries["r"], log)
