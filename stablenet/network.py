@@ -178,6 +178,7 @@ class Network:
     exact: bool = True
     import_error: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
+    opset: int = 0
 
     def __post_init__(self) -> None:
         sizes = self.source_sizes

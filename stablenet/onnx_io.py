@@ -43,12 +43,14 @@ def load_onnx(path: str | Path) -> Network:
 def node_labels(graph: Any) -> tuple[str, ...]:
     """A unique name for each node of a graph: its name, else its first output, else operator and position."""
     names = Counter(node.name for node in graph.node)
+    taken = {name for name, count in names.items() if name and count == 1}
     labels: list[str] = []
-    taken: set[str] = set()
     for i, node in enumerate(graph.node):
+        if node.name in taken and names[node.name] == 1:
+            labels.append(node.name)
+            continue
         output = next((name for name in node.output if name), "")
-        choices = [node.name if names[node.name] == 1 else "", output, f"{node.op_type}_{i}"]
-        label = next(name for name in choices if name and (name not in taken or name is choices[-1]))
+        label = output if output and output not in taken else f"{node.op_type}_{i}"
         while label in taken:
             label += "'"
         taken.add(label)
@@ -166,6 +168,7 @@ class _Import:
             sha256=self.sha256,
             exact=builder.error == 0.0,
             import_error=builder.error,
+            opset=self.opset,
             metadata={entry.key: entry.value for entry in self.model.metadata_props},
         )
 
@@ -313,6 +316,8 @@ class _Import:
     def _check_model(self) -> None:
         import onnx
 
+        # The checker insists on a shape of the output, which runtimes and this reader do without.
+        self.graph.output[0].type.tensor_type.shape.SetInParent()
         try:
             onnx.checker.check_model(self.model)
         except Exception as error:
