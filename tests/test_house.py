@@ -75,10 +75,11 @@ def own(name: str) -> str | None:
     """The module of the package that an imported name belongs to."""
     if not name.startswith("stablenet."):
         return None
-    name = name.removeprefix("stablenet.")
-    while name and name not in MODULES:
-        name = name.rpartition(".")[0]
-    return name or None
+    module = name.removeprefix("stablenet.")
+    while module and module not in MODULES:
+        module = module.rpartition(".")[0]
+    assert module or name == "stablenet.__version__", f"{name}: import it from the module where it is defined"
+    return module or None
 
 
 @pytest.mark.parametrize("name", MODULES)
