@@ -1,0 +1,314 @@
+"""The command line. Each command checks its arguments, calls one function of the package, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from stablenet import __version__
+from stablenet.errors import StablenetError
+
+if TYPE_CHECKING:
+    from stablenet.ledger import Ledger
+    from stablenet.options import Options
+
+STARTED = time.time()
+
+app = typer.Typer(
+    name="stablenet",
+    help="Find every stable neuron of a trained ReLU network, with evidence.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+NetworkFile = Annotated[str, typer.Argument(metavar="NET", help="ONNX file.")]
+DomainSpec = Annotated[
+    str, typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
+]
+FormulationSpec = Annotated[str, typer.Option(help="Encoding of a ReLU layer; see `stablenet formulations`.")]
+BoundsSpec = Annotated[str, typer.Option(help="Bounds on pre-activations; see `stablenet bounds`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def find(
+    net: NetworkFile,
+    domain: DomainSpec,
+    *,
+    formulation: FormulationSpec = "bigm",
+    bounds: BoundsSpec = "crown",
+    solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
+    search: Annotated[str, typer.Option(help="How questions are closed; see `stablenet searches`.")] = "auto",
+    samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
+    inject: Annotated[str, typer.Option(help="Forward passes offered to the solver: relaxation, random, off.")] = (
+        "relaxation"
+    ),
+    removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
+    decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds close questions and fix phases.")] = True,
+    falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
+    margin: Annotated[float | None, typer.Option(help="Relaxation of the MILP's rows; 0: as published.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
+    check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
+    memory_limit: Annotated[float | None, typer.Option(metavar="MB", help="Megabytes of address space.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
+    solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report to write; -: print it.")] = None,
+) -> None:
+    """Find every stable neuron of NET on a domain."""
+    from stablenet.options import DEFAULT_MARGIN, Options
+
+    options = Options(
+        formulation=formulation,
+        bounds=bounds,
+        solver=solver,
+        search=search,
+        samples=samples,
+        inject=inject,
+        removal=removal,
+        decide_by_bounds=decide_by_bounds,
+        falsify=falsify,
+        margin=DEFAULT_MARGIN if margin is None else margin,
+        resume=resume,
+        check_with=check_with,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        threads=threads,
+        seed=seed,
+        permute=permute,
+        solver_log=solver_log,
+    )
+    if output not in {None, "-"}:
+        _check_folder(Path(str(output)))
+    raise typer.Exit(_find(net, domain, options, output))
+
+
+def _find(net: str, domain: str, options: Options, output: str | None) -> int:
+    from stablenet.report import dumps
+    from stablenet.supervisor import supervise, uninterrupted
+
+    with _Progress() as progress:
+        outcome = supervise(net, domain, options, started=STARTED, watch=progress)
+    with uninterrupted():
+        if output == "-":
+            sys.stdout.write(dumps(outcome.report.data))
+        elif output is not None:
+            outcome.report.write(output)
+    if outcome.message is not None:
+        _complain(outcome.message)
+    if output != "-":
+        from rich.console import Console
+
+        from stablenet.summary import render_summary
+
+        render_summary(outcome.report.data, Console())
+        if output is not None:
+            typer.echo(f"report: {output}")
+    return outcome.exit_code
+
+
+class _Progress:
+    """A live line on a terminal's standard error; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, ledger: Ledger) -> None:
+        now = time.monotonic()
+        if self._status is None or now < self._next:
+            return
+        self._next = now + 0.1
+        total = 2 * ledger.n_neurons
+        elapsed = time.time() - STARTED
+        self._status.update(
+            f"{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
+            f"{len(ledger.solves)} solves, {elapsed:.0f} s"
+        )
+
+
+@app.command()
+def info(net: NetworkFile, *, as_json: AsJson = False) -> None:
+    """Print what was understood of NET."""
+    from stablenet.describe import describe, render
+    from stablenet.onnx_io import load_onnx
+
+    description = describe(load_onnx(net))
+    _print(description, as_json=as_json, render=render)
+
+
+@app.command()
+def export(
+    net: NetworkFile,
+    domain: DomainSpec,
+    output: Annotated[str, typer.Option(metavar="MODEL.mps|lp", help="File to write; its suffix says the format.")],
+    *,
+    formulation: FormulationSpec = "bigm",
+    bounds: BoundsSpec = "crown",
+    margin: Annotated[float, typer.Option(help="Relaxation of the rows; 0: as published.")] = 0.0,
+    decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds fix phases.")] = True,
+) -> None:
+    """Write the MILP that asks all questions which the bounds leave open."""
+    _check_folder(Path(output))
+    from stablenet.export import export as write
+    from stablenet.onnx_io import load_onnx
+    from stablenet.propagate import run
+    from stablenet.spec import parse_domain
+
+    network = load_onnx(net)
+    region = parse_domain(domain, network.n_inputs)
+    known = run(bounds, network, region.parts[0])
+    milp = write(network, region, known, formulation, output, margin=margin, decide=decide_by_bounds)
+    typer.echo(
+        f"{output}: {milp.n_rows} rows, {milp.n_columns} columns ({milp.n_binaries} binary), {milp.n_nonzeros} nonzeros"
+    )
+
+
+@app.command()
+def formulations(*, as_json: AsJson = False) -> None:
+    """List the formulations."""
+    from stablenet.formulations.base import registry
+
+    rows = [
+        {
+            "name": name,
+            "title": cls.title,
+            "paper": cls.paper,
+            "equations": cls.equations,
+            "requires": sorted(capability.value for capability in cls.requires),
+        }
+        for name, cls in registry.classes.items()
+    ]
+    _table(rows, as_json=as_json)
+
+
+@app.command()
+def bounds(*, as_json: AsJson = False) -> None:
+    """List the bound methods."""
+    from stablenet.propagate import registry
+
+    rows = [
+        {"name": name, "title": cls.title, "rigorous": cls.rigorous, "paper": cls.paper}
+        for name, cls in registry.classes.items()
+    ]
+    _table(rows, as_json=as_json)
+
+
+@app.command()
+def searches(*, as_json: AsJson = False) -> None:
+    """List the searches."""
+    from stablenet.search.base import registry
+
+    rows = [{"name": name, "title": cls.title, "paper": cls.paper} for name, cls in registry.classes.items()]
+    _table(rows, as_json=as_json)
+
+
+@app.command()
+def solvers(*, as_json: AsJson = False) -> None:
+    """List the solvers: installed or how to install, licence, what they can do."""
+    from stablenet.solvers_table import render, solvers_data
+
+    _print(solvers_data(), as_json=as_json, render=render)
+
+
+def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    render(data, Console())
+
+
+def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    def render(data: list[dict[str, Any]], console: Any) -> None:
+        from rich.table import Table
+
+        table = Table(*data[0])
+        for row in data:
+            table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
+        console.print(table)
+
+    _print(rows, as_json=as_json, render=render)
+
+
+def _check_folder(path: Path) -> None:
+    from stablenet.errors import InputError
+
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: folder {folder} is not writable")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; a file name is expected")
+
+
+def _complain(message: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"stablenet: {' '.join(message.split())}\n")
+
+
+def _terminate(signum: int, frame: object) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the ``stablenet`` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except StablenetError as error:
+        _complain(str(error))
+        code = getattr(error, "code", error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        code = 3
+    except BrokenPipeError:  # what reads our output is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
+        if not hasattr(error, "format_message"):
+            raise
+        _complain(error.format_message())
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
