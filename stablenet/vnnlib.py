@@ -160,14 +160,8 @@ class _Reader:
             raise DomainError(f"{self.name}: empty; declarations of X_i and assertions on them are expected")
         asserted = [body for form in forms for body in self.command(form)]
         n = self.count_inputs()
-        regions = self.conjunction(asserted, position=0)
-        parts: dict[bytes, Part] = {}
-        for region in regions:
-            part = self.part(region, n)
-            parts.setdefault(
-                b"".join(x.tobytes() for x in (part.lower, part.upper, part.a, part.b) if x is not None), part
-            )
-        return next(iter(parts.values())) if len(parts) == 1 else Union(list(parts.values()))
+        parts = [self.part(region, n) for region in self.conjunction(asserted, position=0)]
+        return parts[0] if len(parts) == 1 else Union(parts)
 
     def parse(self) -> list[_Form]:
         """The top-level forms."""
@@ -418,7 +412,7 @@ class _Reader:
                 name = f"X_{missing[0]}"
                 position = region.position or self.declared[name]
                 raise self.error(position, f"{name} has no {word} bound; every input needs both, on every branch")
-            sides.append(side + 0.0)  # no negative zeros: equal boxes are equal bytes
+            sides.append(side)
         if not region.rows:
             return Box(*sides)
         a, b = np.zeros((len(region.rows), n)), np.array([rhs for _, rhs in region.rows])

@@ -122,6 +122,14 @@ def test_disjunctions_multiply_and_empty_combinations_are_dropped(read):
     ]
 
 
+def test_repetitions_do_not_multiply(read):
+    same = "(assert (or (<= X_0 1) (<= X_0 1.0) (<= 1e0 X_0)))" * 20
+    domain = read(declare(1) + box((0, 2)) + same)
+    assert {(*part.lower, *part.upper) for part in domain.parts} == {(0, 1), (1, 2), (1, 1)}
+    assert len(domain.parts) == 3
+    assert_box(read(declare(1) + box((0, 2)) + "(assert (or (<= X_0 1) (<= X_0 1.0)))" * 20), [0], [1])
+
+
 def brute_force(formula, x):
     op, *args = formula
     if op == "or":
