@@ -231,6 +231,7 @@ class CbcSession(ArraySession):
         options = ["-timeMode", "elapsed", "-ratioGap", "0", "-allowableGap", "0", "-increment", "0"]
         options += ["-primalTolerance", repr(s.feasibility), "-dualTolerance", repr(s.feasibility)]
         options += ["-integerTolerance", repr(s.integrality), "-randomCbcSeed", str(limits.seed + 1)]
+        options += ["-randomSeed", str(limits.seed + 1)]
         if not s.presolve:
             options += ["-presolve", "off", "-preprocess", "off"]
         if limits.threads > 1:

@@ -434,9 +434,8 @@ def conclude(title: str, milp: MILP, request: Request, answer: Answer, seconds: 
     stop = request.dual_stop
     if answer.status is Status.DUAL_STOP and stop is not None and (bound > stop if milp.maximize else bound < stop):
         raise SolverError(f"{title} stopped at dual bound {bound:.9g}, short of {stop:.9g}")
-    return SolveResult(
-        answer.status, answer.words, objective, answer.x, bound, seconds, answer.nodes, answer.root_bound
-    )
+    root = None if answer.root_bound is None or not np.isfinite(answer.root_bound) else answer.root_bound
+    return SolveResult(answer.status, answer.words, objective, answer.x, bound, seconds, answer.nodes, root)
 
 
 def check_point(title: str, milp: MILP, x: Array) -> None:
