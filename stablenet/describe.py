@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def describe(network: Network) -> dict[str, Any]:
     """A network as JSON-ready data.
 
-    Shapes are those of one sample. ``sources`` of an affine map: 0 is the input, k + 1 layer k. ``import_error`` bounds the
-    absolute error of every stored coefficient, 0 if ``exact_import``.
+    Shapes are those of one sample. ``sources`` of an affine map: 0 is the input, k + 1 layer k.
+    ``import_error`` bounds the absolute error of every stored coefficient, 0 if ``exact_import``.
     """
     return {
         "file": network.file,
@@ -76,8 +76,7 @@ def render(description: dict[str, Any], console: Console) -> None:
         f"file    {description['file']}  (opset {description['opset']})",
         f"input   {given['name']}  {_shape(given['shape'])}",
         f"output  {output['name']}  {_shape(output['shape'])}",
-        f"{description['neurons']:,} neurons in {len(description['layers'])} layers, "
-        f"{description['connections']:,} connections",
+        f"size    {_count(description)}",
         f"import  {exact}",
         *(f"{key}: {value}" for key, value in description["metadata"].items()),
     ]
@@ -108,6 +107,11 @@ def render(description: dict[str, Any], console: Console) -> None:
         Text(", ".join(output["nodes"])),
     )
     console.print(table)
+
+
+def _count(description: dict[str, Any]) -> str:
+    layers = len(description["layers"])
+    return f"{description['neurons']:,} neurons in {layers} layers, {description['connections']:,} connections"
 
 
 def _shape(shape: list[int]) -> str:

@@ -112,10 +112,11 @@ def multiplied(call: Call, x: Expression, constant: Constant, *, left: bool = Fa
         shape.pop(-1 if left else -2)
     if w_vector:
         shape.pop(-2 if left else -1)
-    batch = None if x_vector else moved(x.batch, len(full) - index.ndim, (*full, 0), single=True)
-    contracted = len(full) - (2 if left else 1)
-    if batch == contracted or (batch is not None and w_vector and left and batch == len(full) - 1):
-        batch = batch - 1 if batch != contracted and batch is not None else None
+    batch = None if x_vector else moved(x.batch, len(full) - index.ndim, full, single=True)
+    if batch == len(full) - (2 if left else 1):
+        batch = None  # summed over
+    elif batch == len(full) - 1 and w_vector:
+        batch -= 1
     if index.size == inner and w.ndim == 2:
         # One vector against one matrix: the matrix itself is the map.
         return x.apply(w if left else w.T, shape, batch, error=constant.error)
@@ -170,13 +171,15 @@ def window_parameters(call: Call, x: Expression, kernel: list[int]) -> geometry.
     if len(kernel) != len(spatial):
         raise call.wrong(f"a kernel of shape {kernel} over an input of shape {x.shape}")
     ones = [1] * len(spatial)
+    pads = [int(n) for n in call.attribute("pads", [0] * (2 * len(spatial)))]
+    call.afford([*kernel, *(n + sum(pads) for n in spatial)])
     try:
         return geometry.windows(
             spatial,
             kernel,
             strides=call.attribute("strides", ones),
             dilations=call.attribute("dilations", ones),
-            pads=call.attribute("pads", [0] * (2 * len(spatial))),
+            pads=pads,
             auto_pad=call.attribute("auto_pad", "NOTSET"),
             ceil_mode=bool(call.attribute("ceil_mode", 0)),
         )
@@ -234,7 +237,7 @@ def _batch_normalization(call: Call) -> Value:
     if any(constant.error for constant in given):
         raise call.unsupported("its parameters are computed with rounding; fold them before export")
     scale, bias, mean, variance = (constant.numbers for constant in given)
-    total = variance + float(call.attribute("epsilon", 1e-5))
+    total = variance + float(call.attribute("epsilon", np.float32(1e-5)))
     if not (total > 0).all():
         raise call.wrong("variance + epsilon is not positive")
     factor = scale / np.sqrt(total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -55,7 +56,7 @@ def _constant_of_shape(call: Call) -> Value:
     shape = _static(call.dimensions(0, "shape"))
     given = call.attribute("value")
     value = np.zeros(1, np.float32) if given is None else onnx.numpy_helper.to_array(given)
-    # Expression sizes are bounded by memory; a broadcast view costs none.
+    call.afford(shape)
     return Constant(np.broadcast_to(value.reshape(-1)[0], shape))
 
 
@@ -76,13 +77,15 @@ def _shape(call: Call) -> Value:
 
 @operator("Cast")
 def _cast(call: Call) -> Value:
-    """Between floating-point types the value stays: results speak of the real-valued function."""
+    """Computed tensors keep their values: results speak of the real-valued function. Constants are cast."""
+    import onnx
+
     to, value = int(call.attribute("to", 0)), call.value(0)
     if to in FLOAT_TYPES:
-        if isinstance(value, Expression) or value.is_float:
+        if isinstance(value, Expression) or (value.is_float and value.error):
             return value
-        if value.value.dtype.kind in "iu":
-            return Constant(value.numbers)
+        if value.is_float or value.value.dtype.kind in "iub":
+            return Constant(value.value.astype(onnx.helper.tensor_dtype_to_np_dtype(to)))
     elif to in _INTEGER_TYPES and isinstance(value, Constant) and value.value.dtype.kind in "iuO":
         return value
     raise call.unsupported(f"a cast to element type {to} of {_kind(value)}; casts between floating-point types only")
@@ -304,6 +307,7 @@ def _gather(call: Call) -> Value:
 def _expand(call: Call) -> Value:
     x = call.value(0)
     shape = np.broadcast_shapes(x.shape, _static(call.dimensions(1, "shape")))
+    call.afford(shape)
     if isinstance(x, Constant):
         return Constant(np.broadcast_to(x.value, shape), x.error)
     return x.broadcast(shape)
@@ -332,9 +336,11 @@ def _pad(call: Call) -> Value:
     width = [(0, 0)] * rank
     for i, axis in enumerate(given):
         width[call.axis(axis, rank)] = (pads[i], pads[i + len(given)])
+    call.afford([n + max(begin, 0) + max(end, 0) for n, (begin, end) in zip(x.shape, width, strict=True)])
     index = _padded(call, x.index, width, mode)
     batch = None if x.batch is not None and width[x.batch] != (0, 0) else x.batch
-    return x.take(index, batch, x.channel, fill)
+    padded = x.take(index, batch, x.channel, fill)
+    return replace(padded, error=max(x.error, call.constant(2, "constant_value").error if call.has(2) else 0.0))
 
 
 def _padded(call: Call, index: Index, width: list[tuple[int, int]], mode: str) -> Index:

@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from stablenet.errors import NetworkError, StablenetError, UnsupportedOperatorError
 from stablenet.network import AffineMap, Network
 from stablenet.onnx_index import FLOAT_TYPES
-from stablenet.onnx_ops import HANDLERS, OPSETS, Builder, Call, supported_operators
+from stablenet.onnx_ops import HANDLERS, MOST_ELEMENTS, OPSETS, Builder, Call, supported_operators
 from stablenet.symbolic import Constant, Expression, Value
 
 
@@ -250,6 +251,10 @@ class _Import:
         symbolic = len(dims) > 1 and dims[0] <= 0
         if symbolic:
             dims[0] = 1
+        if prod(dims) > MOST_ELEMENTS:
+            raise NetworkError(
+                f"input {inputs[0].name!r} of shape {dims}; at most {MOST_ELEMENTS} elements are supported"
+            )
         unknown = [i for i, n in enumerate(dims) if n <= 0]
         if unknown:
             dim = kind.shape.dim[unknown[0]]

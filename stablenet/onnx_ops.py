@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,10 @@ HANDLERS: dict[str, Handler] = {}
 
 OPSETS = (7, 27)
 """First and last version of the default operator set whose semantics the handlers follow."""
+
+
+MOST_ELEMENTS = 2**26
+"""Larger tensors are refused: a malformed file must not take the machine's memory."""
 
 
 def operator(*names: str) -> Callable[[Handler], Handler]:
@@ -109,6 +114,11 @@ class Call:
     def wrong(self, why: str) -> NetworkError:
         """The error for a node that makes no sense."""
         return NetworkError(f"node {self.label!r} ({self.op}): {why}")
+
+    def afford(self, shape: Sequence[int]) -> None:
+        """Refuse a result that is too large to be meant."""
+        if prod(shape) > MOST_ELEMENTS:
+            raise self.wrong(f"a tensor of shape {list(shape)}; at most {MOST_ELEMENTS} elements are supported")
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the node; strings are str, lists are lists."""

@@ -17,7 +17,7 @@ from stablenet import folding
 from stablenet.folding import Folded, Index, Selection
 from stablenet.network import Array, Matrix
 
-_OUTWARD = 1.0 + 2.0**-40
+_OUTWARD = 1.0 + 2.0**-20
 """Covers the rounding of the error bounds themselves."""
 
 

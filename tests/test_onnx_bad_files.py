@@ -45,21 +45,12 @@ def test_empty_file(tmp_path):
     refused(path, "is empty")
 
 
-def test_every_truncation_is_refused_or_at_least_not_a_crash(tmp_path):
-    """Some truncations of a protobuf are valid files; the others are refused by name."""
+def test_every_truncation_is_refused(tmp_path):
     data = good().SerializeToString()
     path = tmp_path / "net.onnx"
-    outcomes = set()
     for length in range(1, len(data) - 1):
         path.write_bytes(data[:length])
-        try:
-            load_onnx(path)
-        except NetworkError as error:
-            outcomes.add("refused")
-            assert "\n" not in str(error)
-        else:
-            outcomes.add("read")
-    assert outcomes == {"refused"}
+        refused(path)
 
 
 def test_a_file_cut_in_half(tmp_path):
@@ -90,10 +81,12 @@ def test_flipped_bytes_raise_nothing_but_our_own_errors(tmp_path, seed):
     data[where] = rng.integers(0, 256, 3)
     path = tmp_path / "net.onnx"
     path.write_bytes(data.tobytes())
+    message = ""
     try:
         load_onnx(path)
     except StablenetError as error:
-        assert "\n" not in str(error)
+        message = str(error)
+    assert "\n" not in message
 
 
 def test_cycle_and_unsorted_nodes(tmp_path):

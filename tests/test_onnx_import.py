@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx_models import agree, check, model, node, run, save
 
 from stablenet.describe import describe, render
@@ -368,7 +368,7 @@ def specification_points(network: Network, folder: Path, count: int = 3) -> np.n
     rng = np.random.default_rng(6)
     points = [rng.random((count, network.n_inputs))]
     for path in sorted(folder.glob("*.vnnlib.gz")):
-        text = gzip.open(path, "rt").read()
+        text = gzip.decompress(path.read_bytes()).decode()
         found = re.findall(r"\((<=|>=)\s+X_(\d+)\s+([-+.\deE]+)\)", text)
         low, high = np.full(network.n_inputs, np.nan), np.full(network.n_inputs, np.nan)
         if not found or max(int(i) for _, i, _ in found) + 1 != network.n_inputs:

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+from onnx_models import agree, check, model, node, run, save
 
 from stablenet.errors import NetworkError, UnsupportedOperatorError
 from stablenet.onnx_io import load_onnx
 from stablenet.onnx_ops import OPSETS, supported_operators
-from onnx_models import agree, check, model, node, run, save
 
 SEEDS = range(6)
 
