@@ -106,11 +106,11 @@ def find(
 
 def _find(net: str, domain: str, options: Options, output: str | None) -> int:
     from stablenet.report import dumps
-    from stablenet.supervisor import supervise, uninterrupted
+    from stablenet.supervisor import Interrupts, supervise
 
     with _Progress() as progress:
         outcome = supervise(net, domain, options, started=STARTED, watch=progress)
-    with uninterrupted():
+    with Interrupts():
         if output == "-":
             sys.stdout.write(dumps(outcome.report.data))
         elif output is not None:

@@ -16,9 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from stablenet.errors import StablenetError
 from stablenet.ledger import Event, Ledger
@@ -43,19 +43,28 @@ class EngineRefusedError(StablenetError):
         super().__init__(message)
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and termination back for the few moments in which what was found is put in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, previous, strict=True):
+class Interrupts:
+    """Context in which Ctrl-C and termination are noted in ``seen`` and do not break into what is going on."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._previous: list[Any] = []
+
+    def __enter__(self) -> Self:
+        # Only the main thread may set handlers, and only it receives KeyboardInterrupt.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = [signal.signal(number, self._note) for number in self.SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self.SIGNALS, self._previous, strict=False):
             signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        del number, frame
+        self.seen = True
 
 
 @dataclass
@@ -75,6 +84,7 @@ class _Run:
     job: Event = field(default_factory=dict)
     closing: Event | None = None
     tail: bytes = b""
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
 
 def supervise(
@@ -104,13 +114,10 @@ def supervise(
             start_new_session=True,
             env=_environment(options),
         )
-        stopped_by = None
-        try:
-            stopped_by = _follow(engine, json.dumps(request).encode() + b"\n", run, deadline, watch)
-        except KeyboardInterrupt:
-            stopped_by = "interrupt"
-        finally:
-            with uninterrupted():
+        with Interrupts() as run.interrupts:
+            try:
+                stopped_by = _follow(engine, json.dumps(request).encode() + b"\n", run, deadline, watch)
+            finally:
                 _finish(engine, run)
         errors.seek(0)
         words = errors.read().decode(errors="replace")
@@ -130,7 +137,7 @@ def _follow(
     deadline: float | None,
     watch: Callable[[Ledger], None] | None,
 ) -> str | None:
-    """Replay events until the engine is done; returns ``"time"`` if it has to be stopped."""
+    """Replay events until the engine is done; returns the stop reason if it has to be stopped."""
     assert engine.stdin is not None  # noqa: S101 - for the type checker; Popen was given pipes
     assert engine.stdout is not None  # noqa: S101
     with contextlib.suppress(BrokenPipeError):
@@ -139,6 +146,8 @@ def _follow(
     with selectors.DefaultSelector() as selector:
         selector.register(engine.stdout, selectors.EVENT_READ)
         while run.closing is None:
+            if run.interrupts.seen:
+                return "interrupt"
             # Reading the network is not under the limit: without it there is no report to write.
             limited = deadline is not None and run.ledger is not None
             left = deadline + GRACE - time.time() if deadline is not None and limited else POLL
