@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyomo.environ as pyo
 from stablenet.backends.base import Capability
 
-from stablenet.affine_rows import AffineRows, IndicatorRows, Matrix, Variables
+from stablenet.affine_rows import AffineRows, IndicatorRows, Matrix, Variables, block_matrix
 from stablenet.registry import Registry, refuse_argument
 
 Array = npt.NDArray[np.float64]
@@ -27,7 +27,9 @@ class ReluLayer:
     ``upper`` are the bounds of the variables ``pre``: valid, finite, with the margin, and ``lower <= 0 <= upper``;
     ``input_lower`` and ``input_upper`` (m,) are those of the inputs. ``post`` has bounds ``[0, upper]``.
     ``neurons`` are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase
-    never get here.
+    never get here. All this is in the model's units: ``pre[i]`` is ``scale[i]`` times the network's
+    pre-activation. A row that states pre-activations in terms of the inputs anew must be a range of
+    ``margin`` to either side; rows between ``pre``, ``post`` and own variables need none.
     """
 
     neurons: npt.NDArray[np.intp]
@@ -40,6 +42,8 @@ class ReluLayer:
     upper: Array
     input_lower: Array
     input_upper: Array
+    scale: Array
+    margin: float
 
     @property
     def size(self) -> int:
@@ -95,21 +99,28 @@ class Formulation(ABC):
     """The encoding of a ReLU layer.
 
     ``paper`` and ``equations`` name the source; ``requires`` lists what the solver must offer beyond
-    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes.
+    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts``
+    says when `separate` is to be asked: in rounds on the root relaxation, or at the nodes of the solver's tree too.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     equations: ClassVar[str] = ""
-    requires: ClassVar[frozenset[Capability]] = frozenset()
     exact: ClassVar[bool] = True
+    requires: frozenset[Capability] = frozenset()
+    cuts: Literal["none", "root", "tree"] = "none"
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:
         """The formulation for ``name[:argument]``."""
         refuse_argument("formulation", cls.name, argument)
         return cls()
+
+    @property
+    def spec(self) -> str:
+        """``name[:argument]``: what the registry makes this formulation from."""
+        return self.name
 
     @abstractmethod
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
@@ -172,6 +183,7 @@ __all__ = [
     "SosHandle",
     "add_binaries",
     "add_variables",
+    "block_matrix",
     "phase_handles",
     "registry",
 ]

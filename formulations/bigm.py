@@ -25,6 +25,7 @@ from stablenet.formulations.base import (
     Formulation,
     ReluLayer,
     add_binaries,
+    block_matrix,
     phase_handles,
 )
 
@@ -47,19 +48,14 @@ class BigM(Formulation):
             np.concatenate([np.zeros(layer.size), -layer.lower, np.zeros(layer.size)]),
         )
         positive, negative = phase_handles(active)
-        return Encoding({"is_active": active}, positive, negative)
+        return Encoding({"active": active}, positive, negative)
 
     def assign(self, layer: ReluLayer, inputs: Array, pre: Array) -> Mapping[str, Array]:
         """The binaries are 1 where the neuron is active."""
         del layer, inputs
-        return {"is_active": (pre > 0).astype(np.float64)}
+        return {"active": (pre > 0).astype(np.float64)}
 
 
 def big_m_matrix(lower: Array, upper: Array) -> sparse.csr_array:
     """Rows ``g - h <= 0``, ``h - g - L z <= -L``, ``h - U z <= 0`` over the columns g, h, z: (3 n, 3 n)."""
-    n = len(lower)
-    one, i = np.ones(n), np.arange(n)
-    rows = np.concatenate([i, i, n + i, n + i, n + i, 2 * n + i, 2 * n + i])
-    columns = np.concatenate([i, n + i, n + i, i, 2 * n + i, n + i, 2 * n + i])
-    data = np.concatenate([one, -one, one, -one, -lower, one, -upper])
-    return sparse.csr_array((data, (rows, columns)), shape=(3 * n, 3 * n))
+    return block_matrix(len(lower), [[1.0, -1.0, None], [-1.0, 1.0, -lower], [None, 1.0, -upper]])

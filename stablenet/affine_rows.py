@@ -58,6 +58,21 @@ def to_csr(matrix: Matrix) -> sparse.csr_array:
     return sparse.csr_array((np.asarray(matrix[kept], dtype=np.float64), indices, indptr), shape=(rows, columns))
 
 
+def block_matrix(n: int, blocks: Sequence[Sequence[Matrix | Array | float | None]]) -> sparse.csr_array:
+    """A csr matrix of blocks, as formulations want it.
+
+    An entry is a matrix, a vector (n,) or a number for a diagonal of size n, or None for zeros; every row and column of
+    blocks needs one that is not None.
+    """
+
+    def block(entry: Matrix | float | None) -> Any:
+        if entry is None or not (np.isscalar(entry) or getattr(entry, "ndim", 2) == 1):
+            return entry
+        return sparse.diags_array(np.broadcast_to(np.asarray(entry, dtype=np.float64), (n,)))
+
+    return sparse.csr_array(sparse.block_array([[block(entry) for entry in row] for row in blocks]))
+
+
 def _side(values: npt.ArrayLike, rows: int, what: str) -> Array:
     array = np.array(np.broadcast_to(np.asarray(values, dtype=np.float64), (rows,)))
     if np.isnan(array).any():

@@ -317,7 +317,7 @@ def _drop_tiny(rows: Rows, lower: Array, upper: Array, names: Sequence[str], var
         i = int(np.flatnonzero(lost)[0])
         raise InputError(
             f"row {names[row[i]]!r}: coefficient {matrix.data[entries[i]]:g} of variable "
-            f"{variables[column[i]].name!r} is too small for solvers and the variable is unbounded; bound it"
+            f"{str(variables[column[i]])!r} is too small for solvers and the variable is unbounded; bound it"
         )
     low_sum = np.bincount(row, weights=np.where(np.isfinite(low), low, 0.0), minlength=m)
     high_sum = np.bincount(row, weights=np.where(np.isfinite(high), high, 0.0), minlength=m)
@@ -331,6 +331,12 @@ def _drop_tiny(rows: Rows, lower: Array, upper: Array, names: Sequence[str], var
     indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr].astype(np.int32)
     kept = sparse.csr_array((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)
     return Rows(kept, new_lower, new_upper)
+
+
+def drop_tiny(rows: Rows, milp: MILP) -> Rows:
+    """Rows for a `MILP` without coefficients of at most `SMALLEST`, relaxed by what these could contribute."""
+    names = [f"added row {i}" for i in range(len(rows.lower))]
+    return _drop_tiny(rows, milp.lower, milp.upper, names, [f"column {j}" for j in range(milp.n_columns)])
 
 
 def _drop_tiny_objective(

@@ -240,6 +240,8 @@ def _layer(
             upper=upper[undecided],
             input_lower=np.concatenate([s.lower for s in used] or [np.zeros(0)]),
             input_upper=np.concatenate([s.upper for s in used] or [np.zeros(0)]),
+            scale=plan.scale[undecided],
+            margin=margin,
         )
         encoding = formulation.encode(block, relu)
     carrying = np.flatnonzero(plan.phase >= 0)

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from stablenet.affine_rows import AffineRows, Variables
 from stablenet.bounds import Bounds
-from stablenet.compiler import CompiledModel, compile_model
+from stablenet.compiler import CompiledModel, compile_model, drop_tiny
 from stablenet.domain import Part
 from stablenet.errors import InputError, UnsupportedError
 from stablenet.formulations.base import AffineHandle, Formulation, Handle, SosHandle
@@ -218,7 +218,10 @@ class SearchModel:
         return objective, float(self.pre[layer].scale[at[0]])
 
     def separate(self, point: Array) -> Rows | None:
-        """Valid rows that cut off an LP point (N,), from formulations that offer cuts; None if there are none."""
+        """Valid rows that cut off an LP point (N,), from formulations that offer cuts; None if there are none.
+
+        Tiny coefficients are dropped as `compile_model` does.
+        """
         found = []
         for built in self._built.layers:
             if built.relu is None:
@@ -233,11 +236,12 @@ class SearchModel:
                 found.append(Rows(wide, cuts.lower, cuts.upper))
         if not found:
             return None
-        return Rows(
+        rows = Rows(
             sparse.csr_array(sparse.vstack([rows.matrix for rows in found])),
             np.concatenate([rows.lower for rows in found]),
             np.concatenate([rows.upper for rows in found]),
         )
+        return drop_tiny(rows, self.milp)
 
 
 def build_search_model(
@@ -251,6 +255,7 @@ def build_search_model(
     margin: float,
     decide: bool = True,
     phases: Sequence[Phase] | None = None,
+    witness: bool = True,
 ) -> SearchModel:
     """The single MILP for the pending questions ``positive[k]`` and ``negative[k]`` (neuron numbers of layer k).
 
@@ -259,8 +264,8 @@ def build_search_model(
     the bounds say); with ``decide`` False every neuron keeps its binary, with bounds enlarged to
     ``min(L, -1)`` and ``max(U, 1)``. Each pre-activation and input is scaled by a power of two to a magnitude
     below 1; ``margin``, in these units, widens every affine row, the rows of a polytope, and the bounds of
-    pre-activations. Without questions the model has no objective, and all layers if ``positive`` and ``negative`` are
-    long enough; ask with `SearchModel.question_objective`.
+    pre-activations. With ``witness`` False there are no witness values and no objective, for asking one question
+    at a time by `SearchModel.question_objective`; a relaxation can only be asked so.
 
     Raises `InputError` for bounds or questions that do not fit, `UnsupportedError` if the formulation has no
     handles for questions.
@@ -272,8 +277,13 @@ def build_search_model(
     questions = _questions(network, positive, negative)
     plans = _plans(network, bounds, questions, decide=decide, phases=phases)
     assembled = assemble(network, part, plans, formulation, margin=margin, scaled=True, complete=False)
-    handles = _handles(assembled, questions, formulation)
-    witness = _witness_values(assembled.model, questions, handles)
+    handles: list[Handle] = []
+    values: list[Any] = []
+    if witness:
+        handles = _handles(assembled, questions, formulation)
+        values = _witness_values(assembled.model, questions, handles)
+    else:
+        questions = Questions(questions.layer[:0], questions.neuron[:0], questions.side[:0])
     return SearchModel(
         network,
         part,
@@ -281,7 +291,7 @@ def build_search_model(
         formulation=formulation,
         questions=questions,
         handles=handles,
-        witness=witness,
+        witness=values,
     )
 
 
