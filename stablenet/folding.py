@@ -193,7 +193,7 @@ def scaled(matrix: Folded, factors: Array, *, divide: bool = False) -> tuple[Fol
     if (factors == 1.0).all():
         return matrix, 0.0
     if isinstance(matrix, Selection):
-        values, error = operate(np.ones(len(factors)), factors)
+        values, error = operate(np.ones(len(factors)), np.where(matrix.index >= 0, factors, 1.0))
         return matrix.scaled(values), error
     if isinstance(matrix, sparse.csr_array):
         values, error = operate(matrix.data, np.repeat(factors, np.diff(matrix.indptr)))
@@ -242,15 +242,16 @@ def product(left: Matrix, right: Folded) -> tuple[Matrix, float]:
         right = right.csr()
     result: Matrix = left @ right
     bound = largest(_absolute(left) @ _absolute(right))
-    if bound == 0.0 or not np.isfinite(bound):
+    if not np.isfinite(bound):
         return result, bound
     length = min(_longest(left, axis=1), _longest(right, axis=0))
     (q_left, bits_left), (q_right, bits_right) = grid(left), grid(right)
     single = length <= 1 and bits_left + bits_right <= 53
     lattice = bound * (1.0 + gamma(length + 2)) <= np.ldexp(1.0, min(q_left + q_right + 53, 1023))
-    if q_left + q_right >= -1074 and (single or lattice):
+    # All products are multiples of 2**(q_left + q_right); below 2**-1074 they underflow, and so may the bound.
+    if q_left + q_right >= -1074 and (bound == 0.0 or single or lattice):
         return result, 0.0
-    return result, bound * gamma(length + 1) * (1.0 + 2.0 * gamma(length + 2)) + length * TINY
+    return result, bound * gamma(length + 1) * (1.0 + 2.0 * gamma(length + 2)) + 2.0 * length * TINY
 
 
 def _absolute(matrix: Matrix) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -37,12 +37,12 @@ def _add(call: Call) -> Value:
     return a.plus(b) if call.op == "Add" else a.minus(b)
 
 
-@operator("Sum")
+@operator("Sum", "Mean")
 def _sum(call: Call) -> Value:
     total = call.expression(0)
     for position in range(1, len(call.inputs)):
         total = total.plus(call.expression(position))
-    return total
+    return total if call.op == "Sum" else total.over(Constant(np.array(float(len(call.inputs)))))
 
 
 @operator("Mul")
@@ -208,6 +208,7 @@ def _conv(call: Call) -> Value:
     if groups < 1 or w.shape[1] * groups != x.shape[1] or w.shape[0] % groups:
         raise call.wrong(f"a weight of shape {w.shape} with {groups} groups for {x.shape[1]} channels")
     over = window_parameters(call, x, kernel)
+    call.afford((*w.shape, len(over.index)))
     matrix = geometry.convolution(w, groups, over)
     if x.shape[0] != 1:
         matrix = sparse.csr_array(sparse.kron(sparse.eye_array(x.shape[0]), matrix, format="csr"))
@@ -267,31 +268,49 @@ def _average_pool(call: Call) -> Value:
 @operator("GlobalAveragePool")
 def _global_average_pool(call: Call) -> Value:
     x = image(call)
-    return _reduced(x, list(range(2, len(x.shape))), keepdims=True, mean=True)
+    return _summed(x, grouped(x, list(range(2, len(x.shape))), keepdims=True), mean=True)
 
 
 @operator("ReduceMean", "ReduceSum")
 def _reduce(call: Call) -> Value:
     x = call.expression(0)
+    groups = reduction(call, x, since=18 if call.op == "ReduceMean" else 13)
+    return x if groups is None else _summed(x, groups, mean=call.op == "ReduceMean")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What a reduction makes of a tensor: ``table`` (rows, k) lists the elements that each result combines."""
+
+    table: Index
+    shape: tuple[int, ...]
+    batch: int | None
+    channel: int | None
+
+
+def reduction(call: Call, x: Expression, since: int) -> Groups | None:
+    """The groups of a Reduce operator that takes its axes as input from opset ``since`` on; None: it does nothing."""
     rank = len(x.shape)
-    axes = call.axes(1, since=18 if call.op == "ReduceMean" else 13)
-    if not axes:
-        if call.attribute("noop_with_empty_axes", 0):
-            return x
-        axes = list(range(rank))
-    chosen = sorted({call.axis(axis, rank) for axis in axes})
-    return _reduced(x, chosen, keepdims=bool(call.attribute("keepdims", 1)), mean=call.op == "ReduceMean")
+    axes = call.axes(1, since)
+    if not axes and call.attribute("noop_with_empty_axes", 0):
+        return None
+    chosen = sorted({call.axis(axis, rank) for axis in axes or range(rank)})
+    return grouped(x, chosen, keepdims=bool(call.attribute("keepdims", 1)))
 
 
-def _reduced(x: Expression, axes: list[int], *, keepdims: bool, mean: bool) -> Expression:
-    """Sum or mean over axes, sorted."""
+def grouped(x: Expression, axes: list[int], *, keepdims: bool) -> Groups:
+    """Elements grouped along axes (sorted)."""
     kept = [axis for axis in range(len(x.shape)) if axis not in axes]
-    length = prod(x.shape[axis] for axis in axes)
-    table = x.index.transpose([*kept, *axes]).reshape(-1, length)
+    table = x.index.transpose([*kept, *axes]).reshape(-1, prod(x.shape[axis] for axis in axes))
     batch, channel = (None if axis in axes else axis for axis in (x.batch, x.channel))
     shape = [1 if axis in axes else n for axis, n in enumerate(x.shape)]
     if not keepdims:
         shape = [x.shape[axis] for axis in kept]
         batch, channel = (None if axis is None else kept.index(axis) for axis in (batch, channel))
-    summed = x.apply(geometry.sums(table, x.size), shape, batch, channel)
-    return summed.over(Constant(np.array(float(length)))) if mean else summed
+    return Groups(table, tuple(shape), batch, channel)
+
+
+def _summed(x: Expression, groups: Groups, *, mean: bool) -> Expression:
+    """Sum or mean of each group."""
+    summed = x.apply(geometry.sums(groups.table, x.size), groups.shape, groups.batch, groups.channel)
+    return summed.over(Constant(np.array(float(groups.table.shape[1])))) if mean else summed

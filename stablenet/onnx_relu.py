@@ -2,7 +2,7 @@
 
 LeakyRelu, PRelu ``a x + (1 - a) relu(x)``; Abs ``2 relu(x) - x``; Clip ``lo + relu(x - lo) - relu(x - hi)``;
 Max a left fold of ``a + relu(b - a)``, Min of ``a - relu(a - b)``, constants first; MaxPool a balanced tree of
-maxima over each window in row-major order, padding skipped.
+maxima over each window in row-major order, padding skipped; ReduceMax likewise, ReduceMin by negation.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from stablenet import windows as geometry
-from stablenet.folding import Index
-from stablenet.onnx_affine import image, window_parameters
+from stablenet.onnx_affine import Groups, grouped, image, reduction, window_parameters
 from stablenet.onnx_ops import Call, operator
 from stablenet.symbolic import Constant, Expression, Value
 
@@ -128,44 +127,49 @@ def _max_pool(call: Call) -> Value:
     x = image(call)
     over = window_parameters(call, x, [int(k) for k in call.attribute("kernel_shape", [])])
     table = geometry.per_channel(over.index, x.shape[0] * x.shape[1], over.size)
-    return _largest(call, x, table, (*x.shape[:2], *over.shape))
+    return _largest(call, x, Groups(table, (*x.shape[:2], *over.shape), 0 if x.batch == 0 else None, 1))
 
 
 @operator("GlobalMaxPool")
 def _global_max_pool(call: Call) -> Value:
     x = image(call)
-    table = x.index.reshape(x.shape[0] * x.shape[1], -1)
-    return _largest(call, x, table, (*x.shape[:2], *([1] * (len(x.shape) - 2))))
+    return _largest(call, x, grouped(x, list(range(2, len(x.shape))), keepdims=True))
 
 
-def _largest(call: Call, x: Expression, table: Index, shape: tuple[int, ...]) -> Expression:
-    """The maximum of the elements that each row of ``table`` (windows, k) lists, -1 for none.
+@operator("ReduceMax", "ReduceMin")
+def _reduce_max(call: Call) -> Value:
+    x = call.expression(0)
+    groups = reduction(call, x, since=18)
+    if groups is None:
+        return x
+    return _largest(call, x, groups) if call.op == "ReduceMax" else _largest(call, x.negated(), groups).negated()
 
-    Each level halves the windows, ``max(a, b) = a + relu(b - a)`` for neighbours, all windows at once.
+
+def _largest(call: Call, x: Expression, groups: Groups) -> Expression:
+    """The maximum of each group; -1 in a table is no element.
+
+    Each level halves the groups, ``max(a, b) = a + relu(b - a)`` for neighbours, all groups at once.
     """
+    table, level = groups.table, 0
     if not (table >= 0).any(axis=1).all():
         raise call.wrong("a window lies wholly in the padding")
     order = np.argsort(table < 0, axis=1, kind="stable")
     table = np.take_along_axis(table, order, axis=1)
-    batch = 0 if x.batch == 0 else None
-    level = 0
     while table.shape[1] > 1:
         if table.shape[1] % 2:
             table = np.pad(table, ((0, 0), (0, 1)), constant_values=-1)
         first, second = table[:, 0::2], table[:, 1::2]
-        pair, alive = second >= 0, first >= 0
+        alive, pair = first >= 0, second >= 0
+        values = x.take(first[alive])
         if pair.any():
-            full = bool(pair.all())
-            pre_shape = (*shape, pair.shape[1]) if full else (int(pair.sum()),)
             pre = x.take(second[pair]).minus(x.take(first[pair]))
-            pre = pre.reshaped(pre_shape, batch if full else None, 1 if full else None)
-            excess = call.builder.relu(pre, call, f"level{level}").reshaped((pre.size,), None)
-            where = np.full(table[:, 0::2].shape, -1)
+            if pair.all():
+                pre = pre.reshaped((*groups.shape, pair.shape[1]), groups.batch, groups.channel)
+            excess = call.builder.relu(pre, call, f"level{level}")
+            where = np.full(first.shape, -1)
             where[pair] = np.arange(pre.size)
-            x = x.take(first[alive]).plus(excess.take(where[alive]))
-        else:
-            x = x.take(first[alive])
+            values = values.plus(excess.take(where[alive]))
+        x, level = values, level + 1
         table = np.full(first.shape, -1)
         table[alive] = np.arange(x.size)
-        level += 1
-    return x.take(table[:, 0].reshape(shape), batch, 1)
+    return x.take(table.reshape(groups.shape), groups.batch, groups.channel)

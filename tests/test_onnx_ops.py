@@ -107,13 +107,13 @@ def test_products_of_computed_tensors_are_refused(tmp_path):
             load_onnx(save(model([node(op, "x", "x")], [1, 1], {}), tmp_path))
 
 
-def test_neg_sum_and_residual_sums(tmp_path):
+def test_neg_mean_sum_and_residual_sums(tmp_path):
     nodes = [
         node("Neg", "x", out="n"),
         node("Relu", "n", out="r"),
-        node("Sum", "x", "r", "n", "c", out="s"),
+        node("Mean", "x", "r", "n", "c", out="s"),
         node("Sub", "s", "r", out="d"),
-        node("Add", "d", "x"),
+        node("Sum", "d", "x", "c"),
     ]
     network = check(tmp_path, nodes, ["N", 2, 3], {"c": np.arange(3.0)})
     assert len(network.layers) == 1
@@ -214,6 +214,17 @@ def test_global_pooling_and_reductions(tmp_path):
         check(tmp_path, [node("ReduceMean", "x", "axes", keepdims=keep)], ["N", 2, 3, 5], weights, opset=18)
         check(tmp_path, [node("ReduceSum", "x", "axes", keepdims=keep)], ["N", 2, 3, 5], weights, opset=13)
     check(tmp_path, [node("ReduceSum", "x", keepdims=1)], [1, 4], opset=13)
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("keep", [0, 1])
+def test_reductions_to_the_extreme(tmp_path, op, opset, keep):
+    inputs, attributes = (["x"], {"axes": [1, -1]}) if opset < 18 else (["x", "axes"], {})
+    weights = {} if opset < 18 else {"axes": np.array([1, -1])}
+    network = check(tmp_path, [node(op, *inputs, keepdims=keep, **attributes)], ["N", 3, 2, 5], weights, opset=opset)
+    assert [layer.size for layer in network.layers] == [14, 8, 4, 2]
+    assert network.exact
 
 
 # --- operators that move elements -----------------------------------------------------------------------------
