@@ -142,8 +142,11 @@ def _solves(solves: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _seconds(seconds: Mapping[str, float]) -> Table:
-    table = _table("Time", "", *seconds)
-    table.add_row("seconds", *(f"{value:.3f}" for value in seconds.values()))
+    """The steps, and the rest of the total: starting the engine, reading and writing."""
+    steps = {what: value for what, value in seconds.items() if what != "total"}
+    steps["rest"] = max(0.0, seconds["total"] - sum(steps.values()))
+    table = _table("Time", "", *steps, "total")
+    table.add_row("seconds", *(f"{value:.3f}" for value in (*steps.values(), seconds["total"])))
     return table
 
 

@@ -96,7 +96,7 @@ def test_every_figure_is_the_report_s():
     assert table["open, not needed"][0] == "2"
     assert table["open, pending"][0] == "0"
     assert table["network"] == ["2", "7", "2", "5", "0.50", "3.75"]
-    assert table["seconds"] == ["0.011", "0.022", "0.033", "4.400", "5.500"]
+    assert table["seconds"] == ["0.011", "0.022", "0.033", "4.400", "1.034", "5.500"]
 
 
 def test_a_stopped_run_says_why_and_how_to_go_on():
