@@ -1,0 +1,145 @@
+"""Random small networks end to end: no verdict contradicts brute force in rational arithmetic.
+
+``unknown`` is allowed only where the exact extremum lies within the margin of 0. The margin is that of the relaxed
+rows of the search's model, carried through the layers (`allowance`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from oracle.auditor import audit
+from oracle.exact import Extrema, extrema
+from oracle.networks import Case, case
+
+from stablenet import Box, Union, find_stable, load_onnx
+from stablenet.errors import StablenetError
+
+SEEDS = range(220)
+MARGIN = 1e-8
+TINY = 1e-9
+"""Coefficients of the scaled model up to this are dropped and their rows relaxed."""
+
+MODES: dict[str, dict[str, Any]] = {
+    "all steps": {},
+    "MILP alone": {"decide_by_bounds": False, "falsify": False},
+}
+
+
+@dataclass
+class Outcome:
+    """What the runs of one mode gave."""
+
+    complaints: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
+    unknown: int = 0
+    borderline: int = 0
+    solves: int = 0
+    closed: Counter[str] = field(default_factory=Counter)
+
+
+@cache
+def truth(seed: int) -> tuple[Case, Extrema]:
+    made = case(seed)
+    return made, extrema(made.plain, made.regions)
+
+
+def allowance(made: Case, report: dict[str, Any], *, enlarged: bool) -> list[npt.NDArray[np.float64]]:
+    """By how much the relaxed model's pre-activations may differ from the true ones, per layer.
+
+    Each neuron is scaled to a range near 1 (``enlarged``: the range is at least [-1, 1]), its row relaxed by the margin
+    there and by what dropped coefficients could contribute; the layers before pass on their own difference.
+    """
+    places = {(n["layer"], n["neuron"]): max(abs(n["lower"]), abs(n["upper"])) for n in report["neurons"]}
+    posts = [np.zeros(made.plain.n_inputs)]
+    result = []
+    for k, layer in enumerate(made.plain.layers):
+        reach = np.array([places[k, i] for i in range(len(layer.offset))])
+        reach = np.maximum(reach, 1.0) if enlarged else np.where(reach > 0, reach, 1.0)
+        columns = sum(len(posts[source]) for source, _ in layer.terms)
+        own = 2.0 * reach * (MARGIN + 4.0 * TINY * (columns + 1))
+        passed = sum((np.abs(np.array(rows, float)) @ posts[source] for source, rows in layer.terms), np.zeros(1))
+        result.append(own + passed)
+        posts.append(2.0 * result[-1])
+    return result
+
+
+def run(mode: str, path: Path) -> Outcome:
+    outcome = Outcome()
+    for seed in SEEDS:
+        made, exact = truth(seed)
+        path.write_bytes(made.onnx)
+        network = load_onnx(path)
+        assert network.exact, (seed, made.family)
+        domain = Union([Box(region.lower, region.upper) for region in made.regions])
+        options = {**MODES[mode], "search": "network", "threads": 1, "margin": MARGIN, "time_limit": 60.0}
+        where = f"seed {seed} ({made.family})"
+        try:
+            report = find_stable(network, domain, **options).to_json()
+        except StablenetError as error:
+            outcome.complaints.append(f"{where}: {type(error).__name__}: {error}")
+            continue
+        outcome.complaints += [f"{where}: {c}" for c in audit(report, path, exact=exact)]
+        if report["stopped_by"] not in (None, "borderline"):
+            outcome.complaints.append(f"{where}: stopped by {report['stopped_by']}")
+        outcome.solves += len(report["solves"])
+        judge(outcome, where, made, exact, report, enlarged=mode == "MILP alone")
+    return outcome
+
+
+def judge(outcome: Outcome, where: str, made: Case, exact: Extrema, report: dict[str, Any], *, enlarged: bool) -> None:
+    """Count what is unknown, and what could have been; note what is unknown beyond the margin."""
+    allowed = allowance(made, report, enlarged=enlarged)
+    for neuron in report["neurons"]:
+        k, i = neuron["layer"], neuron["neuron"]
+        margin = Fraction(float(allowed[k][i]))
+        ends = {"positive": exact.maximum[k][i], "negative": exact.minimum[k][i]}
+        outcome.borderline += any(abs(end) <= margin for end in ends.values())
+        outcome.unknown += neuron["verdict"] == "unknown"
+        for side, end in ends.items():
+            outcome.closed[neuron[side].get("by", "open")] += 1
+            if neuron["verdict"] == "unknown" and neuron[side]["state"] == "open" and abs(end) > margin:
+                place = f"{where}: neuron {k}/{i}: {side} is open, the extremum {float(end):.3g}"
+                outcome.beyond.append(f"{place}, the margin {float(margin):.3g}")
+
+
+@pytest.fixture(scope="module", name="outcomes")
+def _outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("networks")
+    return {mode: run(mode, folder / "net.onnx") for mode in MODES}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_verdict_contradicts_brute_force(mode: str, outcomes: dict[str, Outcome]) -> None:
+    complaints = outcomes[mode].complaints
+    assert not complaints, f"{len(complaints)}: {complaints[:8]}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_unknown_only_within_the_margin(mode: str, outcomes: dict[str, Outcome]) -> None:
+    beyond = outcomes[mode].beyond
+    assert not beyond, f"{len(beyond)}: {beyond[:8]}"
+
+
+def test_how_many_are_unknown(outcomes: dict[str, Outcome]) -> None:
+    """Ties of layers behind the first are what bounds cannot settle; without bounds, no tie can be settled."""
+    assert outcomes["all steps"].unknown <= 10
+    alone = outcomes["MILP alone"]
+    assert 100 <= alone.unknown <= alone.borderline
+
+
+def test_every_step_closed_something(outcomes: dict[str, Outcome]) -> None:
+    """The test is worth something only if every part of the product was at work in it."""
+    steps, alone = outcomes["all steps"], outcomes["MILP alone"]
+    assert {"interval", "crown", "falsify", "network"} <= set(steps.closed)
+    assert not {"interval", "crown"} & set(alone.closed)
+    assert alone.closed["network"] > 1000
+    assert alone.solves > len(SEEDS)
