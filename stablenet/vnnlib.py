@@ -31,7 +31,7 @@ MAX_DEPTH = 100
 """Deepest nesting of parentheses."""
 
 _TOKEN = re.compile(r'[()]|;[^\n]*|"[^"]*"|\|[^|]*\||[^\s();"|]+|["|]')
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9]\d{0,8})")
 _IGNORED = {"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"}
 _MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
@@ -119,6 +119,8 @@ def _read_text(path: Path) -> str:
         raise DomainError(f"{path}: broken gzip file ({error}); it may be truncated") from None
     except OSError as error:
         raise DomainError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # a name that no file system takes
+        raise DomainError(f"{str(path)!r}: cannot be read ({error})") from None
     if len(data) > MAX_BYTES:
         raise DomainError(f"{path}: longer than {MAX_BYTES >> 20} MB unpacked; no VNN-LIB file is expected to be")
     try:

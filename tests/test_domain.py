@@ -183,9 +183,15 @@ def test_a_fortran_ordered_centre_is_read_in_row_major_order(tmp_path):
         ("ball:{tmp}/zero.npy:0.1", "zero.npy: not a .npy file"),
         ("ball:{tmp}/cut.npy:0.1", "cut.npy: not a .npy file"),
         ("ball:{tmp}/object.npy:0.1", "object.npy: not a .npy file"),
-        ("ball:{tmp}/text.npy:0.1", "text.npy: holds type"),
-        ("ball:{tmp}/complex.npy:0.1", "complex.npy: holds type complex128"),
-        ("ball:{tmp}/many.npy:0.1", "many.npy: holds several arrays"),
+        ("ball:{tmp}/text.npy:0.1", "text.npy: holds entries of type <U1"),
+        ("ball:{tmp}/complex.npy:0.1", "complex.npy: holds entries of type complex128"),
+        ("ball:{tmp}/many.npy:0.1", "many.npy: not a .npy file"),
+        ("ball:{tmp}/zip.npy:0.1", "zip.npy: not a .npy file"),
+        ("ball:{tmp}/huge.npy:0.1", "huge.npy: not a .npy file"),
+        ("ball:{tmp}/braces.npy:0.1", "braces.npy: not a .npy file"),
+        ("ball:{tmp}/folder.npy:0.1", "folder.npy: cannot be read"),
+        ("ball:{tmp}/a\0.npy:0.1", "null byte"),
+        ("{tmp}/a\0.vnnlib", "null byte"),
         ("ball:{tmp}/nan.npy:0.1", "centre: entry 1 is nan"),
         ("ball:{tmp}/five.npy:0.1", "5 numbers .shape .5,.., but the network has 3 inputs"),
         ("{tmp}/none.vnnlib", "none.vnnlib: cannot be read"),
@@ -201,6 +207,12 @@ def test_bad_specs_are_refused_in_one_line(tmp_path, spec, reason):
     np.save(tmp_path / "object.npy", np.array([0, None, {}], dtype=object), allow_pickle=True)
     with (tmp_path / "many.npy").open("wb") as file:
         np.savez(file, a=np.zeros(3))
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 and no more")
+    (tmp_path / "braces.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + b"{" * 118)
+    with (tmp_path / "huge.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
+        np.lib.format.write_array_header_1_0(file, header)
     (tmp_path / "junk.npy").write_bytes(b"\x93NUMPY junk \x00\xff" * 3)
     (tmp_path / "zero.npy").write_bytes(b"")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "c.npy").read_bytes()[:-4])
