@@ -120,7 +120,8 @@ class Callbacks:
     ``propose(point)``: a full column vector to try as a solution, or None; ``point`` is the LP point of a
     node (None without `Capability.LP_POINT`). ``separate(point)``: valid rows cut off by the LP point, or
     None. ``lazy(x)``: rows that every solution from now on must satisfy, or None; asked for each candidate.
-    An exception raised in any of them stops the solve and is raised again by it.
+    All are run on the thread that called `Session.solve`, whatever threads the solver has. An exception raised
+    in any of them stops the solve and is raised again by it.
     """
 
     on_incumbent: Callable[[Array, float], bool] | None = None
@@ -146,8 +147,10 @@ class Session(ABC):
 
         Stops as soon as an incumbent is at least as good as ``target`` (`Status.TARGET`), or the dual
         bound is at least as tight as ``dual_stop`` (`Status.DUAL_STOP`). ``start`` is a full column
-        vector that may be infeasible. Raises `SolverError` where the solver fails or answers with a
-        status that is not known.
+        vector that may be infeasible. Raises `UnsupportedError` for limits and arguments that the solver
+        does not declare, `InputError` for those that make no sense, `LicenseError`, and `SolverError` where the
+        solver fails, contradicts itself, or answers with a status that is not known. After Ctrl-C
+        `KeyboardInterrupt` is raised within a second, even if the solver does not hear it.
         """
 
     @abstractmethod
@@ -198,8 +201,9 @@ class Backend(ABC):
     """A solver. Creating one imports nothing of the solver's; `open` does."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
-    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    title: str
+    capabilities: frozenset[Capability] = frozenset()
+    """What it can do. Where title or capabilities depend on the argument, the instance has its own."""
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:
