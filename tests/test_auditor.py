@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from oracle.auditor import attacks, audit, audit_file, read_regions, verdict_of
 from oracle.exact import Extrema, extrema
-from oracle.graph import Graph, NotAuditableError
+from oracle.graph import Graph
+from oracle.layout import NotAuditableError
 from oracle.networks import Case, case
 
 Report = dict[str, Any]
@@ -374,6 +375,15 @@ OPERATORS: dict[str, tuple[list[onnx.NodeProto], list[int], dict[str, Any]]] = {
     "Div": ([helper.make_node("Div", ["x", "c"], ["y"])], [1, 2, 3], {"c": _RNG.random((2, 1)) + 1.0}),
     "LeakyRelu": ([helper.make_node("LeakyRelu", ["x"], ["y"], alpha=0.25)], [1, 5], {}),
     "PRelu": ([helper.make_node("PRelu", ["x", "c"], ["y"])], [1, 5], {"c": _RNG.random(5)}),
+    "Clip": ([helper.make_node("Clip", ["x", "l", "h"], ["y"])], [1, 5], {"l": np.array(-0.5), "h": np.array(0.25)}),
+    "Clip from below": ([helper.make_node("Clip", ["x", "l"], ["y"])], [1, 5], {"l": np.array(-0.5)}),
+    "Max": ([helper.make_node("Max", ["x", "c", "d"], ["y"])], [1, 5], {"c": _RNG.normal(size=5), "d": np.zeros(1)}),
+    "Min": ([helper.make_node("Min", ["c", "x"], ["y"])], [1, 2, 3], {"c": _RNG.normal(size=(2, 1))}),
+    "MaxPool": (
+        [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[3, 2], strides=[2, 1], pads=[1, 1, 1, 0])],
+        [1, 2, 5, 5],
+        {},
+    ),
     "Abs": ([helper.make_node("Abs", ["x"], ["y"])], [1, 5], {}),
 }
 

@@ -1,8 +1,9 @@
 """An independent auditor of ``report.json``: the schema to the letter, and every claim that can be checked.
 
 `audit` reads a report and the ONNX file that it is about, and returns complaints, none for a sound report. It uses
-ONNX, NumPy and the published schema only. With `Extrema` (small networks) every verdict and bound is compared with
-the truth; `attack` tries to disprove refutations and bounds of larger networks by searching for inputs.
+ONNX, NumPy and the published schema only; a graph that it cannot evaluate raises `NotAuditableError`. With `Extrema`
+(small networks) every verdict and bound is compared with the truth; `attacks` tries to disprove refutations and bounds
+of larger networks by searching for inputs.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from oracle.exact import Extrema
-from oracle.graph import Graph, NotAuditableError, Pre
+from oracle.graph import Graph, Pre
 from oracle.plain import Region
 from oracle.schema import SIDES, check_schema
 
 Array = npt.NDArray[np.float64]
 Report = dict[str, Any]
-
-_LOWERED_TO_INPUT = {"Relu", "LeakyRelu", "PRelu", "PReLU", "LeakyReLU", "Abs"}
 
 
 def audit_file(path: str | Path, onnx_path: str | Path, **options: Any) -> list[str]:
@@ -84,9 +83,6 @@ def _layers(report: Report, graph: Graph, regions: Sequence[Region]) -> Iterator
             return
         if any(low > high for low, high in zip(region.lower, region.upper, strict=True)):
             yield f"domain part {number} is empty"
-    unknown = {layer["origin"] for layer in network["layers"]} - _LOWERED_TO_INPUT
-    if unknown:
-        raise NotAuditableError(f"layers that stand for {', '.join(sorted(unknown))}")
     pre, output = graph.run(np.array([regions[0].lower]))
     if network["n_outputs"] != output.value.shape[1]:
         yield f"network.n_outputs is {network['n_outputs']}, the file has {output.value.shape[1]}"
@@ -94,8 +90,10 @@ def _layers(report: Report, graph: Graph, regions: Sequence[Region]) -> Iterator
         yield f"{len(network['layers'])} layers where the file has {len(pre)} ReLU nodes"
         return
     for k, (layer, node) in enumerate(zip(network["layers"], pre, strict=True)):
-        if layer["layer"] != k or layer["size"] != node.value.shape[1] or tuple(layer["shape"]) != node.shape:
-            yield f"network.layers[{k}] does not describe ReLU node {k} of shape {list(node.shape)}"
+        shape = tuple(layer["shape"])
+        fits = shape == node.shape if node.shape is not None else int(np.prod(shape)) == node.value.shape[1]
+        if (layer["layer"], layer["size"], layer["origin"]) != (k, node.value.shape[1], node.operator) or not fits:
+            yield f"network.layers[{k}] does not describe the file's: {node.operator} of {node.shape}"
     places = [(k, i) for k, node in enumerate(pre) for i in range(node.value.shape[1])]
     if [(n["layer"], n["neuron"]) for n in report["neurons"]] != places:
         yield "neurons are not all there, once each and in order"

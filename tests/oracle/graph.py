@@ -6,7 +6,7 @@ folded, and each node is computed where it stands. Every tensor has one more axi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from numpy.lib.stride_tricks import sliding_window_view
 from onnx import numpy_helper
 
+from oracle.layout import MOVES, NotAuditableError, Window
+
 Array = npt.NDArray[Any]
-
-
-class NotAuditableError(Exception):
-    """The graph uses an operator that the evaluator does not know."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,13 @@ Value = Tracked | Array  # arrays are constants, without batch axis
 
 @dataclass(frozen=True)
 class Pre:
-    """Pre-activations that a node stands for: (batch, n) values and error bounds."""
+    """Pre-activations that a node stands for: (batch, n) values and error bounds.
+
+    ``shape`` is their tensor's without batch, None where the lowering of the operator does not fix it.
+    """
 
     operator: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     value: Array
     error: Array
 
@@ -97,8 +97,14 @@ class Graph:
         if operator in ("Relu", "LeakyRelu", "PRelu", "Abs") and isinstance(x, Tracked):
             pre.append(_pre(operator, x))
             return self._piecewise(operator, x, inputs, attributes)
-        if operator in _MOVES:
-            move = _MOVES[operator]
+        if operator == "Clip" and isinstance(x, Tracked):
+            return self._clip(x, inputs, attributes, pre)
+        if operator in ("Max", "Min") and any(isinstance(v, Tracked) for v in inputs):
+            return self._extreme(operator, inputs, pre)
+        if operator == "MaxPool":
+            return self._max_pool(x, attributes, pre)
+        if operator in MOVES:
+            move = MOVES[operator]
             if isinstance(x, Tracked):
                 return Tracked(move(x.value, 1, inputs, attributes), move(x.error, 1, inputs, attributes))
             return move(x, 0, inputs, attributes)
@@ -124,6 +130,62 @@ class Graph:
         slope = self.dtype(slope) if slope is not None else inputs[1]
         value = np.where(x.value >= 0, x.value, slope * x.value)
         return Tracked(value, np.maximum(1, np.abs(slope)) * x.error + self.unit * np.abs(value))
+
+    def _clip(self, x: Tracked, inputs: list[Any], attributes: dict[str, Any], pre: list[Pre]) -> Tracked:
+        """``lo + relu(x - lo) - relu(x - hi)``: up to two layers; a limit at the end of float32 is none."""
+        given = [*inputs[1:], None, None][:2] if len(inputs) > 1 else [attributes.get("min"), attributes.get("max")]
+        low, high = (
+            None if v is None or abs(float(v)) >= np.finfo(np.float32).max else self.dtype(float(v)) for v in given
+        )
+        for limit in (low, high):
+            if limit is not None:
+                shifted = self._arithmetic("Sub", x, np.asarray(limit))
+                assert isinstance(shifted, Tracked)
+                pre.append(_pre("Clip", shifted))
+        return Tracked(np.clip(x.value, low, high) if (low, high) != (None, None) else x.value, x.error)
+
+    def _extreme(self, operator: str, inputs: list[Any], pre: list[Pre]) -> Value:
+        """A left fold of ``a + relu(b - a)`` (Max) or ``a - relu(a - b)`` (Min), constants first."""
+        pick = np.maximum if operator == "Max" else np.minimum
+        constants = [v for v in inputs if not isinstance(v, Tracked)]
+        computed = [v for v in inputs if isinstance(v, Tracked)]
+        known: Value = computed.pop(0) if not constants else constants[0]
+        for constant in constants[1:]:
+            known = pick(known, constant)
+        for other in computed:
+            left, right = _aligned(known, other)
+            step = self._arithmetic("Sub", *((right, left) if operator == "Max" else (left, right)))
+            assert isinstance(step, Tracked)
+            pre.append(
+                Pre(operator, None, step.value.reshape(len(step.value), -1), step.error.reshape(len(step.value), -1))
+            )
+            known = Tracked(pick(left.value, right.value), np.maximum(left.error, right.error))
+        return known
+
+    def _max_pool(self, x: Tracked, attributes: dict[str, Any], pre: list[Pre]) -> Tracked:
+        """Level by level, neighbours in row-major order of each window, padding skipped; ``b - a`` of each pair."""
+        window = Window.of(attributes, attributes["kernel_shape"])
+        batch, shape = len(x.value), window.patches(x.value, 0.0).shape[1 : -window.rank]
+        alive = window.patches(np.ones_like(x.value[:1]), 0.0).reshape(-1, int(np.prod(window.kernel))) > 0
+        order = np.argsort(~alive, axis=1, kind="stable")
+        alive = np.take_along_axis(alive, order, 1)
+        value, error = (
+            np.take_along_axis(window.patches(v, 0.0).reshape(batch, *alive.shape), order[None], 2)
+            for v in (x.value, x.error)
+        )
+        while alive.shape[1] > 1:
+            if alive.shape[1] % 2:
+                alive = np.pad(alive, ((0, 0), (0, 1)))
+                value, error = (np.pad(v, ((0, 0), (0, 0), (0, 1))) for v in (value, error))
+            pair, first = alive[:, 1::2], alive[:, 0::2]
+            gap = value[..., 1::2] - value[..., 0::2]
+            if pair.any():
+                rounding = error[..., 1::2] + error[..., 0::2] + self.unit * np.abs(gap)
+                pre.append(Pre("MaxPool", None, gap[:, pair], rounding[:, pair]))
+            value = np.where(pair, np.maximum(value[..., 0::2], value[..., 1::2]), value[..., 0::2])
+            error = np.where(pair, np.maximum(error[..., 0::2], error[..., 1::2]), error[..., 0::2])
+            alive = first
+        return Tracked(value.reshape(batch, *shape), error.reshape(batch, *shape))
 
     def _arithmetic(self, operator: str, a: Value, b: Value) -> Value:
         function = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}[operator]
@@ -175,7 +237,7 @@ class Graph:
     def _conv(self, inputs: list[Any], attributes: dict[str, Any]) -> Value:
         x, kernel = inputs[0], inputs[1]
         groups = attributes.get("group", 1)
-        window = _Window.of(attributes, kernel.shape[2:])
+        window = Window.of(attributes, kernel.shape[2:])
 
         def convolve(values: Array, weight: Array) -> Array:
             patches = window.patches(values, 0.0)
@@ -207,7 +269,7 @@ class Graph:
 
     def _average_pool(self, inputs: list[Any], attributes: dict[str, Any]) -> Value:
         x = inputs[0]
-        window = _Window.of(attributes, attributes["kernel_shape"])
+        window = Window.of(attributes, attributes["kernel_shape"])
         axes = tuple(range(-window.rank, 0))
         counted = 1.0 if attributes.get("count_include_pad", 0) else 0.0
         number = window.patches(np.ones_like(x.value[:1]), counted).sum(axis=axes)
@@ -254,126 +316,3 @@ def _aligned(a: Value, b: Value) -> tuple[Tracked, Tracked]:
             shape = (1, *fill, *v.shape)
             out.append(Tracked(v.reshape(shape), np.zeros(shape)))
     return out[0], out[1]
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A sliding window over the last ``rank`` axes."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[tuple[int, int], ...]
-
-    @property
-    def rank(self) -> int:
-        return len(self.kernel)
-
-    @classmethod
-    def of(cls, attributes: dict[str, Any], kernel: Sequence[int]) -> _Window:
-        if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or attributes.get("ceil_mode", 0):
-            raise NotAuditableError("auto_pad or ceil_mode")
-        rank = len(kernel)
-        pads = attributes.get("pads", [0] * (2 * rank))
-        return cls(
-            tuple(kernel),
-            tuple(attributes.get("strides", [1] * rank)),
-            tuple(attributes.get("dilations", [1] * rank)),
-            tuple((pads[i], pads[i + rank]) for i in range(rank)),
-        )
-
-    def patches(self, values: Array, fill: float) -> Array:
-        """(..., *spatial) to (..., *places, *kernel)."""
-        lead = values.ndim - self.rank
-        padded = np.pad(values, [(0, 0)] * lead + list(self.pads), constant_values=fill)
-        spans = tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
-        view = sliding_window_view(padded, spans, axis=tuple(range(lead, lead + self.rank)))
-        places = tuple(slice(None, None, s) for s in self.strides)
-        return view[(*[slice(None)] * lead, *places, *(slice(None, None, d) for d in self.dilations))]
-
-
-Move = Callable[[Array, int, list[Any], dict[str, Any]], Array]
-
-
-def _reshape(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    del attributes
-    own = x.shape[lead:]
-    target = [own[i] if d == 0 else int(d) for i, d in enumerate(inputs[1])]
-    return x.reshape(*x.shape[:lead], *target)
-
-
-def _flatten(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    del inputs
-    axis = attributes.get("axis", 1)
-    axis = axis if axis >= 0 else axis + x.ndim - lead
-    own = x.shape[lead:]
-    return x.reshape(*x.shape[:lead], int(np.prod(own[:axis])), int(np.prod(own[axis:])))
-
-
-def _transpose(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    del inputs
-    order = attributes.get("perm", list(range(x.ndim - lead))[::-1])
-    return x.transpose(*range(lead), *(p + lead for p in order))
-
-
-def _axes(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any], extra: int) -> list[int]:
-    axes = attributes["axes"] if "axes" in attributes else [int(a) for a in inputs[1]]
-    rank = x.ndim - lead + extra
-    return sorted((a if a >= 0 else a + rank) + lead for a in axes)
-
-
-def _squeeze(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    if len(inputs) < 2 and "axes" not in attributes:
-        return x.reshape(*x.shape[:lead], *(d for d in x.shape[lead:] if d != 1))
-    return np.squeeze(x, tuple(_axes(x, lead, inputs, attributes, 0)))
-
-
-def _unsqueeze(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    count = len(attributes["axes"] if "axes" in attributes else inputs[1])
-    return np.expand_dims(x, tuple(_axes(x, lead, inputs, attributes, count)))
-
-
-def _pad(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    if attributes.get("mode", b"constant") != b"constant" or (len(inputs) > 3 and inputs[3] is not None):
-        raise NotAuditableError("Pad with a mode or axes")
-    pads = attributes["pads"] if "pads" in attributes else [int(p) for p in inputs[1]]
-    fill = float(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else attributes.get("value", 0.0)
-    if fill:
-        raise NotAuditableError("Pad with a value")
-    rank = x.ndim - lead
-    return np.pad(x, [(0, 0)] * lead + [(pads[i], pads[i + rank]) for i in range(rank)])
-
-
-def _slice(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    if "starts" in attributes:
-        starts, ends, axes, steps = attributes["starts"], attributes["ends"], attributes.get("axes"), None
-    else:
-        starts, ends, axes, steps = [*inputs[1:], None, None][:4]
-    index = [slice(None)] * x.ndim
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = int(axes[i]) if axes is not None else i
-        axis = axis + lead if axis >= 0 else axis
-        step = int(steps[i]) if steps is not None else 1
-        # A negative end beyond the start of a reversed range means "to the very beginning".
-        stop = None if step < 0 and end < -x.shape[axis] else int(end)
-        index[axis] = slice(int(start), stop, step)
-    return x[tuple(index)]
-
-
-def _same(x: Array, lead: int, inputs: list[Any], attributes: dict[str, Any]) -> Array:
-    del lead, inputs, attributes
-    return x
-
-
-_MOVES: dict[str, Move] = {
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Pad": _pad,
-    "Slice": _slice,
-    "Identity": _same,
-    "Dropout": _same,
-    "Cast": _same,
-}
