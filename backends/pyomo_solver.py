@@ -37,6 +37,8 @@ class _Family:
     seed: str | None = None
     threads: str | None = None
     nodes: str | None = None
+    time: str | None = None
+    """Needed where Pyomo's own ``timelimit`` is silently ignored."""
 
 
 _HIGHS = _Family(
@@ -60,6 +62,7 @@ _GUROBI = _Family(
     seed="Seed",
     threads="Threads",
     nodes="NodeLimit",
+    time="TimeLimit",
 )
 _CBC = _Family(
     {"ratioGap": 0.0, "allowableGap": 0.0, "increment": 0.0},
@@ -208,15 +211,14 @@ class PyomoSession(ArraySession):
     def _run(self, milp: MILP, limits: Limits, began: float) -> tuple[str, Status, Array | None, float]:
         """Build and solve: the solver's words, what they mean, its point and its dual bound (NaN without)."""
         model = build(milp)
-        solver = self._configured(limits)
         arguments: dict[str, object] = {"load_solutions": False, "tee": False}
         left = None if limits.time is None else max(limits.time - (time.perf_counter() - began), 1e-3)
+        solver = self._configured(limits, left)
         if left is not None:
             arguments["timelimit"] = left
         if self.settings.log is not None:
             arguments["logfile" if hasattr(solver, "log_file") else "tee"] = True
-        # Pyomo has no way to stop a solver; one that goes on after Ctrl-C is abandoned.
-        thread: SolverThread[Any] = SolverThread(lambda: None)
+        thread: SolverThread[Any] = SolverThread(self._cannot_stop)
         try:
             with _quiet():
                 results = thread.run(lambda: _solve(self.backend.title, solver, model, arguments), limits.time)
@@ -238,18 +240,27 @@ class PyomoSession(ArraySession):
         bound = results.problem.upper_bound if milp.maximize else results.problem.lower_bound
         return words, status, x, _number(bound)
 
-    def _configured(self, limits: Limits) -> Any:
+    def _configured(self, limits: Limits, left: float | None) -> Any:
         solver, family, settings = _factory()(self._solver), self._family, self.settings
         if family is None:
             return solver
         options = dict(family.fixed)
         options |= dict.fromkeys(family.feasibility, settings.feasibility)
         options |= dict.fromkeys(family.integrality, settings.integrality)
-        limited = ((family.seed, limits.seed), (family.threads, limits.threads), (family.nodes, limits.nodes))
+        limited: tuple[tuple[str | None, float | None], ...] = (
+            (family.seed, limits.seed),
+            (family.threads, limits.threads),
+            (family.nodes, limits.nodes),
+            (family.time, left),
+        )
         options |= {name: value for name, value in limited if name is not None and value is not None}
         for name, value in options.items():
             solver.options[name] = value
         return solver
+
+    def _cannot_stop(self) -> None:
+        """Pyomo has no way to stop a solver; one that goes on after its time limit or Ctrl-C is abandoned."""
+        raise SolverError(f"{self.backend.title} does not keep its time limit")
 
     def _relaxation(self, limits: Limits) -> RelaxResult:
         raise SolverError(f"{self.backend.title} gives no LP duals ({limits})")
