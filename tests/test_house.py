@@ -34,7 +34,7 @@ TIERS = {
     "use": "report engine supervisor api summary describe solvers_table testing testing.* "
     "compress compression compression.* equivalence equivalence.*",
     "compare": "compare compare.* page",
-    "cli": "cli __main__",
+    "cli": "cli cli_* __main__",
 }
 
 
