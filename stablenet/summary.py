@@ -17,7 +17,15 @@ VERDICTS = {
     "unstable": "yellow",
     "unknown": "red",
 }
-CONTINUE = "what is closed is kept: `--resume` this report with more time, or name another search or solver"
+STOPPED = {
+    "time": "`--resume` this report with a longer `--time-limit`",
+    "memory": "`--resume` this report with a higher `--memory-limit`",
+    "interrupt": "`--resume` this report to go on",
+    "solver": "`--resume` this report with another `--solver`",
+    "search": "`--resume` this report with a `--search` that goes further",
+    "borderline": "what is unknown comes so close to 0 that neither sign could be confirmed",
+}
+"""What can be done about each reason for which a search stopped."""
 
 
 def render_summary(report: Mapping[str, Any], console: Console) -> None:
@@ -158,4 +166,5 @@ def _foot(report: Mapping[str, Any]) -> Iterable[Text]:
             style="bold red",
         )
     if report["status"] != "complete":
-        yield Text(f"\nstopped by {report['stopped_by']}; {CONTINUE}", style="red")
+        reason = report["stopped_by"]
+        yield Text(f"\nstopped by {reason}: {STOPPED.get(reason, 'see the messages above')}", style="red")

@@ -9,7 +9,7 @@ import re
 import pytest
 from rich.console import Console
 
-from stablenet.summary import describe_domain, render_summary
+from stablenet.summary import STOPPED, describe_domain, render_summary
 
 OPEN = {"state": "open"}
 
@@ -108,6 +108,14 @@ def test_a_stopped_run_says_why_and_how_to_go_on():
     assert "stopped by time" in text
     assert "--resume" in text
     assert rows(text)["open, pending"][0] == "1"
+
+
+def test_every_reason_to_stop_has_advice():
+    from stablenet.report import STOP_REASONS
+
+    assert set(STOPPED) == set(STOP_REASONS)
+    for reason in STOP_REASONS:
+        assert STOPPED[reason] in show({**REPORT, "status": "stopped", "stopped_by": reason}, width=200)
 
 
 def test_contradictions_are_shown():
