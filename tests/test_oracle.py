@@ -14,7 +14,7 @@ from oracle.networks import FAMILIES, Case, case
 from oracle.plain import PlainNetwork, Region, Vector, plain_map
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-SEEDS = range(200)
+SEEDS = range(240)
 
 
 def solved(seed: int) -> tuple[Case, Extrema]:

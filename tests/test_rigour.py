@@ -27,7 +27,7 @@ from stablenet.propagate.interval import interval_layers
 Array = npt.NDArray[np.float64]
 Instance = tuple[PlainNetwork, Region]
 Sides = list[tuple[Array, Array]]
-SEEDS = range(330)
+SEEDS = range(360)
 
 
 def canonical(plain: PlainNetwork, *, csr: bool = False) -> Network:
@@ -267,7 +267,7 @@ def test_exact_ties_of_the_first_layer_are_decided() -> None:
 @pytest.mark.parametrize("layers", [interval_layers, crown_layers])
 def test_a_batch_of_parts_is_bounded_like_each_part_alone(layers: Callable[[Network, Array, Array], Sides]) -> None:
     """Every row holds on its own piece (one is a point), and is no looser than a run on it alone, but for rounding."""
-    for seed in range(0, 330, 3):
+    for seed in range(0, 360, 5):
         made = case(seed)
         rng = np.random.default_rng(seed)
         low, high = np.array(made.regions[0].lower), np.array(made.regions[0].upper)

@@ -52,7 +52,7 @@ class Builder:
         self.batch = batch
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self.layers: list[Tensor] = []
+        self.layers: list[tuple[Row, ...]] = []
         self.sizes = [int(np.prod(shape))]
         self.input = Tensor("input", tuple(shape), self._fresh(0))
 
@@ -74,11 +74,42 @@ class Builder:
         )
         return name
 
+    def _neurons(self, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        """A layer whose pre-activations are the rows; the rows of its outputs."""
+        self.layers.append(rows)
+        self.sizes.append(len(rows))
+        return self._fresh(len(self.layers))
+
     def relu(self, tensor: Tensor) -> Tensor:
         """A layer of neurons."""
-        self.layers.append(tensor)
-        self.sizes.append(len(tensor.rows))
-        return Tensor(self._node("Relu", [tensor.name]), tensor.shape, self._fresh(len(self.layers)))
+        return Tensor(self._node("Relu", [tensor.name]), tensor.shape, self._neurons(tensor.rows))
+
+    def leaky(self, tensor: Tensor, slope: float) -> Tensor:
+        """``a x + (1 - a) relu(x)``; slope 0 < a < 1, a float32 number. -1 stands for Abs."""
+        name = self._node("Abs", [tensor.name]) if slope == -1 else self._node("LeakyRelu", [tensor.name], alpha=slope)
+        kept, share = self._neurons(tensor.rows), Fraction(slope)
+        return Tensor(
+            name,
+            tensor.shape,
+            tuple(_combine([(share, x), (1 - share, h)]) for x, h in zip(tensor.rows, kept, strict=True)),
+        )
+
+    def clip(self, tensor: Tensor, low: float, high: float) -> Tensor:
+        """``lo + relu(x - lo) - relu(x - hi)``: two layers."""
+        name = self._node("Clip", [tensor.name, self._constant(low), self._constant(high)])
+        one, below, above = Fraction(1), Fraction(low), Fraction(high)
+        first = self._neurons(tuple(_combine([(one, row)], -below) for row in tensor.rows))
+        second = self._neurons(tuple(_combine([(one, row)], -above) for row in tensor.rows))
+        rows = tuple(_combine([(one, a), (-one, b)], below) for a, b in zip(first, second, strict=True))
+        return Tensor(name, tensor.shape, rows)
+
+    def extreme(self, operator: str, left: Tensor, right: Tensor) -> Tensor:
+        """Max: ``a + relu(b - a)``; Min: ``a - relu(a - b)``."""
+        one = Fraction(1) if operator == "Max" else Fraction(-1)
+        gap = tuple(_combine([(one, b), (-one, a)]) for a, b in zip(left.rows, right.rows, strict=True))
+        excess = self._neurons(gap)
+        rows = tuple(_combine([(Fraction(1), a), (one, h)]) for a, h in zip(left.rows, excess, strict=True))
+        return Tensor(self._node(operator, [left.name, right.name]), left.shape, rows)
 
     def dense(self, tensor: Tensor, weight: Array, bias: Array | None, style: str = "gemm") -> Tensor:
         """``weight @ t + bias``; style is gemm, gemm_t (stored transposed) or matmul (with Add)."""
@@ -189,14 +220,16 @@ class Builder:
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
         onnx.checker.check_model(model)
-        plain = PlainNetwork(self.sizes[0], tuple(self._plain(t) for t in self.layers), self._plain(tensor))
-        numbers = (v for t in (*self.layers, tensor) for offset, row in t.rows for v in (offset, *row.values()))
-        return model.SerializeToString(), plain, all(Fraction(float(v)) == v for v in numbers)
+        rows = [*self.layers, tensor.rows]
+        *layers, output = (self._plain(r) for r in rows)
+        numbers = (v for layer in rows for offset, row in layer for v in (offset, *row.values()))
+        exact = all(Fraction(float(v)) == v for v in numbers)
+        return model.SerializeToString(), PlainNetwork(self.sizes[0], tuple(layers), output), exact
 
-    def _plain(self, tensor: Tensor) -> PlainMap:
-        sources = sorted({source for _, row in tensor.rows for source, _ in row})
+    def _plain(self, rows: tuple[Row, ...]) -> PlainMap:
+        sources = sorted({source for _, row in rows for source, _ in row})
         terms = tuple(
-            (s, tuple(tuple(row.get((s, j), Fraction(0)) for j in range(self.sizes[s])) for _, row in tensor.rows))
+            (s, tuple(tuple(row.get((s, j), Fraction(0)) for j in range(self.sizes[s])) for _, row in rows))
             for s in sources
         )
-        return PlainMap(tuple(offset for offset, _ in tensor.rows), terms)
+        return PlainMap(tuple(offset for offset, _ in rows), terms)

@@ -220,6 +220,19 @@ def _convolution(rng: Random) -> tuple[Builder, Tensor, list[Region]]:
     return builder, _head(rng, builder, _integer, last), list(regions)
 
 
+def _lowered(rng: Random) -> tuple[Builder, Tensor, list[Region]]:
+    """Operators that stand for ReLUs: LeakyRelu, Abs, Clip, Max, Min."""
+    n = int(rng.integers(1, 4))
+    regions = _regions(rng, n, grid=True)
+    builder = Builder([n], single=bool(rng.random() < 0.5))
+    tensor = builder.leaky(builder.dense(builder.input, _dyadic(rng, (3, n)), _dyadic(rng, (3,))), 0.25)
+    other = builder.dense(builder.input, _integer(rng, (3, n)), _integer(rng, (3,)))
+    tensor = builder.extreme(str(rng.choice(["Max", "Min"])), tensor, other)
+    tensor = builder.clip(tensor, -0.5, 1.0) if rng.random() < 0.5 else builder.leaky(tensor, -1)
+    tensor = builder.relu(builder.dense(tensor, _integer(rng, (2, 3)), _dyadic(rng, (2,))))
+    return builder, _head(rng, builder, _integer, tensor), list(regions)
+
+
 FAMILIES: dict[str, Callable[[Random], tuple[Builder, Tensor, list[Region]]]] = {
     "dense": _dense(_gaussian),
     "float32": _dense(_single, single=True),
@@ -232,6 +245,7 @@ FAMILIES: dict[str, Callable[[Random], tuple[Builder, Tensor, list[Region]]]] = 
     "wild": _dense(_wild),
     "inactive": _inactive,
     "all_tiny": _dense(_all_tiny),
+    "lowered": _lowered,
 }
 
 
