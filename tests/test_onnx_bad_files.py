@@ -94,6 +94,8 @@ def test_cycle_and_unsorted_nodes(tmp_path):
     refused(save(model(nodes, [1, 3]), tmp_path), "'one'", "'b'", "part of a cycle")
     nodes = [node("Relu", "a", name="late"), node("Neg", "x", out="a")]
     refused(save(model(nodes, [1, 3]), tmp_path), "'late'", "'a' before it is computed", "sorted")
+    nodes = [node("Neg", "x", out="n"), node("Relu", "a", name="late", out="y"), node("Neg", "n", out="a")]
+    refused(save(model(nodes, [1, 3]), tmp_path), "'late'", "'a' before it is computed", "sorted")
     nodes = [node("Add", "x", "ghost")]
     refused(save(model(nodes, [1, 3]), tmp_path), "'ghost', which nothing computes")
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import re
 import time
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -233,29 +234,45 @@ def test_the_import_error_bounds_what_folding_rounded(tmp_path, seed):
     assert network.import_error <= 1e-11 * max(size, float(np.abs(weights["u"]).max()) * 100)
 
 
-def test_batch_normalization_stays_within_its_bound(tmp_path):
+@pytest.mark.parametrize("case", ["all", "factor", "shift"])
+def test_batch_normalization_stays_within_its_bound(tmp_path, case):
     rng = np.random.default_rng(3)
-    weights = {
-        "scale": rng.normal(size=6),
-        "bias": rng.normal(size=6),
-        "mean": rng.normal(size=6),
-        "var": rng.uniform(1e-3, 9, 6),
-    }
+    names = ("scale", "bias", "mean", "var")
+    weights = dict(zip(names, (*rng.normal(size=(3, 6)), rng.uniform(1e-3, 9, 6)), strict=True))
+    if case == "factor":
+        weights["bias"], weights["mean"] = np.zeros(6), np.zeros(6)
+    if case == "shift":
+        weights["mean"] *= 1e4
     nodes = [node("BatchNormalization", "x", *weights, out="n", epsilon=1e-4), node("Relu", "n")]
     network = load_onnx(save(model(nodes, ["N", 6], weights), tmp_path))
     stored = network.layers[0].affine
-    from decimal import Decimal, getcontext
+    with localcontext() as context:
+        context.prec = 60
+        exact = {name: [Decimal(float(v)) for v in value.astype(np.float32)] for name, value in weights.items()}
+        epsilon = Decimal(float(np.float32(1e-4)))
+        worst = Decimal(0)
+        for i in range(6):
+            factor = exact["scale"][i] / (exact["var"][i] + epsilon).sqrt()
+            shift = exact["bias"][i] - factor * exact["mean"][i]
+            worst = max(worst, abs(Decimal(float(dense(stored.terms[0].matrix)[i, i])) - factor))
+            worst = max(worst, abs(Decimal(float(stored.offset[i])) - shift))
+        assert 0 < worst <= Decimal(network.import_error)
+    assert network.import_error < (1e-10 if case == "shift" else 1e-13)
 
-    getcontext().prec = 60
-    exact = {name: [Decimal(float(v)) for v in value.astype(np.float32)] for name, value in weights.items()}
-    epsilon = Decimal(float(np.float32(1e-4)))
-    worst = Decimal(0)
-    for i in range(6):
-        factor = exact["scale"][i] / (exact["var"][i] + epsilon).sqrt()
-        worst = max(worst, abs(Decimal(float(dense(stored.terms[0].matrix)[i, i])) - factor))
-        worst = max(worst, abs(Decimal(float(stored.offset[i])) - (exact["bias"][i] - factor * exact["mean"][i])))
-    assert 0 < worst <= Decimal(network.import_error)
-    assert network.import_error < 1e-13
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Conv", "Mul", "Add", "Div", "PRelu", "Pad", "Clip", "Max"])
+def test_weights_that_the_file_computes_carry_their_rounding(tmp_path, op):
+    """The constant is a / b: what the network computes is off by its rounding, and says so."""
+    shape = {"Conv": (1, 1, 1), "Pad": (), "Clip": (), "MatMul": (1, 1), "Gemm": (1, 1)}.get(op, (1,))
+    inputs = {"Pad": ("x", "pads", "c"), "Conv": ("x", "c")}.get(op, ("x", "c"))
+    sample = [1, 1, 4] if op == "Conv" else [1, 1]
+    weights = {"a": np.ones(shape), "b": np.full(shape, 3.0)}
+    if op == "Pad":
+        weights["pads"] = np.array([0, 0, 0, 1])
+    nodes = [node("Div", "a", "b", out="c"), node(op, *inputs)]
+    network = check(tmp_path, nodes, sample, weights)
+    assert not network.exact
+    assert abs(Fraction(1.0 / 3.0) - Fraction(1, 3)) <= Fraction(network.import_error) <= Fraction(1, 2**50)
 
 
 def test_exact_where_nothing_was_rounded(tmp_path):

@@ -330,6 +330,23 @@ def test_pad(tmp_path, mode):
     assert network.exact
 
 
+def test_the_channel_axis_survives_padding_and_arithmetic_and_not_flattening(tmp_path):
+    weights = {"w": np.ones((2, 1, 1, 1)), "p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    nodes = [
+        node("Conv", "x", "w", out="c"),
+        node("Pad", "c", "p", out="d"),
+        node("Add", "d", "d", out="e"),
+        node("Relu", "e", out="r"),
+        node("Transpose", "r", out="t", perm=[0, 2, 3, 1]),
+        node("Relu", "t", out="s"),
+        node("Flatten", "s", out="f"),
+        node("Relu", "f"),
+    ]
+    network = check(tmp_path, nodes, ["N", 1, 3, 3], weights)
+    assert [layer.channel_axis for layer in network.layers] == [0, 2, None]
+    assert [layer.shape for layer in network.layers] == [(2, 5, 5), (5, 5, 2), (50,)]
+
+
 def test_pad_by_attribute_with_axes_and_negative(tmp_path):
     check(tmp_path, [node("Pad", "x", pads=[0, 1, 0, 2], value=-1.5)], ["N", 4], opset=7)
     weights = {"p": np.array([1, -1, -2, 3]), "a": np.array([1, -1])}
@@ -524,6 +541,32 @@ def test_mixing_a_symbolic_batch_is_refused(tmp_path, mixer):
         nodes.append(node("MatMul", "t", "m"))
     with pytest.raises(UnsupportedOperatorError, match="mixes the batch dimension"):
         load_onnx(save(model(nodes, ["N", 3, 4], weights), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("shape", "nodes"),
+    [
+        (["N", 3], [node("Gemm", "x", "row", transA=1)]),
+        (["N", 1], [node("Transpose", "x", perm=[1, 0], out="t"), node("MatMul", "t", "one")]),
+        (["N", 1], [node("MatMul", "one", "x")]),
+        (["N", 1, 4], [node("Transpose", "x", perm=[1, 0, 2], out="t"), node("Add", "x", "t")]),
+        (["N", 1, 4], [node("Transpose", "x", perm=[1, 0, 2], out="t"), node("Concat", "x", "t", axis=2)]),
+        (["N", 3, 4], [node("Transpose", "x", perm=[1, 0, 2], out="t"), node("Reshape", "t", "sample")]),
+        (["N", 2, 4], [node("Transpose", "x", perm=[1, 0, 2], out="t"), node("Conv", "t", "kernel")]),
+        (["N", 2, 4], [node("Transpose", "x", perm=[1, 0, 2], out="t"), node("MaxPool", "t", kernel_shape=[2])]),
+        (["N", 2, 4], [node("Transpose", "x", perm=[1, 0, 2], out="t"), node("Flatten", "t", axis=1)]),
+    ],
+    ids=lambda value: "-".join(proto.op_type for proto in value) if isinstance(value[0], onnx.NodeProto) else "",
+)
+def test_mixing_a_symbolic_batch_is_refused_where_one_sample_would_not_show_it(tmp_path, shape, nodes):
+    weights = {
+        "row": np.ones((1, 2)),
+        "one": np.ones((1, 1)),
+        "sample": np.array([-1, 3, 4]),
+        "kernel": np.ones((1, 1, 1)),
+    }
+    with pytest.raises(UnsupportedOperatorError, match="mixes the batch dimension"):
+        load_onnx(save(model(nodes, shape, weights), tmp_path))
 
 
 def test_a_batch_of_one_may_be_moved_at_will(tmp_path):
