@@ -192,28 +192,16 @@ class Ledger:
                 }
             )
 
-    def add_witness(self, point: Array, closes: tuple[Index, Index], by: str) -> None:
+    def add_witness(self, point: Array, closes: tuple[Index, Index], by: str, *, part: int | None = None) -> None:
         """Record a point of the domain, (n_inputs,), and the questions (flat indices per side) that it shows.
 
-        The caller has certified both. Refutations that it contradicts are revoked with all of their source's.
+        The caller has certified both. With ``part``, a part that contains the point, what was refuted on that part
+        and is shown by the point is a contradiction: all that its source refuted is revoked.
         """
         number = len(self.points)
-        for side, neurons in zip(SIDES, closes, strict=True):
-            for code in np.unique(self.part_by[:, side, neurons]):
-                if code < 0:
-                    continue
-                wrong = neurons[(self.part_by[:, side, neurons] == code).any(axis=0)]
-                layer, neuron = self.locate(int(wrong[0]))
-                self._send(
-                    {
-                        "event": "contradiction",
-                        "source": self.sources[code],
-                        "layer": layer,
-                        "neuron": neuron,
-                        "side": SIDE_NAMES[side],
-                        "witness": number,
-                    }
-                )
+        if part is not None:
+            for side, neurons in zip(SIDES, closes, strict=True):
+                self._contradict(part, side, neurons, number)
         self._send(
             {
                 "event": "witness",
@@ -223,6 +211,21 @@ class Ledger:
                 "by": by,
             }
         )
+
+    def _contradict(self, part: int, side: Side, neurons: Index, witness: int) -> None:
+        codes = self.part_by[part, side, neurons]
+        for code in np.unique(codes[codes >= 0]):
+            layer, neuron = self.locate(int(neurons[codes == code][0]))
+            self._send(
+                {
+                    "event": "contradiction",
+                    "source": self.sources[code],
+                    "layer": layer,
+                    "neuron": neuron,
+                    "side": SIDE_NAMES[side],
+                    "witness": witness,
+                }
+            )
 
     def set_bounds(self, part: int, bounds: Bounds) -> None:
         """Record the bounds of a part as those to report (intersected with those known)."""

@@ -71,4 +71,4 @@ class Witnesser:
                 still = ledger.part_by[part] >= 0
                 closes = (closes[0][still[POSITIVE][closes[0]]], closes[1][still[NEGATIVE][closes[1]]])
                 if len(closes[0]) + len(closes[1]):
-                    ledger.add_witness(points[row], closes, by)
+                    ledger.add_witness(points[row], closes, by, part=part)

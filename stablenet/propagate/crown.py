@@ -13,25 +13,34 @@ is not enough: terms may cancel in floating point and not in truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import AffineMap, Network, apply, apply_transposed
+from stablenet.network import AffineMap, Matrix, Network, apply, apply_transposed
 from stablenet.propagate.interval import SAFETY, UNDERFLOW, affine_bounds, centre_radius, magnitude, post_bounds
 from stablenet.rounding import UNIT, gamma
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
+DENSE = 0.85
+"""Neurons known to be inactive are left out of the matrices if no more than this share is alive."""
+
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """``low_slope g <= h <= up_slope g + up_offset`` on ``[l, u]``, all (parts, n); ``most`` is max(|l|, |u|)."""
+    """``low_slope g <= h <= up_slope g + up_offset`` on ``[lower, upper]``, all (parts, n).
 
+    ``most`` is max(|lower|, |upper|); ``open`` says where the bounds leave the phase undecided.
+    """
+
+    lower: Array
+    upper: Array
+    open: npt.NDArray[np.bool_]
     low_slope: Array
     up_slope: Array
     up_offset: Array
@@ -52,11 +61,45 @@ class Relaxation:
         # A NaN bound leaves `open_` false and `upper > 0` false or the slopes NaN; make the result NaN throughout.
         lost = np.isnan(lower) | np.isnan(upper)
         return cls(
+            lower,
+            upper,
+            open_,
             np.where(lost, np.nan, low),
             np.where(lost, np.nan, np.where(open_, slope, active.astype(np.float64))),
             np.where(lost, np.nan, np.where(open_, offset, 0.0)),
             magnitude(lower, upper),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What may be chosen, row by row, where a backward pass goes through a layer; any choice gives a valid bound.
+
+    All arrays are (parts or 1, rows, alive), over the neurons that `Stage.alive` lists. ``low_slope`` are the slopes of
+    the lower relaxation of undecided neurons, clipped to [0, 1]. ``phase`` (int8) restricts the bound to inputs where
+    the neuron has that phase: +1, -1, or 0 for no restriction. ``multiplier`` t > 0 adds ``t (u - g) >= 0``, and
+    t < 0 adds ``-t (g - l) >= 0``, with u, l the neuron's bounds, or 0 where its phase says so.
+    """
+
+    low_slope: Array
+    phase: npt.NDArray[np.int8] | None = None
+    multiplier: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A pushed layer, over its neurons that can be active: ``alive`` lists them (None: all).
+
+    ``terms`` are pairs of source and matrix, (alive, alive of the source); ``affine_most`` bounds ``|W| m + |b|``,
+    ``post_most`` the post-activations, (parts, alive).
+    """
+
+    alive: Index | None
+    terms: tuple[tuple[int, Matrix], ...]
+    offset: Array
+    relaxation: Relaxation
+    affine_most: Array
+    post_most: Array
 
 
 class Backward:
@@ -71,35 +114,53 @@ class Backward:
         self.network = network
         self.n_parts = box_lower.shape[0]
         self.centre, self.radius = centre_radius(box_lower, box_upper)
-        self.relaxations: list[Relaxation] = []
+        self.stages: list[Stage] = []
         self.source_most: list[Array] = [magnitude(box_lower, box_upper)]
-        self.affine_most: list[Array] = []
         self.largest = float(self.source_most[0].max(initial=0.0))
 
-    def push(self, lower: Array, upper: Array) -> None:
-        """Fix the bounds of the next layer."""
-        affine = self.network.layers[len(self.relaxations)].affine
+    def push(self, lower: Array, upper: Array, keep: Index | None = None) -> None:
+        """Fix the bounds of the next layer. Neurons in ``keep`` stay in play even if inactive (for multipliers)."""
+        affine = self.network.layers[len(self.stages)].affine
         most = np.abs(affine.offset)[None, :]
         for term in affine.terms:
             most = most + apply(term.absolute, self.source_most[term.source])
-        self.affine_most.append(most)
-        self.relaxations.append(Relaxation.of(lower, upper))
-        self.source_most.append(post_bounds(lower, upper)[1])
         self.largest = max(self.largest, float(most.max(initial=0.0)))
+        self.source_most.append(post_bounds(lower, upper)[1])
+        kept = ~(upper <= 0).all(axis=0)
+        if keep is not None:
+            kept[keep] = True
+        alive = None if kept.mean() > DENSE else np.flatnonzero(kept)
+        rows = slice(None) if alive is None else alive
+        self.stages.append(
+            Stage(
+                alive,
+                tuple((term.source, self.restrict(term.matrix, alive, term.source)) for term in affine.terms),
+                affine.offset[rows],
+                Relaxation.of(lower[:, rows], upper[:, rows]),
+                most[:, rows],
+                self.source_most[-1][:, rows],
+            )
+        )
 
-    def upper_bounds(self, affine: AffineMap, rows: Index, signs: Array) -> Array:
-        """Upper bounds of ``signs * affine`` at the given rows, (parts, rows)."""
+    def restrict(self, matrix: Matrix, rows: Index | None, source: int) -> Matrix:
+        """Some rows (None: all) of a matrix over the alive entries of a source."""
+        columns = self.stages[source - 1].alive if source else None
+        chosen = matrix if rows is None else matrix[rows]
+        return chosen if columns is None else chosen[:, columns]
+
+    def upper_bounds(
+        self, affine: AffineMap, rows: Index, signs: Array, choices: Sequence[Choice] | None = None
+    ) -> tuple[Array, Array]:
+        """Upper bounds of ``signs * affine`` at the given rows, (parts, rows), and their slopes in the inputs.
+
+        ``choices`` are those for each pushed layer; without, the relaxations of least area are taken. The slopes,
+        (parts or 1, rows, n_inputs), are those of the linear upper bounds, for guiding searches.
+        """
         with np.errstate(invalid="ignore", over="ignore"):
             state = _State(self, affine, rows, signs)
-            for source in range(len(self.relaxations), 0, -1):
-                state.through_layer(source)
-            return state.concretise()
-
-    def both_bounds(self, affine: AffineMap, rows: Index) -> tuple[Array, Array]:
-        """Lower and upper bounds of an affine map at the given rows, (parts, rows) each."""
-        signs = np.repeat([1.0, -1.0], len(rows))
-        bounds = self.upper_bounds(affine, np.concatenate([rows, rows]), signs)
-        return -bounds[:, len(rows) :], bounds[:, : len(rows)]
+            for source in range(len(self.stages), 0, -1):
+                state.through_layer(source, None if choices is None else choices[source - 1])
+            return state.concretise(), state.slopes()
 
 
 class _State:
@@ -115,8 +176,7 @@ class _State:
         self.additions = 4
         self.live = np.zeros(len(rows), dtype=bool)
         for term in affine.terms:
-            picked = term.matrix[rows]
-            dense = picked.toarray() if isinstance(picked, sparse.csr_array) else picked
+            dense = to_dense(owner.restrict(term.matrix, rows, term.source))
             self.live |= dense.any(axis=1)
             self._accumulate(term.source, (signs[:, None] * dense)[None])
 
@@ -132,28 +192,69 @@ class _State:
             return
         total = known + value
         self.coefficients[source] = total
-        self.error = self.error + 2.0 * UNIT * _dot(np.abs(total), self.owner.source_most[source])
+        most = self.owner.stages[source - 1].post_most if source else self.owner.source_most[0]
+        self.error = self.error + 2.0 * UNIT * _dot(np.abs(total), most)
 
-    def through_layer(self, source: int) -> None:
+    def through_layer(self, source: int, choice: Choice | None) -> None:
         """Replace coefficients on post-activations by coefficients on what their layer's affine map reads."""
         coefficients = self.coefficients.pop(source, None)
-        if coefficients is None:
+        stage = self.owner.stages[source - 1]
+        if choice is not None and choice.multiplier is not None and coefficients is None:
+            coefficients = np.zeros((1, self.error.shape[1], len(stage.offset)))
+        if coefficients is None or not len(stage.offset):
             return
-        relaxation = self.owner.relaxations[source - 1]
-        affine = self.owner.network.layers[source - 1].affine
         factor = gamma(coefficients.shape[-1] + 8)
         positive = np.maximum(coefficients, 0.0)
-        lifted = _dot(positive, relaxation.up_offset)
-        chosen = coefficients - positive  # the negative part, exactly
-        chosen = chosen * relaxation.low_slope[:, None, :]
-        chosen += positive * relaxation.up_slope[:, None, :]
+        negative = coefficients - positive  # exact
+        if choice is None:
+            relaxation = stage.relaxation
+            lifted = _dot(positive, relaxation.up_offset)
+            chosen = negative * relaxation.low_slope[:, None, :]
+            chosen += positive * relaxation.up_slope[:, None, :]
+        else:
+            lifted, chosen = self._chosen(positive, negative, stage.relaxation, choice)
         # Slopes: one rounding per coefficient. Product with W and b: scalar products over the layer's neurons.
-        most = factor * self.owner.affine_most[source - 1] + 4.0 * UNIT * relaxation.most
+        most = factor * stage.affine_most + 4.0 * UNIT * stage.relaxation.most
         self.error = self.error + factor * lifted + _dot(np.abs(chosen), most)
         self._add_constant(lifted)
-        self._add_constant(chosen @ affine.offset)
-        for term in affine.terms:
-            self._accumulate(term.source, apply_transposed(term.matrix, chosen))
+        self._add_constant(chosen @ stage.offset)
+        for origin, matrix in stage.terms:
+            self._accumulate(origin, apply_transposed(matrix, chosen))
+
+    def _chosen(self, positive: Array, negative: Array, relaxation: Relaxation, choice: Choice) -> tuple[Array, Array]:
+        """Constants (nonnegative sums) and coefficients on the pre-activations, by a choice made row by row."""
+        low, up, offset = (
+            np.where(
+                relaxation.open[:, None, :], np.clip(choice.low_slope, 0.0, 1.0), relaxation.low_slope[:, None, :]
+            ),
+            relaxation.up_slope[:, None, :],
+            relaxation.up_offset[:, None, :],
+        )
+        phase = choice.phase
+        if phase is not None:
+            low, up = (np.where(phase == 0, slope, (phase > 0).astype(np.float64)) for slope in (low, up))
+            offset = np.where(phase == 0, offset, 0.0)
+        lifted = np.asarray((positive * offset).sum(axis=-1))
+        chosen = negative * low
+        chosen += positive * up
+        shift = choice.multiplier
+        if shift is None:
+            return lifted, chosen
+        lower, upper = relaxation.lower[:, None, :], relaxation.upper[:, None, :]
+        if phase is not None:
+            lower = np.where(phase > 0, np.maximum(lower, 0.0), lower)
+            upper = np.where(phase < 0, np.minimum(upper, 0.0), upper)
+        added = np.where(shift == 0, 0.0, shift * np.where(shift > 0, upper, lower))
+        total, size = added.sum(axis=-1), np.abs(added).sum(axis=-1)
+        # The multipliers are exact; rounded are the sum of what they add, and the coefficients that they change.
+        self.error = self.error + gamma(added.shape[-1] + 4) * size + 4.0 * UNIT * _dot(np.abs(chosen), relaxation.most)
+        self._add_constant(total)
+        return lifted, chosen - shift
+
+    def slopes(self) -> Array:
+        """Coefficients on the inputs, (parts or 1, rows, n_inputs)."""
+        zero = np.zeros((1, self.error.shape[1], self.owner.network.n_inputs))
+        return self.coefficients.get(0, zero)
 
     def concretise(self) -> Array:
         """The largest values over the boxes, rounded up."""
@@ -167,6 +268,11 @@ class _State:
             error = error + gamma(coefficients.shape[-1] + 8) * _dot(size, owner.source_most[0])
         error = SAFETY * error + np.where(self.live, UNDERFLOW * (1.0 + owner.largest), 0.0)
         return np.nextafter(value + error, np.inf)
+
+
+def to_dense(matrix: Matrix) -> Array:
+    """A matrix as a plain array."""
+    return matrix.toarray() if isinstance(matrix, sparse.csr_array) else matrix
 
 
 def _dot(rows: Array, vectors: Array) -> Array:
@@ -185,25 +291,35 @@ def crown_layers(
     *,
     known: Sequence[tuple[Array, Array]] | None = None,
     up_to: int | None = None,
+    last_rows: Index | None = None,
+    watch: Callable[[int, Index, Array], None] | None = None,
 ) -> list[tuple[Array, Array]]:
     """Bounds of every layer's pre-activations on a batch of boxes: per layer ``(lower, upper)``, (parts, n_k).
 
-    Rows that intervals (over bounds so far) decide on every box are not carried back. ``known`` are
-    bounds to intersect with, ``up_to`` the number of layers wanted.
+    Rows that intervals (over bounds so far) decide on every box are not carried back, and in the last layer
+    none but ``last_rows``. ``known`` are bounds to intersect with, ``up_to`` the number of layers wanted.
+    ``watch(layer, rows, slopes)`` is shown the slopes of the upper bounds of the rows and of their negatives,
+    (parts, 2 rows, n_inputs).
     """
     backward = Backward(network, box_lower, box_upper)
     lows, highs = [box_lower], [box_upper]
     result: list[tuple[Array, Array]] = []
-    for k, layer in enumerate(network.layers[:up_to]):
+    layers = network.layers[:up_to]
+    for k, layer in enumerate(layers):
         lower, upper = affine_bounds(layer.affine, lows, highs)
         if known is not None:
             lower, upper = np.fmax(lower, known[k][0]), np.fmin(upper, known[k][1])
         if k > 0:
             rows = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
+            if last_rows is not None and k == len(layers) - 1:
+                rows = np.intersect1d(rows, last_rows)
             for chunk in _chunks(rows, backward, network):
-                below, above = backward.both_bounds(layer.affine, chunk)
-                lower[:, chunk] = np.fmax(lower[:, chunk], below)
-                upper[:, chunk] = np.fmin(upper[:, chunk], above)
+                signs = np.repeat([1.0, -1.0], len(chunk))
+                bounds, slopes = backward.upper_bounds(layer.affine, np.concatenate([chunk, chunk]), signs)
+                lower[:, chunk] = np.fmax(lower[:, chunk], -bounds[:, len(chunk) :])
+                upper[:, chunk] = np.fmin(upper[:, chunk], bounds[:, : len(chunk)])
+                if watch is not None:
+                    watch(k, chunk, slopes)
         backward.push(lower, upper)
         low, high = post_bounds(lower, upper)
         lows.append(low)
@@ -215,7 +331,7 @@ def crown_layers(
 def _chunks(rows: Index, backward: Backward, network: Network) -> list[Index]:
     if not len(rows):
         return []
-    width = max(network.source_sizes[: len(backward.relaxations) + 1])
+    width = max(network.source_sizes[: len(backward.stages) + 1])
     per_row = 2 * 8 * 4 * width * backward.n_parts
     n_chunks = -(-len(rows) * per_row // MEMORY)
     return np.array_split(rows, min(n_chunks, len(rows)))

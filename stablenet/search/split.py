@@ -1,0 +1,213 @@
+"""Branch on the input: a box is bounded, and replaced by its halves while questions are pending on it.
+
+All boxes of a batch are bounded at once (`crown_layers`). A question is refuted on a part once it is refuted on
+every box that the part was cut into, and witnessed as soon as one point shows it; verdicts of boxes are never
+combined. The input to halve is the one whose width moves the linear upper bounds of the box's pending
+questions most (Bunel et al., *Branch and Bound for Piecewise Linear Neural Network Verification*, JMLR 2020).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.network import Network
+from stablenet.propagate.crown import crown_layers
+from stablenet.search.base import Problem, Search
+
+BATCH = 256
+"""Boxes bounded together: enough for BLAS, few enough for the caches."""
+
+FINEST = 2.0**-40
+"""Boxes are not cut below this share of the part's width."""
+
+
+class SplitSearch(Search):
+    """Branching on the input with batched rigorous bounds."""
+
+    name = "split"
+    title = "the domain cut into boxes until bounds or points close every question"
+    paper = "Bunel et al. 2020 (JMLR 21); bounds: Zhang et al. 2018"
+    needs_solver = False
+
+    def run(self, problem: Problem) -> None:
+        """See `Search`."""
+        for part in range(len(problem.domain.parts)):
+            Splitter(problem, part).run()
+
+
+@dataclass(eq=False)
+class Boxes:
+    """A batch of boxes with the questions pending on each: (b, n_inputs) twice, (b, q)."""
+
+    lower: Array
+    upper: Array
+    mask: Mask
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    def take(self, rows: Mask | slice) -> Boxes:
+        """Some of the boxes."""
+        return Boxes(self.lower[rows], self.upper[rows], self.mask[rows])
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What bounding a batch showed: boxes with what is left pending, refuted (b, q), inputs to cut (b,), points."""
+
+    boxes: Boxes
+    refuted: Mask
+    cut: Index
+    points: Array
+
+
+class Splitter:
+    """The boxes of one part of the domain."""
+
+    def __init__(self, problem: Problem, part: int, by: str = "split") -> None:
+        self.problem = problem
+        self.part = part
+        self.by = by
+        self.ledger = problem.ledger
+        pending = self.ledger.pending(part)
+        self.flat = np.concatenate([np.flatnonzero(pending[POSITIVE]), np.flatnonzero(pending[NEGATIVE])])
+        self.side = np.repeat([POSITIVE, NEGATIVE], np.count_nonzero(pending, axis=1)).astype(np.intp)
+        box = problem.domain.parts[part]
+        self.finest = FINEST * (box.upper - box.lower)
+        self.stack = [Boxes(box.lower[None, :], box.upper[None, :], np.ones((1, len(self.flat)), bool))]
+        self.counts = np.ones(len(self.flat), dtype=np.int64)
+        self.n_boxes = 0
+
+    def run(self, max_boxes: int | None = None) -> bool:
+        """Bound and cut until nothing is pending; False if the number of boxes was reached before."""
+        if not len(self.flat):
+            return True
+        workers = max(1, self.problem.options.threads)
+        with ThreadPoolExecutor(workers) as pool:
+            while self.stack:
+                self.problem.deadline.check()
+                if max_boxes is not None and self.n_boxes >= max_boxes:
+                    return False
+                live = self._still_pending()
+                if not live.any():
+                    return True
+                batches = self._next_batches(workers, live)
+                for outcome in pool.map(self._bound, batches):
+                    self._digest(outcome)
+        return True
+
+    def _still_pending(self) -> Mask:
+        return np.asarray(self.ledger.pending(self.part)[self.side, self.flat])
+
+    def _next_batches(self, workers: int, live: Mask) -> list[Boxes]:
+        """Up to a batch per worker from the top of the stack: depth first, so that the stack stays small."""
+        batches: list[Boxes] = []
+        while self.stack and len(batches) < workers:
+            boxes = self.stack.pop()
+            while self.stack and len(boxes) < BATCH:
+                boxes = _join(self.stack.pop(), boxes)
+            if len(boxes) > BATCH:
+                self.stack.append(boxes.take(slice(0, len(boxes) - BATCH)))
+                boxes = boxes.take(slice(len(boxes) - BATCH, None))
+            boxes.mask &= live
+            keep = np.asarray(boxes.mask.any(axis=1))
+            if keep.any():
+                batches.append(boxes.take(keep))
+        return batches
+
+    def _bound(self, boxes: Boxes) -> Outcome:
+        """Bound a batch; touches nothing that other threads use."""
+        network = self.problem.network
+        asked = np.flatnonzero(boxes.mask.any(axis=0))
+        flat, side = self.flat[asked], self.side[asked]
+        guide = _Guide(network, self.ledger.offsets, boxes.mask[:, asked], flat, side)
+        depth = int(np.searchsorted(self.ledger.offsets, flat.max(), side="right"))
+        last = np.unique(flat[flat >= self.ledger.offsets[depth - 1]] - self.ledger.offsets[depth - 1])
+        layers = crown_layers(network, boxes.lower, boxes.upper, up_to=depth, last_rows=last, watch=guide.watch)
+        lower = np.concatenate([low for low, _ in layers], axis=1)[:, flat]
+        upper = np.concatenate([high for _, high in layers], axis=1)[:, flat]
+        refuted = np.zeros_like(boxes.mask)
+        refuted[:, asked] = boxes.mask[:, asked] & np.where(side == POSITIVE, upper <= 0, lower >= 0)
+        width = boxes.upper - boxes.lower
+        score = np.where(width > self.finest, guide.score * width + 1e-12 * width, -1.0)
+        cut = np.where((score > 0).any(axis=1), score.argmax(axis=1), -1)
+        return Outcome(boxes, refuted, cut, self._candidates(boxes, guide, asked))
+
+    def _candidates(self, boxes: Boxes, guide: _Guide, asked: Index) -> Array:
+        """Centres and likely maximisers that show something pending."""
+        centre = 0.5 * (boxes.lower + boxes.upper)
+        points = np.concatenate([centre, np.where(guide.direction > 0, boxes.upper, boxes.lower)])
+        pre = np.concatenate(self.problem.network.pre_activations(points), axis=1)[:, self.flat[asked]]
+        shows = np.where(self.side[asked] == POSITIVE, pre > 0, pre < 0)
+        shows &= np.concatenate([boxes.mask[:, asked]] * 2)
+        return points[shows.any(axis=1)]
+
+    def _digest(self, outcome: Outcome) -> None:
+        boxes, refuted = outcome.boxes, outcome.refuted
+        self.n_boxes += len(boxes)
+        if len(outcome.points):
+            self.problem.falsifier.witnesser.offer(outcome.points, self.by)
+        left = boxes.mask & ~refuted
+        open_ = left.any(axis=1)
+        cut = outcome.cut >= 0
+        # A box too small to cut keeps its questions open for good: it leaves the stack and stays counted.
+        halves = open_ & cut
+        self._count(boxes.mask, left, halves)
+        if halves.any():
+            children = _halve(Boxes(boxes.lower[halves], boxes.upper[halves], left[halves]), outcome.cut[halves])
+            self.stack.append(children)
+
+    def _count(self, before: Mask, after: Mask, halves: Mask) -> None:
+        """Keep the number of boxes on which each question is pending; refute those that come to none."""
+        had = self.counts > 0
+        self.counts -= (before & ~after).sum(axis=0)
+        self.counts += after[halves].sum(axis=0)
+        for side in SIDES:
+            done = had & (self.counts == 0) & (self.side == side)
+            if done.any():
+                self.ledger.refute(self.part, side, self.flat[done], self.by, rigorous=True)
+
+
+class _Guide:
+    """Gathers, from the slopes of linear upper bounds, which input to cut and where a maximum may lie."""
+
+    def __init__(self, network: Network, offsets: Index, mask: Mask, flat: Index, side: Index) -> None:
+        self.offsets = offsets
+        self.wanted = np.zeros((2, len(mask), network.n_neurons), dtype=bool)
+        self.wanted[side, :, flat] = mask.T
+        self.score = np.zeros((len(mask), network.n_inputs))
+        self.direction = np.zeros((len(mask), network.n_inputs))
+
+    def watch(self, layer: int, rows: Index, slopes: Array) -> None:
+        """See `crown_layers`."""
+        neurons = rows + self.offsets[layer]
+        weight = np.concatenate([self.wanted[POSITIVE][:, neurons], self.wanted[NEGATIVE][:, neurons]], axis=1)
+        if not weight.any():
+            return
+        weights = weight.astype(np.float64)[:, None, :]
+        self.score += np.matmul(weights, np.abs(slopes))[:, 0]
+        self.direction += np.matmul(weights, slopes)[:, 0]
+
+
+def _join(a: Boxes, b: Boxes) -> Boxes:
+    return Boxes(
+        np.concatenate([a.lower, b.lower]), np.concatenate([a.upper, b.upper]), np.concatenate([a.mask, b.mask])
+    )
+
+
+def _halve(boxes: Boxes, cut: Index) -> Boxes:
+    """Both halves of each box; they share the face between them, so that nothing is lost."""
+    rows = np.arange(len(boxes))
+    middle = 0.5 * (boxes.lower[rows, cut] + boxes.upper[rows, cut])
+    left_upper, right_lower = boxes.upper.copy(), boxes.lower.copy()
+    left_upper[rows, cut] = middle
+    right_lower[rows, cut] = middle
+    return Boxes(
+        np.concatenate([boxes.lower, right_lower]),
+        np.concatenate([left_upper, boxes.upper]),
+        np.concatenate([boxes.mask, boxes.mask]),
+    )
