@@ -45,8 +45,8 @@ class Sos1(Formulation):
         negative = add_variables(block, "negative_part", layer.neurons, 0.0, -layer.lower)
         rows = block_matrix(layer.size, [[1.0, -1.0, 1.0]])
         block.split = AffineRows(rows, [*layer.pre, *layer.post, *negative], 0.0, 0.0)
-        pairs = {i: list(pair) for i, pair in enumerate(zip(layer.post, negative, strict=True))}
-        block.complementary = pyo.SOSConstraint(range(layer.size), var=pairs, sos=1)
+        pairs = list(zip(layer.post, negative, strict=True))
+        block.complementary = pyo.SOSConstraint(range(layer.size), rule=lambda _, i: list(pairs[i]), sos=1)
         return Encoding({"negative": negative}, [SosHandle(k) for k in negative], [SosHandle(h) for h in layer.post])
 
     def assign(self, layer: ReluLayer, inputs: Array, pre: Array) -> Mapping[str, Array]:
