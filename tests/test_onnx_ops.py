@@ -547,6 +547,7 @@ def test_mixing_a_symbolic_batch_is_refused(tmp_path, mixer):
     ("shape", "nodes"),
     [
         (["N", 3], [node("Gemm", "x", "row", transA=1)]),
+        (["N", 1], [node("Gemm", "x", "row", transA=1)]),
         (["N", 1], [node("Transpose", "x", perm=[1, 0], out="t"), node("MatMul", "t", "one")]),
         (["N", 1], [node("MatMul", "one", "x")]),
         (["N", 1, 4], [node("Transpose", "x", perm=[1, 0, 2], out="t"), node("Add", "x", "t")]),
