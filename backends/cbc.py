@@ -24,7 +24,7 @@ import numpy.typing as npt
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
 from stablenet.backends.session import Answer, ArraySession, Request
 
-from stablenet.errors import NotInstalledError, SolverError
+from stablenet.errors import NotInstalledError, SolverError, UnsupportedError
 from stablenet.milp import MILP, Rows
 from stablenet.mps import write_mps
 
@@ -151,6 +151,7 @@ class CbcSession(ArraySession):
     def _answer(self, request: Request) -> Answer:
         began = time.perf_counter()
         sign = -1.0 if self.milp.maximize else 1.0
+        self._refuse_unbounded_indicators()
         model = replace(self.milp, objective=sign * self.milp.objective, constant=sign * self.milp.constant)
         options = []
         if request.start is not None:
@@ -158,12 +159,33 @@ class CbcSession(ArraySession):
         if request.dual_stop is not None:
             options += ["-cutoff", repr(sign * request.dual_stop)]
         report = self._run(model, request.limits, began, options)
-        if report.status is Status.UNBOUNDED:
-            flat = replace(model, objective=np.zeros(model.n_columns), constant=0.0)
-            more = self._run(flat, request.limits, began, [])
-            status = Status.UNBOUNDED if more.status is Status.OPTIMAL else more.status
-            return Answer(status, f"{report.words}; without objective: {more.words}")
+        if report.status is Status.UNBOUNDED or (report.status is Status.INFEASIBLE and request.dual_stop is None):
+            return self._feasible_or_not(model, report, request.limits, began)
         return self._read(request, report, sign)
+
+    def _feasible_or_not(self, model: MILP, report: _Report, limits: Limits, began: float) -> Answer:
+        """Unbounded or infeasible: with a zero objective only an infeasible model has no optimum.
+
+        CBC calls some unbounded models infeasible.
+        """
+        flat = replace(model, objective=np.zeros(model.n_columns), constant=0.0)
+        more = self._run(flat, limits, began, [])
+        words = f"{report.words}; without objective: {more.words}"
+        if more.status is not Status.OPTIMAL:
+            return Answer(more.status, words)
+        if report.status is Status.INFEASIBLE:
+            raise SolverError(f"CBC contradicts itself: {words!r}")
+        return Answer(Status.UNBOUNDED, words)
+
+    def _refuse_unbounded_indicators(self) -> None:
+        """CBC turns an indicator row into one with a large constant, wrongly so over an unbounded column."""
+        milp = self.milp
+        if milp.indicators is None:
+            return
+        columns = np.unique(milp.indicators.rows.matrix.indices)
+        open_ended = columns[~(np.isfinite(milp.lower[columns]) & np.isfinite(milp.upper[columns]))]
+        if len(open_ended):
+            raise UnsupportedError(f"CBC has no indicators over unbounded columns; column {open_ended[0]} is one")
 
     def _read(self, request: Request, report: _Report, sign: float) -> Answer:
         milp, status = self.milp, report.status
@@ -247,7 +269,7 @@ class CbcSession(ArraySession):
         folder = Path(self._folder.name)
         file, solution, log = folder / "model.mps", folder / "solution.txt", folder / "log.txt"
         solution.unlink(missing_ok=True)
-        write_mps(replace(model, maximize=False), file, numbered=True)
+        write_mps(replace(model, maximize=False, rows=_without_empty(model.rows)), file, numbered=True)
         left = None if limits.time is None else max(limits.time - (time.perf_counter() - began), 0.0)
         command = [self._program, str(file), *self._options(limits, left), *more]
         command += ["-printingOptions", "all", "-solve", "-solution", str(solution)]
@@ -264,6 +286,12 @@ class CbcSession(ArraySession):
         if code not in {0, None} or not solution.exists():
             raise SolverError(f"CBC ended with code {code}: {text.strip().splitlines()[-1:] or 'no output'}")
         return _parse(solution, text, model)
+
+
+def _without_empty(rows: Rows) -> Rows:
+    """The rows, with none to say about 0 where there are no coefficients: CBC crashes on a model of such rows."""
+    empty = np.diff(rows.matrix.indptr) == 0
+    return Rows(rows.matrix, np.where(empty, -np.inf, rows.lower), np.where(empty, np.inf, rows.upper))
 
 
 def _execute(command: list[str], log: Path, limit: float | None) -> int | None:

@@ -215,9 +215,7 @@ class HighsSession(ArraySession):
             solution.col_value = request.start.tolist()
             self._highs.setSolution(solution)
         self._listen(watch)
-        words, status = self._run()
-        if status is Status.UNBOUNDED and (self.milp.integer.any() or words != "Unbounded"):
-            words, status = self._feasible_or_not(words, request.limits, began, lp=not self.milp.integer.any())
+        words, status = self._settle(request.limits, began, lp=not self.milp.integer.any())
         if status in {Status.UNBOUNDED, Status.INFEASIBLE}:
             return Answer(status, words)
         info = self._highs.getInfo()
@@ -243,6 +241,28 @@ class HighsSession(ArraySession):
         if outcome == self._api.HighsStatus.kError or status.name not in _STATUS:
             raise SolverError(f"HiGHS ended with status {words!r}")
         return words, _STATUS[status.name]
+
+    def _settle(self, limits: Limits, began: float, *, lp: bool) -> tuple[str, Status]:
+        """Run until unbounded and infeasible are told apart and infeasible is not presolve's word alone.
+
+        With tolerances of 1e-9, presolve reports some feasible models infeasible (1.16).
+        """
+        words, status = self._run_or_tell(limits, began, lp=lp)
+        if status is not Status.INFEASIBLE or not self.settings.presolve:
+            return words, status
+        self._limit(limits, began, lp=lp)
+        self._set("presolve", "off")
+        try:
+            more, status = self._run_or_tell(limits, began, lp=lp)
+        finally:
+            self._set("presolve", "on")
+        return f"{words}; without presolve: {more}", status
+
+    def _run_or_tell(self, limits: Limits, began: float, *, lp: bool) -> tuple[str, Status]:
+        words, status = self._run()
+        if status is Status.UNBOUNDED and not (lp and words == "Unbounded"):
+            return self._feasible_or_not(words, limits, began, lp=lp)
+        return words, status
 
     def _feasible_or_not(self, words: str, limits: Limits, began: float, *, lp: bool) -> tuple[str, Status]:
         """Unbounded or infeasible: with a zero objective only an infeasible model has no optimum."""
@@ -305,10 +325,7 @@ class HighsSession(ArraySession):
             self._highs.startCallback(self._api.cb.HighsCallbackType.kCallbackSimplexInterrupt)
             self._set("solve_relaxation", True)
             try:
-                words, status = self._run()
-                if words == "Primal infeasible or unbounded":
-                    words, status = self._feasible_or_not(words, limits, began, lp=True)
-                return words, status
+                return self._settle(limits, began, lp=True)
             finally:
                 self._set("solve_relaxation", False)
 

@@ -36,6 +36,9 @@ POINT_TOLERANCE = 1e-5
 VALUE_TOLERANCE = 1e-6
 """How far a bound and a value that should agree may differ, relative to the largest possible sum of terms."""
 
+SMALLEST = 1e-9
+"""Coefficients up to this size are deleted or lost in the tolerances by solvers, and are refused."""
+
 INFINITY = 1e20
 """From here on solvers take a finite number for infinite."""
 
@@ -416,6 +419,12 @@ def check_rows(what: str, rows: Rows, n: int) -> None:
         raise InputError(f"MILP: {what} matrix of shape {rows.matrix.shape} where ({m}, {n}) is expected")
     if not np.all(np.abs(rows.matrix.data) < INFINITY):
         raise InputError(f"MILP: a coefficient of a {what} is NaN, or 1e20 or more")
+    tiny = (np.abs(rows.matrix.data) <= SMALLEST) & (rows.matrix.data != 0)
+    if tiny.any():
+        raise InputError(
+            f"MILP: coefficient {rows.matrix.data[np.argmax(tiny)]:.3g} of a {what} is too small for solvers: "
+            f"drop those up to {SMALLEST:g} and relax the row by what they can contribute"
+        )
     check_bounds(what, rows.lower, rows.upper)
 
 
