@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from stablenet import __version__
+from stablenet import __version__, cli_compare
 from stablenet.errors import StablenetError
 
 if TYPE_CHECKING:
@@ -242,6 +242,10 @@ def solvers(*, as_json: AsJson = False) -> None:
     from stablenet.solvers_table import render, solvers_data
 
     _print(solvers_data(), as_json=as_json, render=render)
+
+
+app.command()(cli_compare.compare)
+app.command()(cli_compare.page)
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:

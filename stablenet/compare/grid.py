@@ -1,0 +1,297 @@
+"""A grid of runs, read from TOML and checked as a whole.
+
+A grid names instances and blocks of axes; a block stands for the product of its axes, the grid for the
+union of its blocks. `docs/comparing.md` describes the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stablenet.errors import InputError
+
+AXES = ("formulation", "bounds", "search", "solver")
+"""Axes whose values are names in a registry."""
+
+STEP_OPTIONS = {
+    "decide_by_bounds": bool,
+    "falsify": bool,
+    "inject": str,
+    "removal": str,
+    "margin": float,
+    "check_with": str,
+}
+"""Options of `find` that a table ``[steps.NAME]`` may set, with their types."""
+
+FAIR_STEP: dict[str, Any] = {"falsify": False, "inject": "off", "removal": "resolve"}
+"""What every solver can do: the step that a grid gets which names none. Falsifying is the frozen set's."""
+
+
+class GridError(InputError):
+    """A grid with mistakes; the message lists them all."""
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        count = "" if len(problems) == 1 else f"{len(problems)} problems: "
+        super().__init__(f"{path}: {count}{'; '.join(problems)}")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A network on a domain. Paths are absolute; ``domain`` is a specification as for ``--domain``."""
+
+    name: str
+    network: Path
+    domain: str
+    samples: Path | None = None
+
+
+@dataclass(frozen=True)
+class FrozenSpec:
+    """How the set of pending questions is made that all runs of an instance start from."""
+
+    bounds: str = "crown"
+    falsify: bool = True
+    seed: int = 0
+    time_limit: float = 600.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named setting of the steps that can be switched: whether the frozen set is used, and options of `find`."""
+
+    name: str
+    frozen: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One product of axes; ``instances`` and ``steps`` are names."""
+
+    instances: tuple[str, ...]
+    formulation: tuple[str, ...]
+    bounds: tuple[str, ...]
+    search: tuple[str, ...]
+    solver: tuple[str, ...]
+    steps: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A whole grid. Times are in seconds, ``memory_limit`` in megabytes; ``text`` is the file as read.
+
+    ``grace`` is how long a run may overrun its own time limit before it is ended from outside.
+    """
+
+    path: Path
+    text: str
+    name: str
+    time_limit: float
+    memory_limit: float | None
+    grace: float
+    threads: int
+    permute: bool
+    frozen: FrozenSpec
+    instances: tuple[Instance, ...]
+    steps: Mapping[str, Step]
+    blocks: tuple[Block, ...]
+
+
+class _Reader:
+    """Takes typed values from a TOML table and notes what is wrong with it."""
+
+    def __init__(self, where: str, table: Any, problems: list[str]) -> None:
+        self.where = where
+        self.problems = problems
+        self.table: dict[str, Any] = table if isinstance(table, dict) else {}
+        if not isinstance(table, dict):
+            problems.append(f"{where} is {_kind(table)}; a table is expected")
+        self.taken: set[str] = set()
+
+    def complain(self, key: str, message: str) -> None:
+        self.problems.append(f"{self.where}{': ' if self.where else ''}{key} {message}")
+
+    def take(self, key: str, kind: type, default: Any = ...) -> Any:
+        self.taken.add(key)
+        if key not in self.table:
+            if default is ...:
+                self.complain(key, "is missing")
+                return kind()
+            return default
+        value = self.table[key]
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            self.complain(key, f"is {_kind(value)}; {_NAMES[kind]} is expected")
+            return kind() if default is ... else default
+        return value
+
+    def positive(self, key: str, default: Any = ...) -> Any:
+        value = self.take(key, float, default)
+        if value is not None and not 0 < value < float("inf") and key in self.table:
+            self.complain(key, f"is {value}; a number above 0 is expected")
+        return value
+
+    def many(self, key: str, kind: type, default: Any = ...) -> tuple[Any, ...]:
+        """A list, or a single value for a list of one."""
+        if key in self.table and type(self.table[key]) is kind:
+            return (self.take(key, kind),)
+        values = self.take(key, list, default)
+        if key in self.table and not values:
+            self.complain(key, "is empty")
+        wrong = [value for value in values if type(value) is not kind]
+        if wrong:
+            self.complain(key, f"holds {_kind(wrong[0])}; a list of {_NAMES[kind]}s is expected")
+        return tuple(dict.fromkeys(value for value in values if type(value) is kind))
+
+    def close(self) -> None:
+        for key in self.table:
+            if key not in self.taken:
+                self.complain(key, f"is unknown; there are: {', '.join(sorted(self.taken))}")
+
+
+_NAMES: dict[type, str] = {
+    str: "text", int: "whole number", float: "number", bool: "true or false", list: "list", dict: "table",
+}  # fmt: skip
+
+
+def _kind(value: Any) -> str:
+    return f"{value!r}" if isinstance(value, (str, int, float, bool)) else f"a {_NAMES.get(type(value), 'date')}"
+
+
+def read_grid(path: Path | str) -> Grid:
+    """Read a grid file. Raises `GridError` that lists all mistakes in it; names are looked up by `plan`."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise GridError(path, [f"cannot be read ({error.strerror})"]) from None
+    except ValueError as error:
+        raise GridError(path, [f"not a TOML file ({error})"]) from None
+    return grid_from(data, path, text)
+
+
+def grid_from(data: Mapping[str, Any], path: Path, text: str = "") -> Grid:
+    """A grid from parsed TOML; paths in it are relative to the folder of ``path``."""
+    problems: list[str] = []
+    top = _Reader("", data, problems)
+    folder = path.resolve().parent
+    instances = _instances(top.take("instances", list), folder, problems)
+    steps = _steps(top.take("steps", dict, {}), problems)
+    frozen = _frozen(top.take("frozen", dict, {}), problems)
+    blocks = tuple(
+        _block(f"runs {i}", block, [instance.name for instance in instances], steps, problems)
+        for i, block in enumerate(top.take("runs", list), 1)
+    )
+    for what, found in (("instances", instances), ("runs", blocks)):
+        if what in data and not found:
+            top.complain(what, f"is empty; at least one table [[{what}]] is expected")
+    threads = top.take("threads", int, 1)
+    if threads < 1:
+        top.complain("threads", f"is {threads}; a number from 1 up is expected")
+    grid = Grid(
+        path=path,
+        text=text,
+        name=top.take("name", str, path.stem),
+        time_limit=top.positive("time_limit"),
+        memory_limit=top.positive("memory_limit", None),
+        grace=top.positive("grace", 10.0),
+        threads=threads,
+        permute=top.take("permute", bool, True),
+        frozen=frozen,
+        instances=instances,
+        steps=steps,
+        blocks=blocks,
+    )
+    top.close()
+    if problems:
+        raise GridError(path, problems)
+    return grid
+
+
+def _instances(tables: list[Any], folder: Path, problems: list[str]) -> tuple[Instance, ...]:
+    found: dict[str, Instance] = {}
+    for i, table in enumerate(tables, 1):
+        reader = _Reader(f"instances {i}", table, problems)
+        network = reader.take("network", str)
+        domain = reader.take("domain", str)
+        samples = reader.take("samples", str, None)
+        name = reader.take("name", str, f"{Path(network).stem} {domain}")
+        reader.close()
+        if name in found:
+            reader.complain("name", f"{name!r} is taken by another instance")
+        found[name] = Instance(
+            name, folder / network, absolute_domain(domain, folder), None if samples is None else folder / samples
+        )
+    return tuple(found.values())
+
+
+def absolute_domain(spec: str, folder: Path) -> str:
+    """A domain's specification with the file in it, if there is one, found from ``folder``."""
+    before, path, after = split_domain(spec)
+    return spec if path is None else f"{before}{folder / path}{after}"
+
+
+def split_domain(spec: str) -> tuple[str, str | None, str]:
+    """``(before, path, after)`` of a domain's specification; ``path`` is None where it names no file."""
+    if spec.startswith("ball:"):
+        path, dot, after = spec.removeprefix("ball:").rpartition(".npy")
+        return ("ball:", path + dot, after) if dot else ("", None, spec)
+    if spec.startswith("box:"):
+        return "", None, spec
+    return "", spec, ""
+
+
+def _frozen(table: Any, problems: list[str]) -> FrozenSpec:
+    reader = _Reader("frozen", table, problems)
+    spec = FrozenSpec(
+        bounds=reader.take("bounds", str, "crown"),
+        falsify=reader.take("falsify", bool, True),
+        seed=reader.take("seed", int, 0),
+        time_limit=reader.positive("time_limit", 600.0),
+    )
+    reader.close()
+    return spec
+
+
+def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, Step]:
+    steps = {"fair": Step("fair", options=FAIR_STEP)}
+    for name, table in tables.items():
+        reader = _Reader(f"steps.{name}", table, problems)
+        frozen = reader.take("frozen", bool, True)
+        options = {key: reader.take(key, kind) for key, kind in STEP_OPTIONS.items() if key in reader.table}
+        reader.taken |= STEP_OPTIONS.keys()
+        reader.close()
+        steps[name] = Step(name, frozen, options)
+    return steps
+
+
+def _block(where: str, table: Any, instances: list[str], steps: Mapping[str, Step], problems: list[str]) -> Block:
+    reader = _Reader(where, table, problems)
+    block = Block(
+        instances=reader.many("instances", str, instances),
+        formulation=reader.many("formulation", str, ["bigm"]),
+        bounds=reader.many("bounds", str, ["crown"]),
+        search=reader.many("search", str, ["network"]),
+        solver=reader.many("solver", str, ["highs"]),
+        steps=reader.many("steps", str, ["fair"]),
+        seeds=reader.many("seeds", int, [0]),
+    )
+    reader.close()
+    for key, chosen, known in (("instances", block.instances, instances), ("steps", block.steps, list(steps))):
+        problems.extend(
+            f"{where}: {key} names {name!r}; there are: {', '.join(known)}" for name in chosen if name not in known
+        )
+    problems.extend(
+        f"{where}: seeds holds {seed}; a number from 0 to 2147483647 is expected"
+        for seed in block.seeds
+        if not 0 <= seed < 2**31
+    )
+    return block

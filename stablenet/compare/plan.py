@@ -1,0 +1,316 @@
+"""From a grid to its runs: names looked up, files read, combinations checked, each run with its key."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stablenet.backends.base import Capability
+from stablenet.backends.base import registry as backends
+from stablenet.compare.grid import Block, FrozenSpec, Grid, GridError, Instance, Step, split_domain
+from stablenet.errors import StablenetError
+from stablenet.formulations.base import registry as formulations
+from stablenet.options import Options
+from stablenet.propagate import registry as bound_methods
+from stablenet.search.base import check_combination
+from stablenet.search.base import registry as searches
+
+NONE = "-"
+"""The value of an axis that a run does not use: a search without a solver has no formulation."""
+
+
+@dataclass(frozen=True)
+class LoadedInstance:
+    """An instance whose files were read: digests of network, domain and samples."""
+
+    instance: Instance
+    network_sha256: str
+    domain_digest: str
+    samples_sha256: str | None
+    n_neurons: int
+    n_inputs: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the sweep: a value on each axis, and the `find` that it stands for.
+
+    ``key`` is a digest of all that the result may depend on: contents of the files, options, limits.
+    """
+
+    instance: Instance
+    formulation: str
+    bounds: str
+    search: str
+    solver: str
+    step: Step
+    seed: int
+    frozen: FrozenSpec | None
+    options: Options
+    memory_limit: float | None
+    key: str
+
+    @cached_property
+    def axes(self) -> dict[str, str]:
+        """The values that tell methods apart."""
+        return {
+            "formulation": self.formulation,
+            "bounds": self.bounds,
+            "search": self.search,
+            "solver": self.solver,
+            "step": self.step.name,
+        }
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A combination that is left out, and why."""
+
+    formulation: str
+    solver: str
+    step: str
+    reason: str
+    runs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a grid, in the order in which they are started, and what is left out."""
+
+    grid: Grid
+    runs: tuple[Run, ...]
+    unsupported: tuple[Unsupported, ...]
+    instances: dict[str, LoadedInstance] = field(default_factory=dict)
+
+
+def plan(grid: Grid) -> Plan:
+    """Look up all names, read all instances, expand the blocks.
+
+    Raises `GridError` that lists every unknown name, unreadable file, wrong argument and solver that is not
+    installed. Combinations whose parts exist and cannot work together are left out, each with its reason. The runs are
+    in an order shuffled by their keys, so that a drift in the machine's load favours no method.
+    """
+    problems: list[str] = []
+    loaded = _load_instances(grid, problems)
+    names = {axis: _names(grid, axis, problems) for axis in ("formulation", "bounds", "search", "solver")}
+    _check_frozen(grid, problems)
+    if problems:
+        raise GridError(grid.path, problems)
+    runs: dict[str, Run] = {}
+    left_out: dict[tuple[str, str, str, str], list[int]] = {}
+    for block in grid.blocks:
+        for values in _product(block):
+            reason = _unsupported(names, grid.steps[values["step"]], values)
+            if reason is not None:
+                entry = (values["formulation"], values["solver"], values["step"], reason)
+                left_out.setdefault(entry, []).append(1)
+                continue
+            for name, seed in itertools.product(block.instances, block.seeds):
+                run = _run(grid, loaded[name], values, seed, uses_solver=names["search"][values["search"]].needs_solver)
+                runs.setdefault(run.key, run)
+    if not runs:
+        reasons = "; ".join(dict.fromkeys(entry[3] for entry in left_out))
+        raise GridError(grid.path, [f"no combination is supported: {reasons}"])
+    unsupported = tuple(Unsupported(*entry, runs=len(times)) for entry, times in left_out.items())
+    return Plan(grid, tuple(sorted(runs.values(), key=lambda run: run.key)), unsupported, loaded)
+
+
+def _load_instances(grid: Grid, problems: list[str]) -> dict[str, LoadedInstance]:
+    from stablenet.engine import read_samples
+    from stablenet.onnx_io import load_onnx
+    from stablenet.spec import parse_domain
+
+    loaded: dict[str, LoadedInstance] = {}
+    for instance in grid.instances:
+        try:
+            network = load_onnx(str(instance.network))
+            domain = parse_domain(instance.domain, network.n_inputs)
+            samples = None
+            if instance.samples is not None:
+                read_samples(instance.samples, network.n_inputs)
+                samples = hashlib.sha256(instance.samples.read_bytes()).hexdigest()
+        except StablenetError as error:
+            problems.append(f"instance {instance.name!r}: {error}")
+            continue
+        loaded[instance.name] = LoadedInstance(
+            instance, network.sha256, domain.digest, samples, network.n_neurons, network.n_inputs
+        )
+    return loaded
+
+
+def _names(grid: Grid, axis: str, problems: list[str]) -> dict[str, Any]:
+    """The registry entries that the blocks name on an axis."""
+    lookups: dict[str, Callable[[str], Any]] = {
+        "formulation": formulations.get,
+        "bounds": bound_methods.get,
+        "search": searches.get,
+        "solver": backends.get,
+    }
+    found: dict[str, Any] = {}
+    for spec in dict.fromkeys(spec for block in grid.blocks for spec in getattr(block, axis)):
+        try:
+            found[spec] = lookups[axis](spec)
+            if axis == "solver":
+                state = found[spec].available()
+                if not state.installed:
+                    problems.append(f"solver {spec!r} is not installed; {state.install}")
+        except StablenetError as error:
+            problems.append(str(error))
+    return found
+
+
+def _check_frozen(grid: Grid, problems: list[str]) -> None:
+    for step in grid.steps.values():
+        try:
+            Options(**step.options)
+        except StablenetError as error:
+            problems.append(f"steps.{step.name}: {error}")
+    try:
+        bound_methods.get(grid.frozen.bounds)
+        Options(seed=grid.frozen.seed)
+    except StablenetError as error:
+        problems.append(f"frozen: {error}")
+
+
+def _product(block: Block) -> Iterator[dict[str, str]]:
+    axes = ("formulation", "bounds", "search", "solver", "step")
+    values = (block.formulation, block.bounds, block.search, block.solver, block.steps)
+    for combination in itertools.product(*values):
+        yield dict(zip(axes, combination, strict=True))
+
+
+def _unsupported(names: dict[str, dict[str, Any]], step: Step, values: dict[str, str]) -> str | None:
+    """Why a combination cannot work, None if it can."""
+    search, solver = names["search"][values["search"]], names["solver"][values["solver"]]
+    if not search.needs_solver:
+        return None
+    try:
+        check_combination(names["formulation"][values["formulation"]], solver)
+    except StablenetError as error:
+        return str(error)
+    if step.options.get("removal") == "callback" and not solver.supports(Capability.LAZY):
+        return f"removal by callback needs {Capability.LAZY.value}, which solver {values['solver']!r} does not offer"
+    return None
+
+
+def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, *, uses_solver: bool) -> Run:
+    step = grid.steps[values["step"]]
+    frozen = grid.frozen if step.frozen else None
+    axes = ("bounds", "search", "formulation", "solver") if uses_solver else ("bounds", "search")
+    chosen: dict[str, Any] = {axis: values[axis] for axis in axes}
+    permute = seed if grid.permute and uses_solver else None
+    options = Options(
+        **chosen, **step.options, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute
+    )
+    content = {
+        "network": loaded.network_sha256,
+        "domain": loaded.domain_digest,
+        # Samples are the frozen set's business where there is one.
+        "samples": loaded.samples_sha256,
+        "frozen": None if frozen is None else vars(frozen),
+        "options": options.to_json(),
+        # Enforced from outside, alike for all: a limit in the solver's own hands would not be.
+        "memory_limit": grid.memory_limit,
+    }
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return Run(
+        instance=loaded.instance,
+        formulation=values["formulation"] if uses_solver else NONE,
+        bounds=values["bounds"],
+        search=values["search"],
+        solver=values["solver"] if uses_solver else NONE,
+        step=step,
+        seed=seed,
+        frozen=frozen,
+        options=options,
+        memory_limit=grid.memory_limit,
+        key=key,
+    )
+
+
+def frozen_key(loaded: LoadedInstance, spec: FrozenSpec) -> str:
+    """The key of an instance's frozen set."""
+    content = [loaded.network_sha256, loaded.domain_digest, loaded.samples_sha256, vars(spec)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# Command lines. Files stand in them as tokens, since they lie elsewhere on another machine.
+
+NETWORK, DOMAIN, SAMPLES, FROZEN, REPORT = "{network}", "{domain}", "{samples}", "{frozen}", "{report}"
+
+
+def find_arguments(run: Run) -> list[str]:
+    """Arguments of the `stablenet` command that is the run; files as tokens."""
+    options = run.options
+    arguments = _target(run.instance)
+    for name in ("formulation", "bounds", "solver", "search", "inject", "removal"):
+        arguments += [f"--{name}", str(getattr(options, name))]
+    if not options.decide_by_bounds:
+        arguments.append("--no-decide-by-bounds")
+    if not options.falsify:
+        arguments.append("--no-falsify")
+    arguments += ["--margin", repr(options.margin)]
+    if options.check_with is not None:
+        arguments += ["--check-with", options.check_with]
+    if run.frozen is not None:
+        arguments += ["--resume", FROZEN]
+    elif run.instance.samples is not None and options.falsify:
+        arguments += ["--samples", SAMPLES]
+    if options.permute is not None:
+        arguments += ["--permute", str(options.permute)]
+    return [*arguments, *_common(options.time_limit, options.threads, options.seed)]
+
+
+def frozen_arguments(instance: Instance, spec: FrozenSpec, threads: int) -> list[str]:
+    """Arguments of the `stablenet` command that makes an instance's frozen set; files as tokens."""
+    arguments = [*_target(instance), "--bounds", spec.bounds, "--search", "off"]
+    if not spec.falsify:
+        arguments.append("--no-falsify")
+    if instance.samples is not None:
+        arguments += ["--samples", SAMPLES]
+    return [*arguments, *_common(spec.time_limit, threads, spec.seed)]
+
+
+def _target(instance: Instance) -> list[str]:
+    before, path, after = split_domain(instance.domain)
+    return ["find", NETWORK, "--domain", instance.domain if path is None else f"{before}{DOMAIN}{after}"]
+
+
+def _common(time_limit: float | None, threads: int, seed: int) -> list[str]:
+    limit = [] if time_limit is None else ["--time-limit", f"{time_limit:g}"]
+    return [*limit, "--threads", str(threads), "--seed", str(seed), "--output", REPORT]
+
+
+def input_files(instance: Instance) -> dict[str, Path]:
+    """Files of an instance by token."""
+    files = {NETWORK: instance.network}
+    _, path, _ = split_domain(instance.domain)
+    if path is not None:
+        files[DOMAIN] = Path(path)
+    if instance.samples is not None:
+        files[SAMPLES] = instance.samples
+    return files
+
+
+def fill(arguments: list[str], files: dict[str, Path]) -> list[str]:
+    """Arguments with paths in the place of tokens."""
+    filled = []
+    for argument in arguments:
+        text = argument
+        for token, path in files.items():
+            text = text.replace(token, str(path))
+        filled.append(text)
+    return filled
+
+
+def shown(path: Path) -> Path:
+    """A path as it is shown in commands: relative where it lies under the current folder."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else Path(relative)
