@@ -126,7 +126,7 @@ class Backward:
             most = most + apply(term.absolute, self.source_most[term.source])
         self.largest = max(self.largest, float(most.max(initial=0.0)))
         self.source_most.append(post_bounds(lower, upper)[1])
-        kept = ~(upper <= 0).all(axis=0)
+        kept = np.array(~(upper <= 0).all(axis=0))
         if keep is not None:
             kept[keep] = True
         alive = None if kept.mean() > DENSE else np.flatnonzero(kept)

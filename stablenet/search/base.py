@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -11,46 +10,16 @@ import numpy as np
 
 from stablenet.backends.base import Backend, Capability, Limits, Settings
 from stablenet.bounds import Bounds
+from stablenet.deadline import Deadline as Deadline
+from stablenet.deadline import SearchStoppedError as SearchStoppedError
 from stablenet.domain import Domain
-from stablenet.errors import StablenetError, UnsupportedError
+from stablenet.errors import UnsupportedError
 from stablenet.falsify import Falsifier
 from stablenet.formulations.base import Formulation
 from stablenet.ledger import Ledger
 from stablenet.network import Network
 from stablenet.options import Options
 from stablenet.registry import Registry, refuse_argument
-
-
-class SearchStoppedError(StablenetError):
-    """A limit was met; what the ledger holds stands. ``reason`` is one of the report's stop reasons."""
-
-    exit_code = 3
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"stopped by {reason}")
-
-
-class Deadline:
-    """A moment, or none, on the monotonic clock."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.end = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def left(self) -> float | None:
-        """Seconds left, None without a limit."""
-        return None if self.end is None else max(0.0, self.end - time.monotonic())
-
-    @property
-    def over(self) -> bool:
-        """Whether it has passed."""
-        return self.end is not None and time.monotonic() >= self.end
-
-    def check(self) -> None:
-        """Raise `SearchStoppedError` once it has passed."""
-        if self.over:
-            raise SearchStoppedError("time")
 
 
 @dataclass(eq=False)
