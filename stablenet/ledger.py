@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Ledger:
         self.upper = np.full((n_parts, n), np.inf)
         self.started = time.monotonic()
         self.dead_sources: set[str] = set()
+        self.lock = threading.RLock()
 
     # Reading
 
@@ -163,10 +165,11 @@ class Ledger:
     # Writing
 
     def _send(self, event: Event) -> None:
-        event.setdefault("t", round(time.monotonic() - self.started, 6))
-        self.apply(event)
-        if self.emit is not None:
-            self.emit(event)
+        with self.lock:
+            event.setdefault("t", round(time.monotonic() - self.started, 6))
+            self.apply(event)
+            if self.emit is not None:
+                self.emit(event)
 
     def refute(
         self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask, force: bool = False

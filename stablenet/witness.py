@@ -31,10 +31,10 @@ class Witnesser:
         points = np.atleast_2d(points)
         points = points[np.isfinite(points).all(axis=1)]
         points = points[self.domain.contains(points)] if len(points) else points
-        kept = 0
-        for start in range(0, len(points), self.chunk):
-            kept += self._offer(points[start : start + self.chunk], by)
-        return kept
+        with self.ledger.lock:
+            return sum(
+                self._offer(points[start : start + self.chunk], by) for start in range(0, len(points), self.chunk)
+            )
 
     def _offer(self, points: Array, by: str) -> int:
         ledger = self.ledger

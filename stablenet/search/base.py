@@ -10,8 +10,7 @@ import numpy as np
 
 from stablenet.backends.base import Backend, Capability, Limits, Settings
 from stablenet.bounds import Bounds
-from stablenet.deadline import Deadline as Deadline
-from stablenet.deadline import SearchStoppedError as SearchStoppedError
+from stablenet.deadline import Deadline, SearchStoppedError
 from stablenet.domain import Domain
 from stablenet.errors import UnsupportedError
 from stablenet.falsify import Falsifier
@@ -93,3 +92,5 @@ registry: Registry[Search] = Registry(
     "stablenet.search",
     "stablenet.searches",
 )
+
+__all__ = ["Deadline", "Problem", "Search", "SearchStoppedError", "check_combination", "registry"]

@@ -17,21 +17,17 @@ from stablenet.backends.base import Callbacks, Capability, Session, SolveResult,
 from stablenet.backends.base import registry as backends
 from stablenet.errors import ContradictionError, SolverError, UnsupportedError
 from stablenet.formulations.base import Formulation
-from stablenet.ledger import NEGATIVE, POSITIVE, SIDE_NAMES, SIDES, Array, Index, Mask, Side
+from stablenet.ledger import NEGATIVE, POSITIVE, SIDE_NAMES, SIDES, Array, Index, Mask
 from stablenet.milp import Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
-from stablenet.search_model import SearchModel, build_search_model
+from stablenet.search.part import STOPS, PartModel
+from stablenet.search.single import Singles
 
 CLAIM = 0.5
 """An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
 
 REFUTING = 1.0 - 1e-4
 """A dual bound below this refutes all that is asked: one true witness would make the optimum at least 1."""
-
-FEASIBLE = 1e-6
-"""Largest violation at which a forward pass counts as a point of the compiled model."""
-
-STOPS = {Status.TIME: "time", Status.MEMORY: "memory", Status.INTERRUPTED: "interrupt", Status.NODES: "search"}
 
 
 class NetworkSearch(Search):
@@ -61,6 +57,7 @@ class PartSearch:
         self.ledger = problem.ledger
         self.part = part
         self.by = by
+        self.models = PartModel(problem, part)
         self.scope = np.zeros(self.ledger.n_neurons, dtype=bool)
         for k in layers if layers is not None else range(len(self.ledger.sizes)):
             self.scope[self.ledger.layer_slice(k)] = True
@@ -77,127 +74,10 @@ class PartSearch:
         return mask
 
     def run(self) -> None:
-        """Close what can be closed; questions that only rounding could decide are left as borderline."""
+        """Close what can be closed; each question set aside gets one solve of its own at the end."""
         while (mask := self.open_questions()).any():
             Rounds(self, mask).run()
-        self._settle_aside()
-
-    def build(self, mask: Mask) -> SearchModel:
-        """The model that asks the questions of a mask."""
-        problem, ledger = self.problem, self.ledger
-        asked = [[np.flatnonzero(side[ledger.layer_slice(k)]) for k in range(len(ledger.sizes))] for side in mask]
-        phases = []
-        for k, layer in enumerate(problem.bounds[self.part].layers):
-            phase = layer.phase.copy() if problem.options.decide_by_bounds else np.zeros(ledger.sizes[k], np.int8)
-            phase[asked[POSITIVE][k]] = 0
-            phase[asked[NEGATIVE][k]] = 0
-            phases.append(phase)
-        return build_search_model(
-            problem.network,
-            problem.domain.parts[self.part],
-            problem.bounds[self.part],
-            problem.formulation,
-            positive=asked[POSITIVE],
-            negative=asked[NEGATIVE],
-            margin=problem.options.margin,
-            decide=problem.options.decide_by_bounds,
-            phases=phases,
-        )
-
-    def start(self, model: SearchModel) -> Array:
-        """A feasible point by forward pass, checked against the compiled rows."""
-        part = self.problem.domain.parts[self.part]
-        pull = self.problem.falsifier.pullers[self.part]
-        x = pull((0.5 * part.lower + 0.5 * part.upper)[None, :])[0]
-        point = model.point(x)
-        violation = model.milp.violation(point)
-        if not violation <= FEASIBLE:
-            raise SolverError(
-                f"a forward pass violates the compiled model by {violation:.3g}: formulation "
-                f"{self.problem.formulation.name!r} does not encode the network"
-            )
-        return point
-
-    def record(self, model: SearchModel, result: SolveResult, translate: float) -> None:
-        """Enter a solve in the report."""
-        milp = model.milp
-        self.ledger.add_solve(
-            {
-                "by": self.by,
-                "rows": milp.n_rows,
-                "binaries": milp.n_binaries,
-                "nodes": result.nodes,
-                "root_bound": _finite(result.root_bound),
-                "dual_bound": _finite(result.dual_bound),
-                "translate_s": round(translate, 6),
-                "solver_s": round(result.seconds, 6),
-                "status": result.solver_status,
-            }
-        )
-
-    def show(self, x: Array) -> None:
-        """Close by forward pass what an input shows."""
-        self.problem.falsifier.witnesser.offer(x[None, :], self.by)
-
-    def push(self, x: Array, side: Side, index: int) -> None:
-        """Climb from an input towards a question that the solver claims and the forward pass does not show."""
-        layer, neuron = self.ledger.locate(index)
-        sign = 1.0 if side == POSITIVE else -1.0
-        self.problem.falsifier.climb(
-            layer,
-            self.part,
-            x[None, :],
-            neurons=np.array([neuron]),
-            signs=np.array([sign]),
-            steps=(0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
-        )
-
-    def _settle_aside(self) -> None:
-        """One single-question solve for each claim that was not confirmed."""
-        mask = self.ledger.pending(self.part) & self.aside
-        for side in SIDES:
-            if not mask[side].any():
-                continue
-            only = np.zeros_like(mask)
-            only[side] = mask[side]
-            self._settle_side(side, only)
-
-    def _settle_side(self, side: Side, mask: Mask) -> None:
-        began = time.monotonic()
-        model = self.build(mask)
-        start = self.start(model)
-        with self.problem.backend.open(model.milp, self.problem.settings) as session:
-            translate = time.monotonic() - began
-            for index in np.flatnonzero(mask[side]):
-                if not self.ledger.pending(self.part)[side, index]:
-                    continue
-                layer, neuron = self.ledger.locate(int(index))
-                objective, _ = model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
-                session.change_objective(objective, maximize=True)
-                result = self._solve_single(session, model, start, side, int(index))
-                self.record(model, result, translate)
-                translate = 0.0
-                if result.x is not None:
-                    self.show(model.inputs(result.x))
-                if not self.ledger.pending(self.part)[side, index]:
-                    continue
-                if result.status is not Status.INFEASIBLE and result.dual_bound <= 0.0:
-                    self.ledger.refute(self.part, side, np.array([index]), self.by, rigorous=False)
-                elif result.status in STOPS:
-                    raise SearchStoppedError(STOPS[result.status])
-                else:
-                    self.ledger.set_borderline(side, np.array([index]))
-
-    def _solve_single(self, session: Session, model: SearchModel, start: Array, side: Side, index: int) -> SolveResult:
-        def on_incumbent(x: Array, objective: float) -> bool:
-            if objective > 0.0:
-                self.show(model.inputs(x))
-            return not self.ledger.pending(self.part)[side, index]
-
-        backend = self.problem.backend
-        callbacks = Callbacks(on_incumbent=on_incumbent) if backend.supports(Capability.INCUMBENT) else None
-        dual_stop = 0.0 if backend.supports(Capability.DUAL_STOP) else None
-        return session.solve(self.problem.limits(), dual_stop=dual_stop, start=start, callbacks=callbacks)
+        Singles(self.problem, self.part, self.by).run(self.aside)
 
 
 class Rounds:
@@ -208,12 +88,12 @@ class Rounds:
         self.owner = owner
         self.problem = owner.problem
         self.ledger = owner.ledger
-        self.model = owner.build(mask)
+        self.model = owner.models.build(mask)
         questions = self.model.questions
         self.side = np.where(questions.side > 0, POSITIVE, NEGATIVE)
         self.index = questions.neuron + self.ledger.offsets[questions.layer]
         self.live = np.ones(len(questions), dtype=bool)
-        self.begin = owner.start(self.model)
+        self.begin = owner.models.start(self.model)
         self.translate = time.monotonic() - began
 
     def run(self) -> None:
@@ -230,7 +110,7 @@ class Rounds:
                     start=self.begin,
                     callbacks=self._callbacks(),
                 )
-                self.owner.record(self.model, result, self.translate)
+                self.owner.models.record(self.model, result, self.owner.by, self.translate)
                 self.translate = 0.0
                 if not self._digest(result):
                     break
@@ -258,7 +138,7 @@ class Rounds:
             return
         relaxed = session.relax(self.problem.limits())
         if relaxed.x is not None:
-            self.owner.show(self.model.inputs(relaxed.x))
+            self.owner.models.show(self.model.inputs(relaxed.x), self.owner.by)
 
     def _callbacks(self) -> Callbacks:
         backend = self.problem.backend
@@ -285,7 +165,7 @@ class Rounds:
         if not shown.any():
             return None
         closed = ~self._still_pending()
-        self.owner.show(x)
+        self.owner.models.show(x, self.owner.by)
         # A question closed before may not be claimed again: its column is fixed to 0.
         vector[self.model.question_columns[closed | ~self.live]] = 0.0
         return vector
@@ -302,10 +182,10 @@ class Rounds:
 
     def _confirm(self, x: Array, claimed: Mask) -> None:
         """Forward pass at an input; claims that it and a few steps from it do not show are set aside."""
-        self.owner.show(x)
+        self.owner.models.show(x, self.owner.by)
         for i in np.flatnonzero(claimed & self._still_pending()):
             side, index = SIDES[int(self.side[i])], int(self.index[i])
-            self.owner.push(x, side, index)
+            self.owner.models.push(x, side, index)
             if self.ledger.pending(self.owner.part)[side, index]:
                 self.owner.aside[side, index] = True
 
@@ -352,10 +232,10 @@ class Rounds:
                 dual_stop=REFUTING if second.supports(Capability.DUAL_STOP) else None,
                 start=self.begin,
             )
-        self.owner.record(self.model, result, 0.0)
+        self.owner.models.record(self.model, result, self.owner.by, 0.0)
         claimed = refuted & self.model.claims(result.x) if result.x is not None else np.zeros_like(refuted)
         if result.x is not None and claimed.any():
-            self.owner.show(self.model.inputs(result.x))
+            self.owner.models.show(self.model.inputs(result.x), self.owner.by)
             first = int(np.flatnonzero(claimed)[0])
             layer, neuron = self.ledger.locate(int(self.index[first]))
             raise ContradictionError(
@@ -373,7 +253,3 @@ def _closing_rows(columns: Index, n_columns: int) -> Rows | None:
     n = len(columns)
     matrix = sparse.csr_array((np.ones(n), (np.arange(n), columns)), shape=(n, n_columns))
     return Rows(matrix, np.full(n, -np.inf), np.zeros(n))
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)

@@ -1,0 +1,102 @@
+"""The model of one part of the domain, and what every search does with its solutions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stablenet.backends.base import SolveResult, Status
+from stablenet.errors import SolverError
+from stablenet.ledger import NEGATIVE, POSITIVE, Array, Mask, Side
+from stablenet.search.base import Problem
+from stablenet.search_model import SearchModel, build_search_model
+
+FEASIBLE = 1e-6
+"""Largest violation at which a forward pass counts as a point of the compiled model."""
+
+STOPS = {Status.TIME: "time", Status.MEMORY: "memory", Status.INTERRUPTED: "interrupt", Status.NODES: "search"}
+"""Stop reasons for solves that ended without proof."""
+
+
+class PartModel:
+    """Builds the search models of one part."""
+
+    def __init__(self, problem: Problem, part: int) -> None:
+        self.problem = problem
+        self.part = part
+
+    def build(self, mask: Mask) -> SearchModel:
+        """The model that asks the questions of a mask, (2, n).
+
+        Phases are fixed by what is refuted on the part, except for neurons that are asked.
+        """
+        problem, ledger = self.problem, self.problem.ledger
+        inside = [ledger.layer_slice(k) for k in range(len(ledger.sizes))]
+        phase = np.zeros(ledger.n_neurons, dtype=np.int8)
+        if problem.options.decide_by_bounds:
+            phase = np.concatenate([layer.phase for layer in problem.bounds[self.part].layers])
+            refuted = ledger.part_by[self.part] >= 0
+            phase[refuted[NEGATIVE]] = 1
+            phase[refuted[POSITIVE]] = -1
+            phase[mask.any(axis=0)] = 0
+        return build_search_model(
+            problem.network,
+            problem.domain.parts[self.part],
+            problem.bounds[self.part],
+            problem.formulation,
+            positive=[np.flatnonzero(mask[POSITIVE, part]) for part in inside],
+            negative=[np.flatnonzero(mask[NEGATIVE, part]) for part in inside],
+            margin=problem.options.margin,
+            decide=problem.options.decide_by_bounds,
+            phases=[phase[part] for part in inside],
+        )
+
+    def start(self, model: SearchModel) -> Array:
+        """A feasible point by forward pass, checked against the compiled rows."""
+        part = self.problem.domain.parts[self.part]
+        pull = self.problem.falsifier.pullers[self.part]
+        x = pull((0.5 * part.lower + 0.5 * part.upper)[None, :])[0]
+        point = model.point(x)
+        violation = model.milp.violation(point)
+        if not violation <= FEASIBLE:
+            raise SolverError(
+                f"a forward pass violates the compiled model by {violation:.3g}: formulation "
+                f"{self.problem.formulation.name!r} does not encode the network"
+            )
+        return point
+
+    def record(self, model: SearchModel, result: SolveResult, by: str, translate: float) -> None:
+        """Enter a solve in the report."""
+        milp = model.milp
+        self.problem.ledger.add_solve(
+            {
+                "by": by,
+                "rows": milp.n_rows,
+                "binaries": milp.n_binaries,
+                "nodes": result.nodes,
+                "root_bound": _finite(result.root_bound),
+                "dual_bound": _finite(result.dual_bound),
+                "translate_s": round(translate, 6),
+                "solver_s": round(result.seconds, 6),
+                "status": result.solver_status,
+            }
+        )
+
+    def show(self, x: Array, by: str) -> None:
+        """Close by forward pass what an input, (n_inputs,), shows."""
+        self.problem.falsifier.witnesser.offer(x[None, :], by)
+
+    def push(self, x: Array, side: Side, index: int) -> None:
+        """Climb from an input towards a question that the solver claims and the forward pass does not show."""
+        layer, neuron = self.problem.ledger.locate(index)
+        self.problem.falsifier.climb(
+            layer,
+            self.part,
+            x[None, :],
+            neurons=np.array([neuron]),
+            signs=np.array([1.0 if side == POSITIVE else -1.0]),
+            steps=(0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
+        )
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
