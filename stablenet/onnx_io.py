@@ -41,6 +41,18 @@ def load_onnx(path: str | Path) -> Network:
         raise type(error)(f"{file}: {error}") from error.__cause__
 
 
+def parse_onnx(path: str | Path) -> Any:
+    """The ONNX model of a file, external data included, not yet checked; raises `NetworkError`."""
+    file = Path(path)
+    return _parse(_read(file), file)
+
+
+def parse_onnx(path: str | Path) -> Any:
+    """The ONNX ``ModelProto`` of a file, external data included; raises `NetworkError`."""
+    file = Path(path)
+    return _parse(_read(file), file)
+
+
 def node_labels(graph: Any) -> tuple[str, ...]:
     """A unique name for each node of a graph: its name, else its first output, else operator and position."""
     names = Counter(node.name for node in graph.node)
