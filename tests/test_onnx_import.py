@@ -18,7 +18,7 @@ from onnx_models import agree, check, model, node, run, save
 
 from stablenet.describe import describe, render
 from stablenet.network import Network
-from stablenet.onnx_io import load_onnx, node_labels
+from stablenet.onnx_io import load_onnx, node_labels, parse_onnx
 
 
 def dense(matrix) -> np.ndarray:
@@ -157,6 +157,8 @@ def test_external_data_is_read(tmp_path):
     assert (tmp_path / "data.bin").exists()
     network = load_onnx(tmp_path / "net.onnx")
     np.testing.assert_array_equal(network.forward(np.ones(3)), plain.forward(np.ones(3)))
+    stored = {tensor.name: tensor for tensor in parse_onnx(tmp_path / "net.onnx").graph.initializer}
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored["w"]), small_weights()["w"].astype(np.float32))
 
 
 def test_an_output_that_is_constant(tmp_path):
