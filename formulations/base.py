@@ -101,12 +101,14 @@ class Formulation(ABC):
     ``paper`` and ``equations`` name the source; ``requires`` lists what the solver must offer beyond
     linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts``
     says when `separate` is to be asked: in rounds on the root relaxation, or at the nodes of the solver's tree too.
+    ``variants`` are specifications to show where the name takes an argument.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     equations: ClassVar[str] = ""
+    variants: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = True
     requires: frozenset[Capability] = frozenset()
     cuts: Literal["none", "root", "tree"] = "none"

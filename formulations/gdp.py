@@ -37,6 +37,7 @@ class Gdp(Formulation):
     title = "Pyomo's disjunction and its transformation, gdp:bigm|hull|mbigm"
     paper = "Chen et al. 2022 (Pyomo.GDP); Trespalacios & Grossmann 2015"
     equations = "mbigm: multiple-parameter big-M"
+    variants = ("gdp:bigm", "gdp:hull", "gdp:mbigm")
 
     def __init__(self, transformation: str = "bigm") -> None:
         if transformation not in TRANSFORMATIONS:

@@ -40,6 +40,7 @@ class Ideal(BigM):
     title = "ideal form: big-M with separated facets, ideal:root|cuts"
     paper = "Anderson, Huchette, Ma, Tjandraatmadja & Vielma 2020 (arXiv 1811.01988)"
     equations = "ReLU over a box, separation in linear time"
+    variants = ("ideal:root", "ideal:cuts")
 
     def __init__(self, when: str = "root") -> None:
         cuts: dict[str, Literal["root", "tree"]] = {"root": "root", "cuts": "tree"}

@@ -80,6 +80,7 @@ class Partition(Formulation):
     title = "P-split over groups of inputs, partition:P[:strategy]"
     paper = "Tsay, Kronqvist, Thebelt & Misener 2021 (arXiv 2102.04373)"
     equations = "section 3"
+    variants = ("partition:2", "partition:4:equal-range", "partition:4:random", "partition:4:by-weight")
 
     def __init__(self, parts: int = 2, strategy: str = "equal-size") -> None:
         if parts < 1:

@@ -31,7 +31,7 @@ TIERS = {
     "model": "model search_model export",
     "closing": "witness falsify propagate propagate.*",
     "search": "search search.*",
-    "use": "report engine supervisor api summary describe solvers_table testing testing.* "
+    "use": "report engine supervisor api summary describe solvers_table formulations_table testing testing.* "
     "compress compression compression.* equivalence equivalence.*",
     "compare": "compare compare.* page",
     "cli": "cli cli_* __main__",
