@@ -42,13 +42,7 @@ def load_onnx(path: str | Path) -> Network:
 
 
 def parse_onnx(path: str | Path) -> Any:
-    """The ONNX model of a file, external data included, not yet checked; raises `NetworkError`."""
-    file = Path(path)
-    return _parse(_read(file), file)
-
-
-def parse_onnx(path: str | Path) -> Any:
-    """The ONNX ``ModelProto`` of a file, external data included; raises `NetworkError`."""
+    """The ONNX ``ModelProto`` of a file, external data included, not checked further; raises `NetworkError`."""
     file = Path(path)
     return _parse(_read(file), file)
 
