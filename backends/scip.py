@@ -87,10 +87,7 @@ class _Loaded:
         model = self.model
         model.hideOutput()
         if settings.log is not None:
-            model.hideOutput(False)
             model.setLogfile(str(settings.log))
-            model.redirectOutput()
-            model.hideOutput()
         parameters = {
             "numerics/feastol": min(settings.feasibility, settings.integrality),
             "numerics/dualfeastol": settings.feasibility,
