@@ -20,7 +20,7 @@ from scipy import sparse
 
 from stablenet.affine_rows import AffineRows, IndicatorRows, Variables
 from stablenet.errors import InputError, UnsupportedError
-from stablenet.milp import MILP, Indicators, Rows
+from stablenet.milp import MILP, Indicators, Rows, permute
 
 Array = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.intp]
@@ -62,6 +62,12 @@ class CompiledModel:
         """The columns of several variables, in their order."""
         return np.fromiter((self.column(v) for v in variables), dtype=np.intp, count=len(variables))
 
+    def permuted(self, seed: int) -> CompiledModel:
+        """The same with rows and columns in an order drawn from a seed; see `stablenet.milp.permute`."""
+        milp, columns, _ = permute(self.milp, seed)
+        variables = [self.variables[j] for j in columns]
+        return CompiledModel(milp, variables, {id(v): j for j, v in enumerate(variables)})
+
 
 def compile_model(model: Any) -> CompiledModel:
     """The arrays of a linear Pyomo model with SOS1 sets and `IndicatorRows`.
@@ -85,7 +91,7 @@ def compile_model(model: Any) -> CompiledModel:
     for component in components.affine:
         rows, active = _affine(component, index, len(variables))
         blocks.append(rows)
-        names += [f"{component.name}[{i}]" for i in active]
+        names += _row_names(component, active)
     rows = _drop_tiny(_stack(blocks, len(variables)), lower, upper, names, variables)
     objective, constant = _drop_tiny_objective(objective, constant, lower, upper, maximize=maximize)
     milp = MILP(
@@ -278,6 +284,11 @@ def _affine(component: AffineRows, index: dict[int, int], n: int) -> tuple[Rows,
     return Rows(_place(matrix, columns, n), lower, upper), active
 
 
+def _row_names(component: AffineRows, active: Columns) -> list[str]:
+    name = component.name
+    return [f"{name}[{i}]" for i in active.tolist()]
+
+
 def _stack(blocks: Sequence[Rows], n: int) -> Rows:
     """One set of rows; its arrays are its own."""
     blocks = [b for b in blocks if len(b.lower)]
@@ -375,7 +386,7 @@ def _indicators(
     for component in components.indicators:
         rows, active = _affine(component, index, len(variables))
         blocks.append(rows)
-        names += [f"{component.name}[{i}]" for i in active]
+        names += _row_names(component, active)
         value.append(component.value[active])
         for i in active:
             variable = component.binary[i]
