@@ -18,6 +18,7 @@ import pyomo.environ as pyo
 from scipy import sparse
 
 from stablenet.affine_rows import AffineRows, Variables
+from stablenet.backends.base import Limits, Session
 from stablenet.bounds import Bounds
 from stablenet.compiler import CompiledModel, compile_model, drop_tiny
 from stablenet.domain import Part
@@ -74,6 +75,7 @@ class SearchModel:
     """A Pyomo model with its questions, its arrays and the ways between points of the domain and columns.
 
     ``model`` is the `ConcreteModel`, ``questions`` the pending questions in the order of ``question_columns``.
+    ``permutation``, set before the arrays are first used, seeds an order of rows and columns.
     """
 
     def __init__(
@@ -92,14 +94,16 @@ class SearchModel:
         self.model = assembled.model
         self.formulation = formulation
         self.questions = questions
+        self.permutation: int | None = None
         self._built = assembled
         self._handles = handles
         self._witness = witness
 
     @cached_property
     def compiled(self) -> CompiledModel:
-        """The compiled model; see `compile_model`."""
-        return compile_model(self.model)
+        """The compiled model, permuted if a seed was given; see `compile_model`."""
+        compiled = compile_model(self.model)
+        return compiled if self.permutation is None else compiled.permuted(self.permutation)
 
     @property
     def milp(self) -> MILP:
@@ -216,6 +220,26 @@ class SearchModel:
         objective = np.zeros(self.milp.n_columns)
         objective[self.pre[layer].columns[at[0]]] = side
         return objective, float(self.pre[layer].scale[at[0]])
+
+    def root_rounds(self, session: Session, limits: Limits, *, rounds: int = 20, progress: float = 1e-4) -> int:
+        """Add cuts to a loaded model in rounds on its root relaxation; returns the number of rows added.
+
+        Stops when no cut is violated, when a round moves the relaxation's bound by less than ``progress`` of its
+        size, after ``rounds``, or where the relaxation is not solved to the end. The session's objective is used.
+        """
+        added, before = 0, np.inf
+        for _ in range(rounds):
+            relaxed = session.relax(limits)
+            if relaxed.x is None or relaxed.objective is None:
+                break
+            if abs(before - relaxed.objective) < progress * max(1.0, abs(relaxed.objective)):
+                break
+            cuts = self.separate(relaxed.x)
+            if cuts is None:
+                break
+            session.add_rows(cuts)
+            added, before = added + len(cuts.lower), relaxed.objective
+        return added
 
     def separate(self, point: Array) -> Rows | None:
         """Valid rows that cut off an LP point (N,), from formulations that offer cuts; None if there are none.

@@ -38,7 +38,7 @@ class PartModel:
             phase[refuted[NEGATIVE]] = 1
             phase[refuted[POSITIVE]] = -1
             phase[mask.any(axis=0)] = 0
-        return build_search_model(
+        model = build_search_model(
             problem.network,
             problem.domain.parts[self.part],
             problem.bounds[self.part],
@@ -49,6 +49,8 @@ class PartModel:
             decide=problem.options.decide_by_bounds,
             phases=[phase[part] for part in inside],
         )
+        model.permutation = problem.options.permute
+        return model
 
     def start(self, model: SearchModel) -> Array:
         """A feasible point by forward pass, checked against the compiled rows."""
