@@ -1,14 +1,43 @@
-"""What a method of bounding pre-activations is."""
+"""What a method of bounding pre-activations is, and what it may use."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
+from stablenet.backends.base import Backend, Settings
 from stablenet.bounds import Bounds
+from stablenet.deadline import Deadline
 from stablenet.domain import Part
+from stablenet.errors import InputError
 from stablenet.network import Network
 from stablenet.registry import Registry, refuse_argument
+
+
+def _ignore(stage: str, done: int, total: int) -> None:
+    del stage, done, total
+
+
+@dataclass(eq=False)
+class Context:
+    """What a method may use, and where it writes what it cost.
+
+    ``backend`` solves LPs and MILPs (None: HiGHS). ``deadline`` ends the work; what was found until then is returned.
+    ``progress(stage, done, total)`` is called as questions are done. ``costs`` receives one row per layer and
+    stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked on), ``tightened``, ``seconds``, and what
+    the method adds.
+    """
+
+    backend: Backend | None = None
+    settings: Settings = field(default_factory=Settings)
+    threads: int = 1
+    seed: int = 0
+    memory_limit: float | None = None
+    deadline: Deadline = field(default_factory=lambda: Deadline(None))
+    progress: Callable[[str, int, int], None] = _ignore
+    costs: list[dict[str, Any]] = field(default_factory=list)
 
 
 class BoundMethod(ABC):
@@ -26,8 +55,18 @@ class BoundMethod(ABC):
         return cls()
 
     @abstractmethod
-    def run(self, network: Network, part: Part) -> Bounds:
-        """Bounds of every layer; all finite, or `InputError` where the network's values overflow."""
+    def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
+        """Bounds of every layer; all finite, or `InputError` where the network's values overflow.
+
+        Without a context: no limits, one thread.
+        """
+
+
+def whole_number(name: str, argument: str, *, least: int = 1) -> int:
+    """The argument of a bound method as a whole number; raises `InputError` for anything else."""
+    if not argument.isascii() or not argument.isdigit() or int(argument) < least or len(argument) > 9:
+        raise InputError(f"bounds {name!r} takes a whole number from {least} up, got {argument!r}")
+    return int(argument)
 
 
 registry: Registry[BoundMethod] = Registry(

@@ -142,6 +142,11 @@ class Backward:
             )
         )
 
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of alive entries of the sources that rows may read."""
+        return [self.network.n_inputs, *(len(stage.offset) for stage in self.stages)]
+
     def restrict(self, matrix: Matrix, rows: Index | None, source: int) -> Matrix:
         """Some rows (None: all) of a matrix over the alive entries of a source."""
         columns = self.stages[source - 1].alive if source else None
@@ -313,7 +318,7 @@ def crown_layers(
             rows = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
             if last_rows is not None and k == len(layers) - 1:
                 rows = np.intersect1d(rows, last_rows)
-            for chunk in _chunks(rows, backward, network):
+            for chunk in chunks(rows, backward):
                 signs = np.repeat([1.0, -1.0], len(chunk))
                 bounds, slopes = backward.upper_bounds(layer.affine, np.concatenate([chunk, chunk]), signs)
                 lower[:, chunk] = np.fmax(lower[:, chunk], -bounds[:, len(chunk) :])
@@ -328,10 +333,21 @@ def crown_layers(
     return result
 
 
-def _chunks(rows: Index, backward: Backward, network: Network) -> list[Index]:
+def crown_rows(backward: Backward, affine: AffineMap, rows: Index) -> tuple[Array, Array]:
+    """Bounds of an affine map on the first part, (size,) each; infinite but at the given rows."""
+    lower, upper = np.full(affine.size, -np.inf), np.full(affine.size, np.inf)
+    for chunk in chunks(rows, backward):
+        signs = np.repeat([1.0, -1.0], len(chunk))
+        bounds, _ = backward.upper_bounds(affine, np.concatenate([chunk, chunk]), signs)
+        lower[chunk], upper[chunk] = -bounds[0, len(chunk) :], bounds[0, : len(chunk)]
+    return lower, upper
+
+
+def chunks(rows: Index, backward: Backward, *, copies: int = 4) -> list[Index]:
+    """Rows in chunks such that `copies` arrays of coefficients for both sides fit in `MEMORY`."""
     if not len(rows):
         return []
-    width = max(network.source_sizes[: len(backward.stages) + 1])
-    per_row = 2 * 8 * 4 * width * backward.n_parts
+    width = max(backward.widths)
+    per_row = 2 * 8 * copies * width * backward.n_parts
     n_chunks = -(-len(rows) * per_row // MEMORY)
     return np.array_split(rows, min(n_chunks, len(rows)))

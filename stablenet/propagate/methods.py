@@ -8,7 +8,7 @@ from stablenet.bounds import Array, Bounds
 from stablenet.domain import Part
 from stablenet.errors import InputError
 from stablenet.network import Network
-from stablenet.propagate.base import BoundMethod
+from stablenet.propagate.base import BoundMethod, Context
 from stablenet.propagate.crown import crown_layers
 from stablenet.propagate.interval import interval_layers
 
@@ -25,8 +25,9 @@ class Interval(BoundMethod):
     paper = "Moore 1966; rigorous by Higham 2002, section 3.1"
     rigorous = True
 
-    def run(self, network: Network, part: Part) -> Bounds:
+    def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
         """See `BoundMethod`. A polytope is bounded by its box."""
+        del context
         layers = [(low[0], high[0]) for low, high in interval_layers(network, *_box(part))]
         for k, (low, high) in enumerate(layers):
             bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
@@ -46,9 +47,9 @@ class Crown(BoundMethod):
     paper = "Zhang et al. 2018 (arXiv 1811.00866); Singh et al. 2019"
     rigorous = True
 
-    def run(self, network: Network, part: Part) -> Bounds:
+    def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
         """See `BoundMethod`. A polytope is bounded by its box."""
-        bounds = Interval().run(network, part)
+        bounds = Interval().run(network, part, context)
         known = [(layer.lower[None, :], layer.upper[None, :]) for layer in bounds.layers]
         for k, (low, high) in enumerate(crown_layers(network, *_box(part), known=known)):
             bounds = bounds.tighten(self.name, k, low[0], high[0], rigorous=True)
