@@ -13,6 +13,7 @@ from stablenet.domain import Box, Polytope, Union
 from stablenet.errors import DomainError, InputError
 from stablenet.model import build_model, power_of_two
 from stablenet.network import AffineMap, Layer, Network, Term
+from stablenet.propagate import run
 from stablenet.search_model import SearchModel, build_search_model
 
 SEEDS = range(22)  # twice round the oracle's families
@@ -281,3 +282,33 @@ def test_rows_of_a_polytope_are_kept() -> None:
     if relaxed is not None:
         rows = [i for i, name in enumerate(relaxed.milp.row_names) if name.startswith("domain[")]
         assert relaxed.milp.rows.upper[rows].tolist() == [-500.0 / 2048 + 1e-3]
+
+
+@pytest.mark.backend("highs")
+def test_rounds_of_cuts_tighten_the_root() -> None:
+    from stablenet.backends.base import Limits
+    from stablenet.backends.base import registry as backends
+
+    network, part = dense(12, (6, 5, 4, 1)), cube(6)
+    bounds = run("interval", network, part)
+    model = search(network, part, bounds, formulation="ideal", margin=1e-8)
+    plain = search(network, part, bounds, formulation="bigm", margin=1e-8)
+    assert model is not None
+    assert plain is not None
+    layer, neuron = 1, int(model.pre[1].neurons[0])
+    objective, _ = model.question_objective(layer, neuron, 1)
+    with backends.get("highs").open(model.milp) as session:
+        session.change_objective(objective, maximize=True)
+        before = session.relax(Limits()).objective
+        added = model.root_rounds(session, Limits(), progress=0.0, rounds=100)
+        after = session.relax(Limits())
+        solved = session.solve(Limits()).objective
+        again = model.root_rounds(session, Limits(), progress=0.0)
+    assert before is not None
+    assert after.objective is not None
+    assert solved is not None
+    assert after.x is not None
+    assert added > 0
+    assert again == 0
+    assert solved <= after.objective + 1e-7 < before - 1e-3
+    assert plain.root_rounds(backends.get("highs").open(plain.milp), Limits()) == 0
