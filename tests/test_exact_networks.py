@@ -7,6 +7,7 @@ rows of the search's model, carried through the layers (`allowance`).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pytest
 from oracle.auditor import audit
 from oracle.exact import Extrema, extrema
-from oracle.networks import Case, case
+from oracle.networks import Case, cancelling, case
 
 from stablenet import Box, Union, find_stable, load_onnx
 from stablenet.errors import StablenetError
@@ -39,6 +40,7 @@ class Outcome:
     """What the runs of one mode gave."""
 
     complaints: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
     unknown: int = 0
     borderline: int = 0
@@ -72,24 +74,23 @@ def allowance(made: Case, report: dict[str, Any], *, enlarged: bool) -> list[npt
     return result
 
 
-def run(mode: str, path: Path) -> Outcome:
+def run(mode: str, path: Path, cases: Iterable[tuple[Case, Extrema]]) -> Outcome:
     outcome = Outcome()
-    for seed in SEEDS:
-        made, exact = truth(seed)
+    for made, exact in cases:
         path.write_bytes(made.onnx)
         network = load_onnx(path)
-        assert network.exact, (seed, made.family)
+        where = f"seed {made.seed} ({made.family})"
+        assert network.exact, where
         domain = Union([Box(region.lower, region.upper) for region in made.regions])
         options = {**MODES[mode], "search": "network", "threads": 1, "margin": MARGIN, "time_limit": 60.0}
-        where = f"seed {seed} ({made.family})"
         try:
             report = find_stable(network, domain, **options).to_json()
         except StablenetError as error:
-            outcome.complaints.append(f"{where}: {type(error).__name__}: {error}")
+            outcome.failures.append(f"{where}: {type(error).__name__}: {error}")
             continue
         outcome.complaints += [f"{where}: {c}" for c in audit(report, path, exact=exact)]
         if report["stopped_by"] not in (None, "borderline"):
-            outcome.complaints.append(f"{where}: stopped by {report['stopped_by']}")
+            outcome.failures.append(f"{where}: stopped by {report['stopped_by']}")
         outcome.solves += len(report["solves"])
         judge(outcome, where, made, exact, report, enlarged=mode == "MILP alone")
     return outcome
@@ -114,13 +115,19 @@ def judge(outcome: Outcome, where: str, made: Case, exact: Extrema, report: dict
 @pytest.fixture(scope="module", name="outcomes")
 def _outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     folder = tmp_path_factory.mktemp("networks")
-    return {mode: run(mode, folder / "net.onnx") for mode in MODES}
+    return {mode: run(mode, folder / "net.onnx", map(truth, SEEDS)) for mode in MODES}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_no_verdict_contradicts_brute_force(mode: str, outcomes: dict[str, Outcome]) -> None:
     complaints = outcomes[mode].complaints
     assert not complaints, f"{len(complaints)}: {complaints[:8]}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_run_fails_or_stops_early(mode: str, outcomes: dict[str, Outcome]) -> None:
+    failures = outcomes[mode].failures
+    assert not failures, f"{len(failures)}: {failures[:8]}"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -131,7 +138,7 @@ def test_unknown_only_within_the_margin(mode: str, outcomes: dict[str, Outcome])
 
 def test_how_many_are_unknown(outcomes: dict[str, Outcome]) -> None:
     """Ties of layers behind the first are what bounds cannot settle; without bounds, no tie can be settled."""
-    assert outcomes["all steps"].unknown <= 10
+    assert outcomes["all steps"].unknown <= 24
     alone = outcomes["MILP alone"]
     assert 100 <= alone.unknown <= alone.borderline
 
@@ -143,3 +150,14 @@ def test_every_step_closed_something(outcomes: dict[str, Outcome]) -> None:
     assert not {"interval", "crown"} & set(alone.closed)
     assert alone.closed["network"] > 1000
     assert alone.solves > len(SEEDS)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_sign_lost_in_rounding_is_claimed(mode: str, tmp_path: Path) -> None:
+    """Extrema of 1e-16 and evaluations that are all noise: nothing false may be said, though little can be said."""
+    cases = [(made, extrema(made.plain, made.regions)) for made in map(cancelling, range(16))]
+    outcome = run(mode, tmp_path / "net.onnx", cases)
+    assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
+    assert not [f for f in outcome.failures if "Contradiction" in f], outcome.failures
+    assert outcome.unknown > 0

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from oracle.exact import Extrema, extrema
-from oracle.networks import case
+from oracle.networks import cancelling, case
 from oracle.plain import PlainMap, PlainNetwork, Region, plain_map
 from scipy import sparse
 
@@ -132,7 +132,8 @@ def cancellations() -> list[Instance]:
         second[-1] = -float((first[:-1] * second[:-1]).sum() / first[-1])
         plain = _paths(first.tolist(), second.tolist())
         found.append((plain, region))
-    return found + _residual_cancellations()
+    lost = [(made.plain, region) for made in map(cancelling, range(60)) for region in made.regions]
+    return found + _residual_cancellations() + lost
 
 
 def _residual_cancellations() -> list[Instance]:

@@ -233,6 +233,23 @@ def _lowered(rng: Random) -> tuple[Builder, Tensor, list[Region]]:
     return builder, _head(rng, builder, _integer, tensor), list(regions)
 
 
+def _cancelling(rng: Random) -> tuple[Builder, Tensor, list[Region]]:
+    """Paths that take each other back but for the last bit: a pre-activation's sign is lost in rounding."""
+    n = int(rng.integers(1, 4))
+    regions = [Region((0.5,) * n, (2.0,) * n)]
+    builder = Builder([n])
+    direction, share = rng.random(n) + 0.1, rng.random((2, 2)) + 0.5
+    first = np.concatenate([np.outer(share[0], direction), rng.normal(size=(1, n))])
+    tensor = builder.relu(builder.dense(builder.input, first, np.array([0.0, 0.0, -0.1])))
+    weight = np.zeros((4, 3))
+    for row, scale in enumerate(share[1] * 10.0 ** rng.integers(0, 9, size=2)):
+        taken = scale * share[0, 0] / share[0, 1] * (1.0 + float(rng.integers(-1, 2)) * 2.0**-52)
+        weight[2 * row] = scale, -taken, 0.0
+        weight[2 * row + 1] = -scale, taken, rng.normal()
+    tensor = builder.relu(builder.dense(tensor, weight, np.zeros(4)))
+    return builder, _head(rng, builder, _gaussian, tensor), regions
+
+
 FAMILIES: dict[str, Callable[[Random], tuple[Builder, Tensor, list[Region]]]] = {
     "dense": _dense(_gaussian),
     "float32": _dense(_single, single=True),
@@ -252,6 +269,15 @@ FAMILIES: dict[str, Callable[[Random], tuple[Builder, Tensor, list[Region]]]] = 
 def case(seed: int) -> Case:
     """The network and domain of a seed."""
     family = list(FAMILIES)[seed % len(FAMILIES)]
-    builder, tensor, regions = FAMILIES[family](np.random.default_rng([20240, seed]))
+    return _finished(seed, family, FAMILIES[family](np.random.default_rng([20240, seed])))
+
+
+def cancelling(seed: int) -> Case:
+    """A network some of whose signs no evaluation in float64 can tell; not among the families of `case`."""
+    return _finished(seed, "cancelling", _cancelling(np.random.default_rng([20241, seed])))
+
+
+def _finished(seed: int, family: str, made: tuple[Builder, Tensor, list[Region]]) -> Case:
+    builder, tensor, regions = made
     data, plain, exact = builder.finish(tensor)
     return Case(seed, family, data, plain, tuple(regions), exact)
