@@ -1,6 +1,7 @@
 """Every command and snippet shown in the README and in docs/ is run.
 
-Fenced ``sh`` and ``python`` blocks of a file run in order, in one scratch folder with the examples in it.
+Fenced ``sh`` and ``python`` blocks of a file run in order, in one scratch folder with the examples in it; a
+``python`` block knows what the ones before it defined, as in a reader's session.
 Set-up lines (make, pip, venv) are not run but checked: the target, the extra must exist. A block after the
 comment ``<!-- long -->`` runs only in the long test.
 """
@@ -54,8 +55,13 @@ def blocks(path: Path) -> list[Block]:
 def run_all(path: Path, chosen: list[Block], folder: Path) -> None:
     shutil.copytree(ROOT / "examples", folder / "examples")
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
+    session = ""
     for block in chosen:
-        command = [sys.executable, "-c", block.script] if block.language == "python" else ["bash", "-euc", block.script]
+        if block.language == "python":
+            session += block.script + "\n"
+            command = [sys.executable, "-c", session]
+        else:
+            command = ["bash", "-euc", block.script]
         run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
         assert run.returncode == 0, f"{path.name}, line {block.line}:\n{block.script}\n{run.stdout}\n{run.stderr}"
 
