@@ -8,6 +8,7 @@ comment ``<!-- long -->`` runs only in the long test.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,8 +16,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +80,27 @@ LONG = [path for path in FILES if any(block.long for block in blocks(path))]
 @pytest.mark.parametrize("path", SHORT, ids=names(SHORT))
 def test_shown_commands_and_snippets_run(path, tmp_path):
     run_all(path, [block for block in blocks(path) if not block.long], tmp_path)
+    if path.name == "README.md":
+        assert_figures(json.loads((tmp_path / "report.json").read_text()), path.read_text())
+
+
+def assert_figures(report: dict[str, Any], text: str) -> None:
+    """What the README says of `make demo` is what the run found."""
+    counts = report["counts"]
+    by = Counter(
+        question["by"]
+        for neuron in report["neurons"]
+        for question in (neuron["positive"], neuron["negative"])
+        if question["state"] == "refuted"
+    )
+    solved = sum(by.values()) - by["interval"] - by["crown"]
+    said = (
+        f"{counts['stably_active'] + counts['stably_inactive']} of its {sum(counts.values()) - counts['rigorous']} neurons",
+        f"intervals prove {by['interval']} of them, CROWN {by['crown']} more, and the last {solved} take a MILP",
+        f"{counts['unstable']} are unstable",
+    )
+    for claim in said:
+        assert claim in " ".join(text.split())
 
 
 if LONG:
