@@ -94,8 +94,9 @@ def assert_figures(report: dict[str, Any], text: str) -> None:
         if question["state"] == "refuted"
     )
     solved = sum(by.values()) - by["interval"] - by["crown"]
+    stable = counts["stably_active"] + counts["stably_inactive"]
     said = (
-        f"{counts['stably_active'] + counts['stably_inactive']} of its {sum(counts.values()) - counts['rigorous']} neurons",
+        f"{stable} of its {len(report['neurons'])} neurons",
         f"intervals prove {by['interval']} of them, CROWN {by['crown']} more, and the last {solved} take a MILP",
         f"{counts['unstable']} are unstable",
     )
