@@ -67,7 +67,7 @@ class Builder:
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
-    def _node(self, operator: str, inputs: Sequence[str], **attributes: object) -> str:
+    def _node(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
         name = f"t{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(operator, list(inputs), [name], name=f"{operator}_{len(self.nodes)}", **attributes)

@@ -6,6 +6,7 @@ folded, and each node is computed where it stands. Every tensor has one more axi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,9 +150,7 @@ class Graph:
         pick = np.maximum if operator == "Max" else np.minimum
         constants = [v for v in inputs if not isinstance(v, Tracked)]
         computed = [v for v in inputs if isinstance(v, Tracked)]
-        known: Value = computed.pop(0) if not constants else constants[0]
-        for constant in constants[1:]:
-            known = pick(known, constant)
+        known: Value = functools.reduce(pick, constants) if constants else computed.pop(0)
         for other in computed:
             left, right = _aligned(known, other)
             step = self._arithmetic("Sub", *((right, left) if operator == "Max" else (left, right)))

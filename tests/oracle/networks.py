@@ -188,7 +188,7 @@ def _branches(rng: Random) -> tuple[Builder, Tensor, list[Region]]:
     regions = _regions(rng, n, grid=True)
     builder = Builder([n])
     scaled = builder.channelwise(builder.input, "Sub", _dyadic(rng, (n,)))
-    scaled = builder.channelwise(scaled, "Div", 2.0 ** rng.integers(-1, 3, size=n))
+    scaled = builder.channelwise(scaled, "Div", np.ldexp(1.0, rng.integers(-1, 3, size=n)))
     first = builder.relu(builder.dense(scaled, _integer(rng, (width, n)), _integer(rng, (width,))))
     second = builder.relu(builder.dense(builder.input, _dyadic(rng, (width, n)), _dyadic(rng, (width,)), "gemm_t"))
     joined = builder.add(first, second) if rng.random() < 0.4 else builder.concat(first, second)
