@@ -272,6 +272,8 @@ class CbcSession(ArraySession):
         write_mps(replace(model, maximize=False, rows=_without_empty(model.rows)), file, numbered=True)
         left = None if limits.time is None else max(limits.time - (time.perf_counter() - began), 0.0)
         command = [self._program, str(file), *self._options(limits, left), *more]
+        if model.sos1:  # its preprocessing calls feasible models with SOS sets infeasible
+            command += ["-preprocess", "off"]
         command += ["-printingOptions", "all", "-solve", "-solution", str(solution)]
         code = _execute(command, log, left)
         text = log.read_text(encoding="utf-8", errors="replace")

@@ -412,6 +412,8 @@ def _witness_values(model: Any, questions: Questions, handles: Sequence[Handle])
         model.witnessed = AffineRows(sparse.csr_array(sparse.hstack([eye, slopes])), variables, -np.inf, constants)
     pairs = [(p, h.partner) for p, h in zip(witness, handles, strict=True) if isinstance(h, SosHandle)]
     if pairs:
+        # Where g is 0 both partners are; no input witnesses both signs of a neuron.
+        pairs += [(model.positive[key], model.negative[key]) for key in model.positive if key in model.negative]
         model.pairs = pyo.SOSConstraint(range(len(pairs)), rule=lambda _, i: list(pairs[i]), sos=1)
     model.objective = pyo.Objective(expr=pyo.quicksum(witness), sense=pyo.maximize)
     return witness
