@@ -159,7 +159,8 @@ class GurobiSession(ArraySession):
         if not s.presolve:
             parameters["Presolve"] = 0
         if s.log is not None:
-            parameters |= {"OutputFlag": 1, "LogToConsole": 0, "LogFile": str(s.log)}
+            # In this order nothing of it is printed.
+            parameters |= {"LogToConsole": 0, "LogFile": str(s.log), "OutputFlag": 1}
         for name, value in parameters.items():
             self._set(self._model, name, value)
 

@@ -1,30 +1,45 @@
 """Any solver that Pyomo knows, by its name there: ``pyomo:appsi_highs``, ``pyomo:glpk``.
 
-The arrays are rebuilt as a small Pyomo model, so this is the slow road, for solvers that have no backend of
-their own. Pyomo has no common way to set a gap or tolerances: they are set for the families of solvers listed here.
-From another solver ``optimal`` is believed only with the bounds to show for it.
+The arrays are rebuilt as a Pyomo model in a process of its own, so this is the slow road, for solvers that have
+no backend of their own: in process, many plugins cannot be interrupted, hold the interpreter, or print. Pyomo
+has no common way to set a gap or tolerances: they are set for the families of solvers listed here. From another
+solver ``optimal`` is believed only with the bounds to show for it.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import json
 import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
+from stablenet.backends.pyomo_child import save
 from stablenet.backends.session import Answer, ArraySession, Request
-from stablenet.backends.thread import SolverThread
 
 from stablenet.errors import InputError, NotInstalledError, SolverError, UnknownNameError
 from stablenet.milp import MILP, Rows
 
 Array = npt.NDArray[np.float64]
+
+
+START_UP = 5.0
+"""Seconds past its time limit, start of the process included, after which a solver is killed."""
 
 
 @dataclass(frozen=True)
@@ -176,15 +191,90 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
+class _Child:
+    """A process that solves through Pyomo; one that is idle is kept for the next session."""
+
+    _idle: ClassVar[list[_Child]] = []
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "stablenet.backends.pyomo_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        atexit.register(self.kill)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @classmethod
+    def take(cls) -> _Child:
+        """An idle one, or a new one."""
+        while cls._idle:
+            child = cls._idle.pop()
+            if child.alive:
+                return child
+        return cls()
+
+    def give_back(self) -> None:
+        """Leave it to the next session; more than one are not kept."""
+        if self._idle:
+            self.kill()
+        else:
+            self._idle.append(self)
+
+    def kill(self) -> None:
+        """End it and whatever solver program it runs."""
+        atexit.unregister(self.kill)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def ask(self, request: dict[str, object], limit: float | None) -> dict[str, Any] | None:
+        """The answer; None if it takes longer than ``limit`` seconds. A child that does not answer is killed."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise SolverError("the process that runs Pyomo has no pipes")
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            ready, _, _ = select.select([stdout], [], [], limit)
+            line = stdout.readline() if ready else ""
+        except BaseException:
+            self.kill()
+            raise
+        if not line:
+            self.kill()
+            if not ready:
+                return None
+            raise SolverError(f"the process that runs Pyomo ended with code {self._process.returncode}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
 class PyomoSession(ArraySession):
-    """One model, rebuilt in Pyomo for each solve."""
+    """One model, sent to the process for each solve."""
 
     def __init__(self, backend: PyomoSolver, milp: MILP, settings: Settings) -> None:
         super().__init__(backend, milp, settings)
         self._solver = backend.solver
         self._family = _FAMILIES.get(backend.solver)
+        self._folder = tempfile.TemporaryDirectory(prefix="stablenet-pyomo-")
+        self._child: _Child | None = None
 
-    # A changed model is rebuilt by the next solve.
+    def close(self) -> None:
+        """Remove the temporary folder and leave the process to the next session."""
+        self._folder.cleanup()
+        if self._child is not None:
+            self._child.give_back()
+            self._child = None
+
+    # A changed model is sent by the next solve.
     def _apply_bounds(self, columns: npt.NDArray[np.intp]) -> None:
         del columns
 
@@ -209,41 +299,37 @@ class PyomoSession(ArraySession):
         return Answer(status, words, x, bound)
 
     def _run(self, milp: MILP, limits: Limits, began: float) -> tuple[str, Status, Array | None, float]:
-        """Build and solve: the solver's words, what they mean, its point and its dual bound (NaN without)."""
-        model = build(milp)
-        arguments: dict[str, object] = {"load_solutions": False, "tee": False}
+        """Solve: the solver's words, what they mean, its point and its dual bound (NaN without)."""
+        path = Path(self._folder.name) / "model.npz"
+        save(milp, path)
+        if self._child is None:
+            self._child = _Child.take()
         left = None if limits.time is None else max(limits.time - (time.perf_counter() - began), 1e-3)
-        solver = self._configured(limits, left)
-        if left is not None:
-            arguments["timelimit"] = left
-        if self.settings.log is not None:
-            arguments["logfile" if hasattr(solver, "log_file") else "tee"] = True
-        thread: SolverThread[Any] = SolverThread(self._cannot_stop)
-        try:
-            with _quiet():
-                results = thread.run(lambda: _solve(self.backend.title, solver, model, arguments), limits.time)
-        finally:
-            self._abandoned = thread.abandoned
-        words = str(results.solver.termination_condition)
+        request: dict[str, object] = {
+            "model": str(path),
+            "solver": self._solver,
+            "options": self._options(limits, left),
+            "time": left,
+            "log": None if self.settings.log is None else str(self.settings.log.absolute()),
+        }
+        child, self._child = self._child, None
+        answer = child.ask(request, None if left is None else left + START_UP)
+        if answer is None:
+            return "killed after its time limit", Status.TIME, None, float("nan")
+        self._child = child
+        if "error" in answer:
+            raise SolverError(f"{self.backend.title} failed: {answer['error']}")
+        words = str(answer["words"])
         if words not in _STATUS:
             raise SolverError(f"{self.backend.title} ended with {words!r}")
-        status, x = _STATUS[words], None
-        if status not in {Status.INFEASIBLE, Status.UNBOUNDED} and len(results.solution):
-            with _quiet():
-                model.solutions.load_from(results)
-            values = [model.x[j].value for j in range(milp.n_columns)]
-            x = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-            # What is in no row and without cost never reached the solver.
-            unseen = np.isnan(x) & (np.diff(milp.rows.matrix.tocsc().indptr) == 0) & (milp.objective == 0)
-            x[unseen] = np.clip(0.0, milp.lower[unseen], milp.upper[unseen])
-            x = None if np.isnan(x).any() else x
-        bound = results.problem.upper_bound if milp.maximize else results.problem.lower_bound
-        return words, status, x, _number(bound)
+        status = _STATUS[words]
+        x = None if answer["x"] is None else np.array(answer["x"], dtype=np.float64)
+        return words, status, x, float("nan") if answer["bound"] is None else float(answer["bound"])
 
-    def _configured(self, limits: Limits, left: float | None) -> Any:
-        solver, family, settings = _factory()(self._solver), self._family, self.settings
+    def _options(self, limits: Limits, left: float | None) -> dict[str, object]:
+        family, settings = self._family, self.settings
         if family is None:
-            return solver
+            return {}
         options = dict(family.fixed)
         options |= dict.fromkeys(family.feasibility, settings.feasibility)
         options |= dict.fromkeys(family.integrality, settings.integrality)
@@ -253,74 +339,7 @@ class PyomoSession(ArraySession):
             (family.nodes, limits.nodes),
             (family.time, left),
         )
-        options |= {name: value for name, value in limited if name is not None and value is not None}
-        for name, value in options.items():
-            solver.options[name] = value
-        return solver
-
-    def _cannot_stop(self) -> None:
-        """Pyomo has no way to stop a solver; one that goes on after its time limit or Ctrl-C is abandoned."""
-        raise SolverError(f"{self.backend.title} does not keep its time limit")
+        return options | {name: value for name, value in limited if name is not None and value is not None}
 
     def _relaxation(self, limits: Limits) -> RelaxResult:
         raise SolverError(f"{self.backend.title} gives no LP duals ({limits})")
-
-
-def _solve(title: str, solver: Any, model: Any, arguments: dict[str, object]) -> Any:
-    try:
-        return solver.solve(model, **arguments)
-    except Exception as error:
-        # Anything may come out of a plugin.
-        raise SolverError(
-            f"{title} failed: {str(error).strip().splitlines()[-1] if str(error) else error!r}"
-        ) from error
-
-
-def _number(value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return float("nan")
-    return number if np.isfinite(number) and abs(number) < 1e20 else float("nan")
-
-
-def build(milp: MILP) -> Any:
-    """The arrays as a Pyomo model with variables ``x[j]`` and constraints ``row[i]``."""
-    import pyomo.environ as pyo
-    from pyomo.common.gc_manager import PauseGC
-    from pyomo.core.expr import LinearExpression
-
-    with PauseGC():
-        model = pyo.ConcreteModel()
-        kinds = [pyo.Integers if integer else pyo.Reals for integer in milp.integer.tolist()]
-        bounds = [(_side(low), _side(high)) for low, high in zip(milp.lower.tolist(), milp.upper.tolist(), strict=True)]
-        model.x = pyo.Var(range(milp.n_columns), domain=lambda _, j: kinds[j], bounds=lambda _, j: bounds[j])
-        columns = [model.x[j] for j in range(milp.n_columns)]
-        matrix = milp.rows.matrix
-        begin, indices, data = matrix.indptr.tolist(), matrix.indices.tolist(), matrix.data.tolist()
-        low, high = milp.rows.lower.tolist(), milp.rows.upper.tolist()
-
-        def row(_model: Any, i: int) -> Any:
-            part = slice(begin[i], begin[i + 1])
-            if begin[i] == begin[i + 1] or (low[i] == -np.inf and high[i] == np.inf):
-                return pyo.Constraint.Skip
-            body = LinearExpression(linear_coefs=data[part], linear_vars=[columns[j] for j in indices[part]])
-            return (_side(low[i]), body, _side(high[i])) if low[i] != high[i] else (body, low[i])
-
-        model.row = pyo.Constraint(range(milp.n_rows), rule=row)
-        used = np.flatnonzero(milp.objective).tolist()
-        cost = LinearExpression(
-            constant=milp.constant,
-            linear_coefs=milp.objective[used].tolist(),
-            linear_vars=[columns[j] for j in used],
-        )
-        model.cost = pyo.Objective(expr=cost, sense=pyo.maximize if milp.maximize else pyo.minimize)
-        for k, members in enumerate(milp.sos1):
-            weights = list(range(1, len(members) + 1))
-            one = pyo.SOSConstraint(var=[columns[j] for j in members.tolist()], sos=1, weights=weights)
-            model.add_component(f"sos{k}", one)
-    return model
-
-
-def _side(value: float) -> float | None:
-    return value if np.isfinite(value) else None

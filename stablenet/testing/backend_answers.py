@@ -57,6 +57,11 @@ def special_numbers(backend: Backend) -> None:
     _answers(backend, models.special_numbers())
 
 
+def many_equal_columns(backend: Backend) -> None:
+    """A feasible model that a presolve with tight tolerances calls infeasible."""
+    _answers(backend, [models.many_equal_columns()])
+
+
 def tiny_coefficients(backend: Backend) -> None:
     """Coefficients that the solver would delete are refused, or else count."""
     known = models.tiny_coefficients()

@@ -39,6 +39,7 @@ _CASES: tuple[tuple[Callable[[Backend], None], frozenset[Capability]], ...] = (
     (answers.empty, frozenset()),
     (answers.special_numbers, frozenset()),
     (answers.tiny_coefficients, frozenset()),
+    (answers.many_equal_columns, frozenset()),
     (answers.bad_numbers, frozenset()),
     (answers.bad_limits, frozenset()),
     (answers.undeclared, frozenset()),

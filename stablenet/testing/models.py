@@ -180,7 +180,6 @@ def special_numbers() -> list[Known]:
         Known("coefficients of a million", big, optimum=1e5 - 7),
         Known("coefficients of 1e-7", small, optimum=1e4),
         Known("optima 5e-6 apart", ties, optimum=1 + 5e-6),
-        many_equal_columns(),
         Known("objective far from 0", far, optimum=enumerate_optimum(far)),
     ]
 
