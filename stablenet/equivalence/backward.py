@@ -1,0 +1,226 @@
+"""Linear bounds carried back through a system of ReLUs and of differences of ReLUs, proof against rounding.
+
+As `stablenet.propagate.crown`, with two additions: relaxations with an offset on the lower side too, for the
+difference ``relu(g + d) - relu(g)`` of two neurons in terms of ``d`` (Paulsen, Wang & Wang, *ReluDiff*, ICSE 2020;
+*NeuroDiff*, ASE 2020), and a slack on every row, for coefficients that were computed by subtraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.network import AffineMap, apply, apply_transposed
+from stablenet.propagate.interval import SAFETY, UNDERFLOW, affine_bounds, centre_radius, magnitude
+from stablenet.rounding import UNIT, gamma
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+MEMORY = 192 * 2**20
+"""Bytes of coefficients that one backward pass may hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """``low_slope g + low_offset <= h <= up_slope g + up_offset``, and ``low <= h <= high``; all (parts, n)."""
+
+    low_slope: Array
+    low_offset: Array
+    up_slope: Array
+    up_offset: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def relu(cls, lower: Array, upper: Array) -> Self:
+        """``h = max(g, 0)`` on ``lower <= g <= upper``."""
+        open_ = (lower < 0) & (upper > 0)
+        active = (~open_ & (upper > 0)).astype(np.float64)
+        slope, offset = _chord(lower, upper, open_)
+        low = np.where(open_, (upper > -lower).astype(np.float64), active)
+        zero = np.zeros_like(lower)
+        return cls(
+            low,
+            zero,
+            np.where(open_, slope, active),
+            np.where(open_, offset, 0.0),
+            np.maximum(lower, 0.0),
+            np.maximum(upper, 0.0),
+        )
+
+    @classmethod
+    def difference(cls, lower: Array, upper: Array, base: tuple[Array, Array]) -> Self:
+        """``h = max(g + d, 0) - max(g, 0)`` in terms of d on ``lower <= d <= upper``, with g within ``base``.
+
+        h lies between 0 and d; it is d where both neurons are active, and 0 where both are inactive.
+        """
+        both_on = (base[0] >= 0) & (np.nextafter(base[0] + lower, -np.inf) >= 0)
+        both_off = (base[1] <= 0) & (np.nextafter(base[1] + upper, np.inf) <= 0)
+        open_ = (lower < 0) & (upper > 0)
+        up_slope, up_offset = _chord(lower, upper, open_)
+        low_slope, low_offset = _chord(-upper, -lower, open_)
+        up_slope = np.where(open_, up_slope, (upper > 0).astype(np.float64))
+        low_slope = np.where(open_, low_slope, (lower < 0).astype(np.float64))
+        on, off = both_on & ~both_off, both_off
+        zero = np.zeros_like(lower)
+        settled = on | off
+        return cls(
+            np.where(on, 1.0, np.where(off, 0.0, low_slope)),
+            np.where(settled | ~open_, 0.0, -low_offset),
+            np.where(on, 1.0, np.where(off, 0.0, up_slope)),
+            np.where(settled | ~open_, 0.0, up_offset),
+            np.where(on, lower, np.where(off, zero, np.minimum(lower, 0.0))),
+            np.where(on, upper, np.where(off, zero, np.maximum(upper, 0.0))),
+        )
+
+
+def _chord(lower: Array, upper: Array, open_: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """A line above ``max(g, 0)`` on ``[lower, upper]``: it holds if it does at both ends; offsets rounded up."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        slope = np.where(open_, np.clip(upper / (upper - lower), 0.0, 1.0), 0.0)
+        at_lower = np.nextafter(-slope * lower, np.inf)
+        at_upper = upper - slope * upper + 4.0 * UNIT * np.abs(upper)
+    return slope, np.maximum(np.maximum(at_lower, at_upper), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A block of neurons: ``g = affine(sources) +- slack``, relaxed.
+
+    ``relaxed`` are indices of rows; the magnitudes ``affine_most`` (of the sum) and ``most`` (of g) are (parts, n).
+    """
+
+    affine: AffineMap
+    slack: Array
+    relaxation: Relaxation
+    affine_most: Array
+    most: Array
+
+
+class System:
+    """Nodes over a batch of boxes; source 0 is the input, source t + 1 what node t gives."""
+
+    def __init__(self, low: Array, high: Array) -> None:
+        self.n_parts = len(low)
+        self.centre, self.radius = centre_radius(low, high)
+        self.nodes: list[Node] = []
+        self.lows, self.highs = [low], [high]
+
+    def most(self, source: int) -> Array:
+        """Largest magnitudes of a source's entries, (parts, n)."""
+        return magnitude(self.lows[source], self.highs[source])
+
+    def push(self, affine: AffineMap, slack: Array, bounds: tuple[Array, Array], relaxation: Relaxation) -> int:
+        """Add a node whose g lies within ``bounds``; returns the number of its source."""
+        most = np.abs(affine.offset)[None, :] + np.zeros_like(slack)
+        for term in affine.terms:
+            most = most + apply(term.absolute, self.most(term.source))
+        self.nodes.append(Node(affine, slack, relaxation, most, magnitude(*bounds)))
+        self.lows.append(relaxation.low)
+        self.highs.append(relaxation.high)
+        return len(self.nodes)
+
+    def bounds(self, affine: AffineMap, slack: Array, rows: Index | None = None) -> tuple[Array, Array]:
+        """Bounds of ``affine +- slack``, (parts, n): intervals, and linear bounds for ``rows`` (None: for all)."""
+        lower, upper = affine_bounds(affine, self.lows, self.highs)
+        with np.errstate(invalid="ignore", over="ignore"):
+            lower = np.where(slack > 0, np.nextafter(lower - slack, -np.inf), lower)
+            upper = np.where(slack > 0, np.nextafter(upper + slack, np.inf), upper)
+            chosen = np.arange(affine.size) if rows is None else rows
+            if self.nodes:
+                for chunk in self._chunks(chosen):
+                    above = self._upper(affine, slack, chunk, 1.0)
+                    below = -self._upper(affine, slack, chunk, -1.0)
+                    upper[:, chunk] = np.fmin(upper[:, chunk], above)
+                    lower[:, chunk] = np.fmax(lower[:, chunk], below)
+        return lower, upper
+
+    def _chunks(self, rows: Index) -> Iterator[Index]:
+        width = max([self.centre.shape[1], *(node.affine.size for node in self.nodes)])
+        count = -(-len(rows) * 8 * 6 * width * self.n_parts // MEMORY)
+        return iter(np.array_split(rows, min(max(count, 1), max(len(rows), 1))) if len(rows) else [])
+
+    def _upper(self, affine: AffineMap, slack: Array, rows: Index, sign: float) -> Array:
+        state = _State(self, affine, rows, sign)
+        state.error = state.error + slack[:, rows]
+        for source in range(len(self.nodes), 0, -1):
+            state.through(source)
+        return state.concretise()
+
+
+class _State:
+    """Linear upper bounds on their way back: ``sum over s of coefficients[s] h_s + constant``, plus error."""
+
+    def __init__(self, system: System, affine: AffineMap, rows: Index, sign: float) -> None:
+        self.system = system
+        self.coefficients: dict[int, Array] = {}
+        shape = (system.n_parts, len(rows))
+        self.error = np.zeros(shape)
+        self.constant = np.broadcast_to(sign * affine.offset[rows], shape)
+        self.size = np.abs(self.constant)
+        self.additions = 4
+        self.live = np.zeros(len(rows), dtype=bool)
+        for term in affine.terms:
+            picked = term.matrix[rows]
+            dense = picked if isinstance(picked, np.ndarray) else np.asarray(picked.toarray())
+            self.live |= dense.any(axis=1)
+            self._accumulate(term.source, (sign * dense)[None])
+
+    def _add(self, value: Array) -> None:
+        self.constant = self.constant + value
+        self.size = self.size + np.abs(value)
+        self.additions += 1
+
+    def _accumulate(self, source: int, value: Array) -> None:
+        known = self.coefficients.get(source)
+        if known is None:
+            self.coefficients[source] = value
+            return
+        total = known + value
+        self.coefficients[source] = total
+        self.error = self.error + 2.0 * UNIT * _dot(np.abs(total), self.system.most(source))
+
+    def through(self, source: int) -> None:
+        """Replace coefficients on what a node gives by coefficients on what it reads."""
+        coefficients = self.coefficients.pop(source, None)
+        if coefficients is None:
+            return
+        node = self.system.nodes[source - 1]
+        relaxation = node.relaxation
+        factor = gamma(coefficients.shape[-1] + 8)
+        positive = np.maximum(coefficients, 0.0)
+        negative = coefficients - positive  # exact
+        lifted = _dot(positive, relaxation.up_offset) + _dot(negative, relaxation.low_offset)
+        chosen = negative * relaxation.low_slope[:, None, :] + positive * relaxation.up_slope[:, None, :]
+        # Slopes: one rounding per coefficient. Product with W and b: scalar products over the node's neurons.
+        most = factor * node.affine_most + 4.0 * UNIT * node.most + node.slack
+        self.error = self.error + 2.0 * factor * lifted + _dot(np.abs(chosen), most)
+        self._add(lifted)
+        self._add(chosen @ node.affine.offset)
+        for term in node.affine.terms:
+            self._accumulate(term.source, apply_transposed(term.matrix, chosen))
+
+    def concretise(self) -> Array:
+        """The largest values over the boxes, rounded up."""
+        system = self.system
+        value = self.constant
+        error = self.error + 2.0 * self.additions * UNIT * self.size
+        coefficients = self.coefficients.get(0)
+        if coefficients is not None:
+            size = np.abs(coefficients)
+            value = value + _dot(coefficients, system.centre) + _dot(size, system.radius)
+            error = error + gamma(coefficients.shape[-1] + 8) * _dot(size, system.most(0))
+        largest = max(float(node.affine_most.max(initial=0.0)) for node in system.nodes)
+        largest = max(largest, float(system.most(0).max(initial=0.0)))
+        error = SAFETY * error + np.where(self.live, UNDERFLOW * (1.0 + largest), 0.0)
+        return np.where(self.live | (error > 0), np.nextafter(value + error, np.inf), value)
+
+
+def _dot(rows: Array, vectors: Array) -> Array:
+    """(parts or 1, rows, n) times (parts, n): (parts, rows)."""
+    return np.asarray(np.matmul(rows, vectors[:, :, None])[..., 0])
