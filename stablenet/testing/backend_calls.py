@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def incumbents(backend: Backend) -> None:
         return False
 
     with backend.open(hard.milp) as session:
-        result = session.solve(Limits(time=1.0), callbacks=Callbacks(on_incumbent=told))
+        result = session.solve(Limits(time=0.6), callbacks=Callbacks(on_incumbent=told))
     check_stop("incumbents", hard.milp, hard.value, result)
     demand(seen, "no incumbent was reported")
     demand(result.objective is not None and close(result.objective, seen[-1]), "the last incumbent did not come out")
@@ -87,7 +87,7 @@ def proposals(backend: Backend) -> None:
         return answers[len(points) % 2]
 
     with backend.open(hard.milp) as session:
-        result = session.solve(Limits(time=1.5), callbacks=Callbacks(propose=propose))
+        result = session.solve(Limits(time=1.0), callbacks=Callbacks(propose=propose))
     check_stop("proposals", hard.milp, hard.value, result)
     demand(points, "nothing was asked")
     good = result.objective is not None and result.objective >= hard.value - VALUE
@@ -203,7 +203,7 @@ def _ctrl_c(after: float) -> Iterator[None]:
 def interrupt(backend: Backend) -> None:
     """Ctrl-C surfaces as `KeyboardInterrupt` within a second or so, early and late in a solve."""
     demand(threading.current_thread() is threading.main_thread(), "to be run in the main thread: it sends Ctrl-C")
-    for after in (0.05, 0.5):
+    for after in (0.05, 0.4):
         hard = models.hard()
         began = time.perf_counter()
         try:
@@ -248,7 +248,9 @@ def _output(do: Callable[[], None], folder: Path) -> str:
         try:
             os.dup2(sink.fileno(), 1)
             os.dup2(sink.fileno(), 2)
-            do()
+            # Where Python's own streams do not lead to the descriptors, as under pytest.
+            with path.open("a") as text, redirect_stdout(text), redirect_stderr(text):
+                do()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
