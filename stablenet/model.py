@@ -16,7 +16,7 @@ import pyomo.environ as pyo
 from scipy import sparse
 
 from stablenet.affine_rows import AffineRows, Matrix, Variables, to_csr
-from stablenet.bounds import Bounds
+from stablenet.bounds import Bounds, LayerBounds
 from stablenet.domain import Domain, Part
 from stablenet.errors import DomainError, InputError
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_variables, registry
@@ -25,6 +25,10 @@ from stablenet.network import AffineMap, Network
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Phase = npt.NDArray[np.int8]
+
+
+CROSSED = 1e-6
+"""Bounds that cross by more (relative) are an error, not the tolerance of a solver that tightened them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +114,18 @@ def check_fit(network: Network, part: Part, bounds: Bounds) -> None:
             raise InputError(
                 f"layer {k}, neuron {i}: bounds [{known.lower[i]}, {known.upper[i]}]; a formulation needs finite ones"
             )
+        crossed = np.flatnonzero(known.lower - known.upper > CROSSED * (1.0 + np.abs(known.lower)))
+        if crossed.size:
+            i = int(crossed[0])
+            raise InputError(
+                f"layer {k}, neuron {i}: lower bound {known.lower[i]} exceeds upper bound {known.upper[i]}; "
+                "bounds of a part that is not empty cannot"
+            )
+
+
+def usable(known: LayerBounds) -> tuple[Array, Array]:
+    """Bounds as a formulation takes them: where two tolerances have made them cross, both ends of the gap count."""
+    return np.minimum(known.lower, known.upper), np.maximum(known.lower, known.upper)
 
 
 def assemble(
@@ -270,9 +286,7 @@ def build_model(network: Network, domain: Domain, *, bounds: Bounds, formulation
     """
     part = one_part(domain)
     check_fit(network, part, bounds)
-    plans = [
-        LayerPlan(np.arange(len(b.lower)), b.phase, b.lower, b.upper, np.ones(len(b.lower))) for b in bounds.layers
-    ]
+    plans = [LayerPlan(np.arange(len(b.lower)), b.phase, *usable(b), np.ones(len(b.lower))) for b in bounds.layers]
     built = assemble(network, part, plans, resolve(formulation), margin=0.0, scaled=False, complete=True)
     model = built.model
     rows = np.arange(network.n_outputs)

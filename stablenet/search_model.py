@@ -35,6 +35,7 @@ from stablenet.model import (
     check_fit,
     power_of_two,
     resolve,
+    usable,
 )
 from stablenet.network import Network
 
@@ -345,7 +346,7 @@ def _plans(
     plans: list[LayerPlan] = []
     for k in range(last, -1, -1):
         known = bounds.layers[k]
-        lower, upper = known.lower, known.upper
+        lower, upper = usable(known)
         phase = known.phase
         if not decide:
             lower, upper, phase = np.minimum(lower, -1.0), np.maximum(upper, 1.0), np.zeros(len(lower), np.int8)

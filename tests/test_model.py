@@ -312,3 +312,21 @@ def test_rounds_of_cuts_tighten_the_root() -> None:
     assert again == 0
     assert solved <= after.objective + 1e-7 < before - 1e-3
     assert plain.root_rounds(backends.get("highs").open(plain.milp), Limits()) == 0
+
+
+def test_bounds_that_cross_by_a_tolerance_are_used_and_others_refused() -> None:
+    layer = Layer(AffineMap(np.zeros(1), (Term(0, np.ones((1, 1))),)), "r", (1,))
+    network = Network(
+        1, (layer, Layer(AffineMap(np.zeros(1), (Term(1, np.ones((1, 1))),)), "s", (1,))), AffineMap(np.zeros(1), ())
+    )
+    part = Box(np.full(1, 0.5), np.full(1, 0.5))
+
+    def bounds(lower: float, upper: float) -> Bounds:
+        one = np.ones(1)
+        return Bounds.of("lp", [(lower * one, upper * one), (-one, one)], rigorous=False)
+
+    model = build_model(network, part, bounds=bounds(0.5 + 1e-8, 0.5 - 1e-8))
+    model.goal = pyo.Objective(expr=model.layer[1].post[0])
+    assert optimum(compile_model(model).milp) == pytest.approx(0.5, abs=1e-6)
+    with pytest.raises(InputError, match="layer 0, neuron 0: lower bound 0.6 exceeds"):
+        build_model(network, part, bounds=bounds(0.6, 0.5))
