@@ -18,8 +18,8 @@ REFUTED, WITNESSED = STATE_CODES["refuted"], STATE_CODES["witnessed"]
 def find_contradictions(store: Store) -> list[dict[str, Any]]:
     """All contradictions of a sweep, one entry for each wrong run; those within a run's own report too.
 
-    An entry has ``instance``; of the first question that is wrong ``layer``, ``neuron``, ``side``, ``by`` (what refuted)
-    and ``point`` (a witness); ``refuted`` and ``witnessed``, the keys of the two runs; ``questions``, how many
+    An entry has ``instance``; of the first question that is wrong ``layer``, ``neuron``, ``side``, ``by`` (what
+    refuted) and ``point`` (a witness); ``refuted`` and ``witnessed``, the keys of the two runs; ``questions``, how many
     this run got wrong; and ``text``.
     """
     rows = {row["key"]: row for row in store.rows()}
@@ -66,9 +66,8 @@ def _own(row: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     )
     question = {name: item[name] for name in ("layer", "neuron", "side")}
     runs = {"refuted": row["key"], "witnessed": row["key"]}
-    return {
-        "instance": row["instance"], **question, **runs, "by": item["source"], "questions": 1, "point": None, "text": text
-    }  # fmt: skip
+    known = {"by": item["source"], "questions": 1, "point": None, "text": text}
+    return {"instance": row["instance"], **question, **runs, **known}
 
 
 def _pair(store: Store, liar: dict[str, Any], other: dict[str, Any], question: tuple[int, int]) -> dict[str, Any]:

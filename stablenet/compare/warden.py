@@ -9,6 +9,7 @@ the wall time is limited.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -223,8 +224,8 @@ def main() -> None:
         line += chunk
     data: dict[str, Any] = json.loads(line)
     answer = watch(Request(data["argv"], data["wall"], data["memory"], tuple(data["cores"])), parent=0)
-    sys.stdout.write(json.dumps(asdict(answer)) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # the sweep was killed
+        os.write(1, json.dumps(asdict(answer)).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,232 @@
+// What both kinds of page use: elements, tables, plots, neuron maps, downloads.
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const SVG = "http://www.w3.org/2000/svg";
+const COLOURS = 8, DASHES = ["", "6 3", "2 2", "8 3 2 3"];
+const VERDICTS = { a: ["stably active", "--active"], i: ["stably inactive", "--inactive"], u: ["unstable", "--unstable"], k: ["unknown", "--unknown"] };
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  for (const child of children.flat()) if (child !== null && child !== undefined) node.append(child);
+  return node;
+}
+const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const sv = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+const css = (name) => `var(${name})`;
+const colour = (i) => css(`--c${i % COLOURS}`);
+const dash = (i) => DASHES[Math.floor(i / COLOURS) % DASHES.length];
+
+function num(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return value.toLocaleString("en").replaceAll(",", " ");
+  const size = Math.abs(value);
+  return size >= 1000 ? value.toFixed(0) : size >= 1e-3 || size === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+}
+const plain = (value) => value !== null && typeof value === "object"
+  ? Object.entries(value).filter(([name]) => name !== "solved").map(([name, count]) => `${count} ${name}`).join(", ") : value;
+
+function download(name, text, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+// Tips follow the pointer; [data-tip] elements have one.
+const tip = document.getElementById("tip");
+document.addEventListener("pointermove", (event) => {
+  const owner = event.target.closest ? event.target.closest("[data-tip]") : null;
+  tip.hidden = !owner;
+  if (!owner) return;
+  tip.textContent = owner.dataset.tip;
+  const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 6);
+  tip.style.left = `${Math.max(4, left)}px`;
+  tip.style.top = `${Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 6)}px`;
+});
+
+function themeButton() {
+  const dark = () => document.documentElement.dataset.theme
+    ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const label = () => (dark() ? "light" : "dark");
+  const button = el("button", { id: "theme", onclick: () => {
+    document.documentElement.dataset.theme = label();
+    button.textContent = label();
+  } }, label());
+  return button;
+}
+
+function select(label, options, onchange, value) {
+  const box = el("select", { onchange: () => onchange(box.value) },
+    options.map(([key, text]) => el("option", { value: key, selected: String(key) === String(value) }, text)));
+  return Object.assign(el("label", {}, label, box), { box });
+}
+
+// Columns: {key, head, text, wrap, tip, cell(row)}. Rows are objects.
+function table(name, columns, rows, { latex = null, mark = null } = {}) {
+  let sorted = null, down = true, shown = rows;
+  const body = el("tbody");
+  const value = (row, column) => plain(row[column.key]);
+  function draw() {
+    const order = [...shown];
+    if (sorted) {
+      const sign = down ? -1 : 1;
+      order.sort((a, b) => {
+        const [x, y] = [value(a, sorted), value(b, sorted)];
+        const [noX, noY] = [x === null || x === undefined || x === "", y === null || y === undefined || y === ""];
+        if (noX || noY) return noX - noY;
+        return sign * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true }));
+      });
+    }
+    body.replaceChildren(...order.map((row) => el("tr", { class: mark && mark(row) ? "wrong" : null }, columns.map((column) => {
+      const cell = value(row, column);
+      return el("td", { class: [column.text && "text", column.wrap && "wrap"].filter(Boolean).join(" ") || null }, column.cell ? column.cell(row) : num(cell));
+    }))));
+  }
+  const heads = columns.map((column) => {
+    const head = el("th", { class: column.text ? "text" : null, scope: "col", "data-tip": column.tip || null },
+      el("button", { onclick: () => {
+        down = sorted === column ? !down : !column.text;
+        sorted = column;
+        for (const other of heads) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        draw();
+      } }, column.head || column.key));
+    return head;
+  });
+  const quote = (x) => /[",\n]/.test(x) ? `"${x.replaceAll('"', '""')}"` : x;
+  const csv = () => [columns.map((c) => c.key), ...shown.map((row) => columns.map((c) => value(row, c)))]
+    .map((line) => line.map((x) => quote(String(x ?? ""))).join(",")).join("\n") + "\n";
+  const bar = el("div", { class: "bar" },
+    el("button", { class: "small", onclick: () => download(`${name}.csv`, csv(), "text/csv") }, "CSV"),
+    latex && el("button", { class: "small", onclick: () => download(`${name}.tex`, latex, "text/plain") }, "LaTeX"));
+  draw();
+  const node = el("div", { id: `table-${name}` }, el("div", { class: "scroll", tabindex: "0" },
+    el("table", {}, el("thead", {}, el("tr", {}, heads)), body)), bar);
+  node.update = (next) => { shown = next; draw(); };
+  return node;
+}
+
+// On a phone figures are drawn smaller, so that their words stay readable.
+const NARROW = innerWidth < 600;
+const PLOT = { width: NARROW ? 370 : 520, height: NARROW ? 270 : 320, left: 52, right: 12, top: 8, bottom: 40 };
+
+function scale(low, high, start, end, log) {
+  const f = log ? Math.log10 : (x) => x;
+  const [a, b] = [f(low), Math.max(f(high), f(low) + 1e-9)];
+  const at = (x) => start + Math.min(1, Math.max(0, (f(Math.max(x, log ? 1e-300 : -Infinity)) - a) / (b - a))) * (end - start);
+  at.ticks = [];
+  if (!log) for (let i = 0; i <= 5; i++) at.ticks.push(Number((low + (i * (high - low)) / 5).toPrecision(6)));
+  else {
+    const decades = [];
+    for (let d = Math.ceil(a - 1e-9); d <= Math.floor(b + 1e-9); d++) decades.push(10 ** d);
+    at.ticks = decades.length > 1 ? decades : [1, 2, 5].flatMap((m) => [Math.floor(a), Math.ceil(a)].map((d) => m * 10 ** d))
+      .filter((t) => Math.log10(t) >= a - 1e-9 && Math.log10(t) <= b + 1e-9).sort((x, y) => x - y);
+  }
+  return at;
+}
+
+// Series: {name, index, points: [[x, y], ...], step, markers, tips}. Saved as SVG with its colours as shown.
+function plot(name, spec) {
+  const { width, height, left, right, top, bottom } = PLOT;
+  const x = scale(...spec.xRange, left, width - right, spec.xLog);
+  const y = scale(...spec.yRange, height - bottom, top, spec.yLog);
+  const tick = (value) => Math.abs(value) >= 1e-3 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(0);
+  const root = sv("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": spec.title });
+  for (const t of x.ticks) root.append(sv("path", { class: "gridline", d: `M${x(t)} ${top}V${height - bottom}` }),
+    sv("text", { x: x(t), y: height - bottom + 15, "text-anchor": "middle" }, tick(t)));
+  for (const t of y.ticks) root.append(sv("path", { class: "gridline", d: `M${left} ${y(t)}H${width - right}` }),
+    sv("text", { x: left - 5, y: y(t) + 4, "text-anchor": "end" }, tick(t)));
+  if (spec.diagonal) root.append(sv("path", { class: "guide", d: `M${left} ${height - bottom}L${width - right} ${top}` }));
+  root.append(sv("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width - right}` }),
+    sv("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, spec.xLabel),
+    sv("text", { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, spec.yLabel));
+  for (const s of spec.series) {
+    if (s.markers) {
+      s.points.forEach(([px, py], i) => root.append(sv("circle", { cx: x(px), cy: y(py), r: 4, "fill-opacity": 0.65, style: `fill:${colour(s.index)}`, "data-tip": s.tips[i] })));
+      continue;
+    }
+    let d = "";
+    for (const [px, py] of s.points) {
+      if (s.step) d += `${d ? "H" : `M${x(spec.xRange[0])} ${y(spec.yRange[0])}H`}${x(px).toFixed(1)}V${y(py).toFixed(1)}`;
+      else d += `${d ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`;
+    }
+    if (!d) continue;
+    if (s.step) d += `H${width - right}`;
+    root.append(sv("path", { class: "line", d, style: `stroke:${colour(s.index)};stroke-dasharray:${dash(s.index) || "none"}` }),
+      sv("path", { class: "hit", d, "data-tip": s.name }));
+  }
+  const save = () => download(`${name}.svg`, standalone(root, spec), "image/svg+xml");
+  return el("div", { class: "card", id: `figure-${name}` }, el("div", { class: "head" }, el("h3", {}, spec.title),
+    el("button", { class: "small", onclick: save }, "SVG")), root, spec.note ? el("small", {}, spec.note) : null);
+}
+
+function standalone(root, spec) {
+  const copy = root.cloneNode(true);
+  const originals = root.querySelectorAll("*"), copies = copy.querySelectorAll("*");
+  originals.forEach((node, i) => {
+    const style = getComputedStyle(node);
+    for (const key of ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size"]) copies[i].setAttribute(key, style.getPropertyValue(key));
+    copies[i].setAttribute("font-family", "sans-serif");
+    for (const key of ["class", "style", "data-tip"]) copies[i].removeAttribute(key);
+  });
+  const legend = spec.series.some((s) => s.markers) ? [] : spec.series;
+  const height = PLOT.height + 16 * legend.length + (legend.length ? 8 : 0);
+  legend.forEach((s, i) => {
+    const at = PLOT.height + 10 + 16 * i;
+    const shade = getComputedStyle(document.documentElement).getPropertyValue(`--c${s.index % COLOURS}`).trim();
+    copy.append(sv("path", { d: `M${PLOT.left} ${at}h24`, stroke: shade, "stroke-width": 2, "stroke-dasharray": dash(s.index) || "none" }),
+      sv("text", { x: PLOT.left + 30, y: at + 4, "font-size": 11, "font-family": "sans-serif", fill: getComputedStyle(document.body).color }, s.name));
+  });
+  copy.setAttribute("xmlns", SVG);
+  copy.setAttribute("viewBox", `0 0 ${PLOT.width} ${height}`);
+  copy.prepend(sv("rect", { width: PLOT.width, height, fill: getComputedStyle(root.closest(".card")).backgroundColor }));
+  return new XMLSerializer().serializeToString(copy);
+}
+
+// A neuron map: squares by layer. `paint(i)` gives colour and text of neuron i (numbered through all layers).
+function neuronMap(layers, paint) {
+  const size = 11, wide = NARROW ? 30 : 60;
+  let offset = 0;
+  const parts = layers.map((layer) => {
+    const columns = Math.min(wide, Math.max(20, layer.size));
+    const rows = Math.ceil(layer.size / columns);
+    const root = sv("svg", { viewBox: `0 0 ${wide * size} ${rows * size}`, role: "img", "aria-label": `layer ${layer.layer}` });
+    for (let i = 0; i < layer.size; i++) {
+      const [fillColour, text] = paint(offset + i);
+      root.append(sv("rect", { x: (i % columns) * size, y: Math.floor(i / columns) * size, width: size - 1.5, height: size - 1.5,
+        style: `fill:${fillColour}`, "data-tip": `layer ${layer.layer}, neuron ${i}: ${text}` }));
+    }
+    offset += layer.size;
+    return el("div", {}, el("small", {}, `layer ${layer.layer} ${layer.name}, ${layer.size} neurons`), root);
+  });
+  return el("div", { class: "neurons" }, parts);
+}
+
+const question = (sources, letter) => {
+  const code = letter.charCodeAt(0) - 48;
+  return code === 0 ? { state: "open", by: null } : { state: (code - 1) % 2 ? "refuted" : "witnessed", by: (code - 1) >> 1, name: sources[(code - 1) >> 1] };
+};
+
+// Painters of a map: by verdict, or by what closed one side's question.
+function painter(map, sources, mode) {
+  const words = (i) => ["positive", "negative"].map((side) => {
+    const q = question(sources, map[side][i]);
+    return `${side}: ${q.state}${q.name ? ` by ${q.name}` : ""}`;
+  }).join("; ");
+  if (mode === "verdict") return (i) => [css(VERDICTS[map.verdict[i]][1]), `${VERDICTS[map.verdict[i]][0]} (${words(i)})`];
+  return (i) => {
+    const q = question(sources, map[mode][i]);
+    return [q.by === null ? css("--unknown") : colour(q.by), words(i)];
+  };
+}
+
+function mapKey(mode, sources) {
+  const entries = mode === "verdict" ? Object.values(VERDICTS).map(([name, variable]) => [name, css(variable)])
+    : [...sources.map((name, i) => [name, colour(i)]), ["open", css("--unknown")]];
+  return el("div", { class: "bar" }, entries.map(([name, fillColour]) =>
+    el("small", {}, el("span", { class: "swatch", style: `background:${fillColour}` }), name)));
+}
+
+const tile = (value, label) => el("div", { class: "tile" }, el("b", {}, value), el("small", {}, label));

@@ -1,0 +1,83 @@
+// The page of a single report.
+const NEURONS = DATA.map.verdict.length;
+
+function header() {
+  const c = DATA.counts, stable = c.stably_active + c.stably_inactive;
+  const file = DATA.network.file || "network";
+  return [
+    el("header", {}, el("h1", {}, file.split("/").pop()), themeButton()),
+    el("p", { class: "muted" }, `${DATA.network.n_inputs} inputs, ${NEURONS} neurons in ${DATA.network.layers.length} layers; domain: ${DATA.domain.kind}${DATA.domain.parts > 1 ? ` of ${DATA.domain.parts} parts` : ""}; `
+      + `${DATA.config.formulation}, ${DATA.config.bounds}, ${DATA.config.search}, ${DATA.config.solver}; ${DATA.created}`),
+    el("div", { class: "tiles" }, tile(`${stable} of ${NEURONS}`, "stable"), tile(c.stably_active, "stably active"), tile(c.stably_inactive, "stably inactive"), tile(c.unstable, "unstable"),
+      tile(c.unknown, "unknown"), tile(c.rigorous, "on rigorous evidence"), tile(`${num(DATA.seconds.total)} s`, DATA.status === "complete" ? "complete" : `stopped by ${DATA.stopped_by}`)),
+  ];
+}
+
+function contradictions() {
+  if (!DATA.contradictions.length) return null;
+  return el("section", { class: "bad", id: "contradictions" }, el("h2", {}, "Contradictions"), el("ul", {}, DATA.contradictions.map((item) =>
+    el("li", {}, `${item.source} refuted that neuron ${item.neuron} of layer ${item.layer} can be ${item.side}, and witness ${item.witness} shows it`))));
+}
+
+function map() {
+  const place = el("div");
+  const draw = (mode) => place.replaceChildren(mapKey(mode, DATA.map.sources), neuronMap(DATA.network.layers, painter(DATA.map, DATA.map.sources, mode)));
+  draw("verdict");
+  return el("section", { id: "maps" }, el("h2", {}, "Neurons"), el("div", { class: "card" }, el("div", { class: "bar" },
+    select("colour", [["verdict", "by verdict"], ["positive", "what closed: can be positive"], ["negative", "what closed: can be negative"]], draw, "verdict")), place));
+}
+
+// Bounds of a layer's neurons, in order of their lower bound; 0 is the line that decides.
+function boundsCard(layer, offset) {
+  const size = layer.size, order = [...Array(size).keys()].map((i) => offset + i).filter((i) => DATA.lower[i] !== null && DATA.upper[i] !== null)
+    .sort((a, b) => DATA.lower[a] - DATA.lower[b]);
+  const f = (v) => Math.asinh(v), low = Math.min(0, ...order.map((i) => f(DATA.lower[i]))), high = Math.max(0, ...order.map((i) => f(DATA.upper[i])));
+  const { width, left, right, top } = PLOT, height = 220, bottom = 12;
+  const y = (v) => top + ((high - f(v)) / (high - low || 1)) * (height - top - bottom), step = (width - left - right) / Math.max(1, order.length);
+  const root = sv("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `bounds of layer ${layer.layer}` });
+  const ticks = [-100, -10, -1, 0, 1, 10, 100].filter((t) => f(t) >= low && f(t) <= high);
+  for (const t of ticks) root.append(sv("path", { class: t === 0 ? "axis" : "gridline", d: `M${left} ${y(t)}H${width - right}` }), sv("text", { x: left - 5, y: y(t) + 4, "text-anchor": "end" }, String(t)));
+  order.forEach((i, k) => root.append(sv("path", { d: `M${left + (k + 0.5) * step} ${y(DATA.upper[i])}V${y(DATA.lower[i])}`, "stroke-width": Math.max(1, step * 0.8), style: `stroke:${css(VERDICTS[DATA.map.verdict[i]][1])}`,
+    "data-tip": `neuron ${i - offset}: ${num(DATA.lower[i])} to ${num(DATA.upper[i])}, ${VERDICTS[DATA.map.verdict[i]][0]}` })));
+  return el("div", { class: "card" }, el("div", { class: "head" }, el("h3", {}, `layer ${layer.layer} ${layer.name}`)), root);
+}
+
+function bounds() {
+  let offset = 0;
+  const cards = DATA.network.layers.map((layer) => { const card = boundsCard(layer, offset); offset += layer.size; return card; });
+  return el("section", { id: "bounds" }, el("h2", {}, "Bounds on pre-activations"), el("p", { class: "muted" }, "One line for each neuron, from lower to upper bound on the domain, in order of the lower one; the scale is linear near 0 and logarithmic far from it."), el("div", { class: "grid" }, cards));
+}
+
+function progress() {
+  if (!DATA.curve.length) return null;
+  const top = Math.max(...DATA.curve.map(([t]) => t), 0.02), most = Math.max(...DATA.curve.map(([, n]) => n), 1);
+  const points = DATA.curve.map(([t, n]) => [Math.max(t, 1e-3), n / most]);
+  const kinds = [["by", true], ["rows"], ["binaries"], ["nodes"], ["root_bound"], ["dual_bound"], ["translate_s"], ["solver_s"], ["status", true]].map(([key, text]) => ({ key, head: key.replaceAll("_", " "), text }));
+  return el("section", {}, el("h2", {}, "The run"), el("div", { class: "grid" },
+    plot("curve", { title: "Questions left open over time", xLabel: "seconds", yLabel: `share of ${most} questions`, xLog: true, xRange: [1e-3, top], yRange: [0, 1], series: [{ name: "pending", index: 0, points }] }),
+    el("div", { class: "card" }, el("h3", {}, "Seconds"), table("seconds", Object.keys(DATA.seconds).map((key) => ({ key })), [DATA.seconds]))),
+    DATA.solves.length ? table("solves", kinds, DATA.solves) : null);
+}
+
+function image(point, shape) {
+  const [channels, rows, columns] = shape, canvas = el("canvas", { width: columns, height: rows });
+  const context = canvas.getContext("2d"), pixels = context.createImageData(columns, rows);
+  const low = Math.min(...point), span = Math.max(...point) - low || 1;
+  const grey = (c, i) => 255 * ((point[(channels === 1 ? 0 : c) * rows * columns + i] - low) / span);
+  for (let i = 0; i < rows * columns; i++) pixels.data.set([grey(0, i), grey(1, i), grey(2, i), 255], 4 * i);
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+function witnesses() {
+  if (!DATA.witnesses.length) return null;
+  const more = DATA.n_witnesses > DATA.witnesses.length ? ` The first ${DATA.witnesses.length} of ${DATA.n_witnesses} are shown.` : "";
+  const body = DATA.shape.length
+    ? el("div", { class: "images" }, DATA.witnesses.map((point, i) => el("figure", {}, image(point, DATA.shape), el("figcaption", {}, `${i}: closes ${DATA.closes[i]}`))))
+    : table("witnesses", [{ key: "number" }, { key: "closes", head: "closes" }, ...DATA.witnesses[0].slice(0, 40).map((_, k) => ({ key: `x${k}` }))],
+      DATA.witnesses.map((point, i) => ({ number: i, closes: DATA.closes[i], ...Object.fromEntries(point.slice(0, 40).map((v, k) => [`x${k}`, v])) })));
+  return el("section", { id: "witnesses" }, el("h2", {}, "Witnesses"), el("p", { class: "muted" }, `Inputs of the domain whose forward pass closes questions.${more}`), body);
+}
+
+window.stablenet = { DATA };
+document.getElementById("page").replaceChildren(...[...header(), contradictions(), map(), bounds(), progress(), witnesses()].filter(Boolean));
