@@ -31,11 +31,11 @@ UNSUPPORTED = {
 }
 
 
-def _pairs(names, cases):
+def _pairs(cases):
     return [
         pytest.param(name, case, id=f"{name}-{case}", marks=pytest.mark.backend(name))
-        for name in names
-        for case in cases
+        for name, some in cases.items()
+        for case in some
     ]
 
 
