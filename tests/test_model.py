@@ -328,5 +328,5 @@ def test_bounds_that_cross_by_a_tolerance_are_used_and_others_refused() -> None:
     model = build_model(network, part, bounds=bounds(0.5 + 1e-8, 0.5 - 1e-8))
     model.goal = pyo.Objective(expr=model.layer[1].post[0])
     assert optimum(compile_model(model).milp) == pytest.approx(0.5, abs=1e-6)
-    with pytest.raises(InputError, match="layer 0, neuron 0: lower bound 0.6 exceeds"):
+    with pytest.raises(InputError, match=r"layer 0, neuron 0: lower bound 0\.6 exceeds"):
         build_model(network, part, bounds=bounds(0.6, 0.5))
