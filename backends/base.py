@@ -211,6 +211,16 @@ class Backend(ABC):
         refuse_argument("solver", cls.name, argument)
         return cls()
 
+    @property
+    def spec(self) -> str:
+        """What `Registry.get` takes for this instance."""
+        return self.name
+
+    @classmethod
+    def listed(cls) -> tuple[Self, ...]:
+        """The instances that a list of solvers shows: one, or some where the name takes an argument."""
+        return (cls.from_argument(None),)
+
     @abstractmethod
     def available(self) -> Availability:
         """Whether it is installed, without asking for a licence that counts."""

@@ -216,6 +216,10 @@ class HighsSession(ArraySession):
             self._highs.setSolution(solution)
         self._listen(watch)
         words, status = self._settle(request.limits, began, lp=not self.milp.integer.any())
+        if watch.reason is None and self._returned_the_start(status):
+            self._highs.clearSolver()
+            self._limit(request.limits, began, lp=False)
+            words, status = self._settle(request.limits, began, lp=False)
         if status in {Status.UNBOUNDED, Status.INFEASIBLE}:
             return Answer(status, words)
         info = self._highs.getInfo()
@@ -228,6 +232,16 @@ class HighsSession(ArraySession):
         if nodes <= 1 and np.isfinite(bound):
             root = bound
         return Answer(status, words, x, bound, nodes, root)
+
+    def _returned_the_start(self, status: Status) -> bool:
+        """Whether the point is not the one whose value is reported.
+
+        Where presolve solves a whole MILP, 1.16 reports the optimum and returns the start.
+        """
+        if not self.milp.integer.any() or status not in {Status.OPTIMAL, Status.TARGET}:
+            return False
+        x, reported = self._point(status), float(self._highs.getInfo().objective_function_value)
+        return x is not None and abs(self.milp.value(x) - reported) > 1e-6 * max(1.0, abs(reported))
 
     def _run(self) -> tuple[str, Status]:
         """Run HiGHS on this thread; its own words and what they mean."""

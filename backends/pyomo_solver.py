@@ -145,6 +145,16 @@ class PyomoSolver(Backend):
             raise InputError("solver 'pyomo' needs the name of a solver in Pyomo, such as pyomo:appsi_highs")
         return cls(argument)
 
+    @property
+    def spec(self) -> str:
+        """``pyomo:SOLVER``."""
+        return f"{self.name}:{self.solver}"
+
+    @classmethod
+    def listed(cls) -> tuple[Self, ...]:
+        """The solvers whose gap and tolerances this backend sets."""
+        return tuple(cls(solver) for solver in _FAMILIES)
+
     def available(self) -> Availability:
         """Whether Pyomo finds the solver; its licence, if it needs one, is its own affair."""
         try:
