@@ -75,6 +75,7 @@ def find(
     permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
     solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
     output: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report to write; -: print it.")] = None,
+    page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
     from stablenet.options import DEFAULT_MARGIN, Options
@@ -99,12 +100,13 @@ def find(
         permute=permute,
         solver_log=solver_log,
     )
-    if output not in {None, "-"}:
-        _check_folder(Path(str(output)))
-    raise typer.Exit(_find(net, domain, options, output))
+    for path in (output, page):
+        if path not in {None, "-"}:
+            _check_folder(Path(str(path)))
+    raise typer.Exit(_find(net, domain, options, output, page))
 
 
-def _find(net: str, domain: str, options: Options, output: str | None) -> int:
+def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
     from stablenet.report import dumps
     from stablenet.supervisor import Interrupts, supervise
 
@@ -115,6 +117,10 @@ def _find(net: str, domain: str, options: Options, output: str | None) -> int:
             sys.stdout.write(dumps(outcome.report.data))
         elif output is not None:
             outcome.report.write(output)
+        if page is not None:
+            from stablenet.compare.page import write_report_page
+
+            write_report_page(outcome.report.data, page)
     if outcome.message is not None:
         _complain(outcome.message)
     if output != "-":

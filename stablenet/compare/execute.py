@@ -27,13 +27,15 @@ class Job:
     """One run to carry out.
 
     ``arguments`` are those of `stablenet`, with tokens for files; ``files`` says where those are. ``wall`` is in
-    seconds and ``memory`` in megabytes, both enforced from outside; ``cores`` are those to pin to.
+    seconds and ``memory`` in megabytes, both enforced from outside; ``threads`` is how many cores it needs,
+    ``cores`` which ones it is pinned to (empty: any).
     """
 
     arguments: list[str]
     files: dict[str, Path]
     wall: float
     memory: float | None = None
+    threads: int = 1
     cores: tuple[int, ...] = ()
 
 

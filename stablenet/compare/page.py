@@ -21,6 +21,7 @@ from stablenet.compare.rows import OUTCOMES, SIDES, STATE_CODES
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, curve_table, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.errors import StablenetError
+from stablenet.files import write_text
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
@@ -44,6 +45,11 @@ def report_page(report: Mapping[str, Any]) -> str:
     """The HTML of a single report's page (its JSON object)."""
     name = Path(report["network"]["file"] or "network").name
     return _html(report_data(report), name, "report.js")
+
+
+def write_report_page(report: Mapping[str, Any], path: str) -> None:
+    """Write a single report's page, atomically."""
+    write_text(Path(path), report_page(report))
 
 
 def _html(data: Mapping[str, Any], title: str, script: str) -> str:

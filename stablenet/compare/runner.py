@@ -151,7 +151,9 @@ def _freeze(store: Store, plan: Plan, todo: list[Run], executor: Executor, *, re
         arguments = frozen_arguments(loaded.instance, spec, plan.grid.threads)
         files = input_files(loaded.instance)
         commands[key] = (name, command_line(arguments, files))
-        jobs.append((key, Job(arguments, files, spec.time_limit + plan.grid.grace, plan.grid.memory_limit)))
+        jobs.append(
+            (key, Job(arguments, files, spec.time_limit + plan.grid.grace, plan.grid.memory_limit, plan.grid.threads))
+        )
     for key, result in serve(executor, jobs):
         name, command = commands[key]
         report, reason = _frozen_report(result)
@@ -201,7 +203,7 @@ def _carry_out(
             store.add(row)
             yield row
             continue
-        jobs.append((run.key, Job(arguments, files, grid.time_limit + grid.grace, grid.memory_limit)))
+        jobs.append((run.key, Job(arguments, files, grid.time_limit + grid.grace, grid.memory_limit, grid.threads)))
     for key, result in serve(executor, jobs):
         run, frozen = runs[key], frozen_keys.get(key)
         if isinstance(result, str):
