@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyomo.environ as pyo
 
-from stablenet import Box, build_model, find_stable, load_onnx
+from stablenet import LinfBall, build_model, find_stable, load_onnx
 
 
 def main() -> None:
     """Find, look, optimise."""
     network = load_onnx(Path(__file__).with_name("digits_3x100.onnx"))
-    domain = Box(np.zeros(network.n_inputs), np.ones(network.n_inputs))
+    domain = LinfBall(np.full(network.n_inputs, 0.5), 0.1, 0, 1)  # all images within 0.1 of plain grey
 
     report = find_stable(network, domain, time_limit=120)
     print(report.counts)
