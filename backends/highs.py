@@ -216,10 +216,13 @@ class HighsSession(ArraySession):
             self._highs.setSolution(solution)
         self._listen(watch)
         words, status = self._settle(request.limits, began, lp=not self.milp.integer.any())
-        if watch.reason is None and self._returned_the_start(status):
-            self._highs.clearSolver()
-            self._limit(request.limits, began, lp=False)
-            words, status = self._settle(request.limits, began, lp=False)
+        if self._returned_the_start(status):
+            if watch.reason is not None:  # the start was good enough
+                status = watch.reason
+            else:
+                self._highs.clearSolver()
+                self._limit(request.limits, began, lp=False)
+                words, status = self._settle(request.limits, began, lp=False)
         if status in {Status.UNBOUNDED, Status.INFEASIBLE}:
             return Answer(status, words)
         info = self._highs.getInfo()

@@ -8,8 +8,8 @@ With ``M = 2 max(B, 1)``, ``B`` a bound on ``|g|`` in the network's own units, t
 T. Serra, X. Yu, A. Kumar, S. Ramalingam, *Scaling up exact neural network compression by ReLU stability*, NeurIPS
 2021 (arXiv 2102.07804), supplement A1, equations (13)-(19), with the M of its public code for both of the paper's
 constants (there B is the interval bound: ask for ``interval`` bounds; the code takes upper bounds only, which is
-invalid where inputs can be negative, so B is here the larger of both sides). The bounds of g and h themselves are M as well, so that nothing tightens the relaxation
-on the side.
+invalid where inputs can be negative, so B is here the larger of both sides). The bounds of g and h themselves are M
+as well, so that nothing tightens the relaxation on the side.
 
 Size for n neurons: n binaries, n continuous variables, 3 n rows, 7 n nonzeros. An ablation: `bigm` is never looser.
 """
