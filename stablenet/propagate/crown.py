@@ -297,14 +297,14 @@ def crown_layers(
     known: Sequence[tuple[Array, Array]] | None = None,
     up_to: int | None = None,
     last_rows: Index | None = None,
-    watch: Callable[[int, Index, Array], None] | None = None,
+    watch: Callable[[int, Index, Array, Array], None] | None = None,
 ) -> list[tuple[Array, Array]]:
     """Bounds of every layer's pre-activations on a batch of boxes: per layer ``(lower, upper)``, (parts, n_k).
 
     Rows that intervals (over bounds so far) decide on every box are not carried back, and in the last layer
     none but ``last_rows``. ``known`` are bounds to intersect with, ``up_to`` the number of layers wanted.
-    ``watch(layer, rows, slopes)`` is shown the slopes of the upper bounds of the rows and of their negatives,
-    (parts, 2 rows, n_inputs).
+    ``watch(layer, rows, slopes, bounds)`` is shown the slopes, (parts, 2 rows, n_inputs), and values, (parts, 2 rows),
+    of the upper bounds of the rows and of their negatives.
     """
     backward = Backward(network, box_lower, box_upper)
     lows, highs = [box_lower], [box_upper]
@@ -324,7 +324,7 @@ def crown_layers(
                 lower[:, chunk] = np.fmax(lower[:, chunk], -bounds[:, len(chunk) :])
                 upper[:, chunk] = np.fmin(upper[:, chunk], bounds[:, : len(chunk)])
                 if watch is not None:
-                    watch(k, chunk, slopes)
+                    watch(k, chunk, slopes, bounds)
         backward.push(lower, upper)
         low, high = post_bounds(lower, upper)
         lows.append(low)

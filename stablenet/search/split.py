@@ -173,7 +173,12 @@ class Splitter:
 
 
 class _Guide:
-    """Gathers, from the slopes of linear upper bounds, which input to cut and where a maximum may lie."""
+    """Gathers, from the slopes of linear upper bounds, which input to cut and where a maximum may lie.
+
+    An input's score is how far its width moves the bounds of undecided neurons, as a share of their range; those
+    with pending questions count twice. Pending questions alone would not do: what keeps their bounds loose
+    may depend on inputs that their own slopes hardly show.
+    """
 
     def __init__(self, network: Network, offsets: Index, mask: Mask, flat: Index, side: Index) -> None:
         self.offsets = offsets
@@ -182,15 +187,16 @@ class _Guide:
         self.score = np.zeros((len(mask), network.n_inputs))
         self.direction = np.zeros((len(mask), network.n_inputs))
 
-    def watch(self, layer: int, rows: Index, slopes: Array) -> None:
+    def watch(self, layer: int, rows: Index, slopes: Array, bounds: Array) -> None:
         """See `crown_layers`."""
         neurons = rows + self.offsets[layer]
-        weight = np.concatenate([self.wanted[POSITIVE][:, neurons], self.wanted[NEGATIVE][:, neurons]], axis=1)
-        if not weight.any():
-            return
-        weights = weight.astype(np.float64)[:, None, :]
-        self.score += np.matmul(weights, np.abs(slopes))[:, 0]
-        self.direction += np.matmul(weights, slopes)[:, 0]
+        wanted = np.concatenate([self.wanted[POSITIVE][:, neurons], self.wanted[NEGATIVE][:, neurons]], axis=1)
+        upper, negated = bounds[:, : len(rows)], bounds[:, len(rows) :]
+        share = np.where((upper > 0) & (negated > 0), 1.0 / np.maximum(upper + negated, 1e-300), 0.0)
+        weight = (1.0 + wanted) * np.concatenate([share, share], axis=1)
+        self.score += np.matmul(weight[:, None, :], np.abs(slopes))[:, 0]
+        if wanted.any():
+            self.direction += np.matmul(wanted.astype(np.float64)[:, None, :], slopes)[:, 0]
 
 
 def _join(a: Boxes, b: Boxes) -> Boxes:
