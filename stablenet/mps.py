@@ -116,9 +116,11 @@ def _stack(first: Rows, second: Rows) -> Rows:
 
 
 def _kinds(rows: Rows) -> list[str]:
-    """N, L, G or E for each row; a range is a G."""
+    """N, L, G or E for each row; a range stands on its side of smaller magnitude, which gives the other exactly."""
     low, high = np.isfinite(rows.lower), np.isfinite(rows.upper)
-    kinds = np.where(low, np.where(rows.lower == rows.upper, "E", "G"), np.where(high, "L", "N"))
+    from_below = low & ~(high & (np.abs(rows.upper) < np.abs(rows.lower)))
+    kinds = np.where(from_below, "G", np.where(high, "L", "N"))
+    kinds[low & (rows.lower == rows.upper)] = "E"
     return [str(kind) for kind in kinds.tolist()]
 
 
@@ -151,12 +153,17 @@ def _columns(
 def _sides(milp: MILP, rows: Rows, names: Sequence[str], kinds: Sequence[str]) -> Iterator[str]:
     if milp.constant:
         yield f" RHS {OBJECTIVE} {-milp.constant!r}\n"
-    side = np.where(np.isfinite(rows.lower), rows.lower, rows.upper).tolist()
-    yield from (f" RHS {n} {v!r}\n" for n, v, kind in zip(names, side, kinds, strict=True) if v and kind != "N")
+    below = np.array([kind in "GE" for kind in kinds], dtype=bool)
+    side = np.where(below, rows.lower, rows.upper)
+    yield from (
+        f" RHS {n} {v!r}\n" for n, v, kind in zip(names, side.tolist(), kinds, strict=True) if v and kind != "N"
+    )
     ranged = np.flatnonzero(np.isfinite(rows.lower) & np.isfinite(rows.upper) & (rows.lower != rows.upper))
     if len(ranged):
         yield "RANGES\n"
-        widths = _widths(rows.lower[ranged], rows.upper[ranged]).tolist()
+        # From above it is the same with the signs turned.
+        here, there = np.where(below, rows.lower, -rows.upper)[ranged], np.where(below, rows.upper, -rows.lower)[ranged]
+        widths = _widths(here, there).tolist()
         yield from (f" RNG {names[i]} {width!r}\n" for i, width in zip(ranged.tolist(), widths, strict=True))
 
 
