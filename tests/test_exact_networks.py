@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -20,9 +20,11 @@ import pytest
 from oracle.auditor import audit
 from oracle.exact import Extrema, extrema
 from oracle.networks import Case, cancelling, case
+from oracle.plain import Region
 
-from stablenet import Box, Union, find_stable, load_onnx
+from stablenet import Box, Polytope, Union, find_stable, load_onnx
 from stablenet.errors import StablenetError
+from stablenet.search.base import registry as searches
 
 SEEDS = range(204)
 MARGIN = 1e-8
@@ -33,6 +35,9 @@ MODES: dict[str, dict[str, Any]] = {
     "all steps": {},
     "MILP alone": {"decide_by_bounds": False, "falsify": False},
 }
+
+LIMITS = {"split": 2.0}
+"""Seconds, where not 60: a tie inside the domain is never settled by splitting."""
 
 
 @dataclass
@@ -74,17 +79,27 @@ def allowance(made: Case, report: dict[str, Any], *, enlarged: bool) -> list[npt
     return result
 
 
-def run(mode: str, path: Path, cases: Iterable[tuple[Case, Extrema]]) -> Outcome:
+def domain_of(made: Case) -> Union:
+    """The regions as the package's domain."""
+    return Union([Polytope(r.lower, r.upper, r.a, r.b) if r.a else Box(r.lower, r.upper) for r in made.regions])
+
+
+def run(mode: str, path: Path, cases: Iterable[tuple[Case, Extrema]], search: str = "network") -> Outcome:
     outcome = Outcome()
     for made, exact in cases:
         path.write_bytes(made.onnx)
         network = load_onnx(path)
         where = f"seed {made.seed} ({made.family})"
         assert network.exact, where
-        domain = Union([Box(region.lower, region.upper) for region in made.regions])
-        options = {**MODES[mode], "search": "network", "threads": 1, "margin": MARGIN, "time_limit": 60.0}
+        options = {
+            **MODES[mode],
+            "search": search,
+            "threads": 1,
+            "margin": MARGIN,
+            "time_limit": LIMITS.get(search, 60.0),
+        }
         try:
-            report = find_stable(network, domain, **options).to_json()
+            report = find_stable(network, domain_of(made), **options).to_json()
         except StablenetError as error:
             outcome.failures.append(f"{where}: {type(error).__name__}: {error}")
             continue
@@ -161,3 +176,40 @@ def test_no_sign_lost_in_rounding_is_claimed(mode: str, tmp_path: Path) -> None:
     assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
     assert not [f for f in outcome.failures if "Contradiction" in f], outcome.failures
     assert outcome.unknown > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("search", [name for name in searches.names() if name not in ("network", "off")])
+def test_the_other_searches(search: str, mode: str, tmp_path: Path) -> None:
+    """Fewer networks, of every family. Splitting may end early."""
+    outcome = run(mode, tmp_path / "net.onnx", map(truth, range(0, 240, 7)), search)
+    assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
+    reasons = ("stopped by search", "stopped by time") if search in LIMITS else ()
+    early = [failure for failure in outcome.failures if failure.endswith(reasons)]
+    assert outcome.failures == early
+    assert len(early) <= 4
+    beyond = [place for place in outcome.beyond if not any(place.startswith(f.split(":")[0]) for f in early)]
+    assert not beyond, f"{len(beyond)}: {beyond[:8]}"
+    assert sum(outcome.closed.values()) > 500
+
+
+def cut(seed: int) -> tuple[Case, Extrema]:
+    """A network of the oracle on its first box, cut by two random rows that an inner ball of radius 0.01 satisfies."""
+    made, rng = case(seed), np.random.default_rng(seed)
+    box = made.regions[0]
+    low, high = np.array(box.lower), np.array(box.upper)
+    rows = rng.integers(-2, 3, size=(2, len(low))).astype(np.float64)
+    inner = low + rng.uniform(0.1, 0.9, size=len(low)) * (high - low)
+    rhs = rows @ inner + 0.01 * np.abs(rows).sum(axis=1) + 0.3 * rng.random(2)
+    region = Region(box.lower, box.upper, tuple(map(tuple, rows.tolist())), tuple(rhs.tolist()))
+    made = replace(made, regions=(region,))
+    return made, extrema(made.plain, [region])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_polytopes(mode: str, tmp_path: Path) -> None:
+    """Extrema lie on faces that no point in float64 need lie on exactly: inner points must be found."""
+    outcome = run(mode, tmp_path / "net.onnx", map(cut, range(48)))
+    assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
+    assert not outcome.failures, f"{len(outcome.failures)}: {outcome.failures[:8]}"
+    assert not outcome.beyond, f"{len(outcome.beyond)}: {outcome.beyond[:8]}"
