@@ -205,20 +205,10 @@ def export(
 
 @app.command()
 def formulations(*, as_json: AsJson = False) -> None:
-    """List the formulations."""
-    from stablenet.formulations.base import registry
+    """List the formulations: what they need, and the paper."""
+    from stablenet.formulations_table import formulations_data, render
 
-    rows = [
-        {
-            "name": name,
-            "title": cls.title,
-            "paper": cls.paper,
-            "equations": cls.equations,
-            "requires": sorted(capability.value for capability in cls.requires),
-        }
-        for name, cls in registry.classes.items()
-    ]
-    _table(rows, as_json=as_json)
+    _print(formulations_data(), as_json=as_json, render=render)
 
 
 @app.command()

@@ -40,17 +40,12 @@ def render(data: list[dict[str, Any]], console: Console) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("formulation", "what it is", "needs", "paper"):
+    table.add_column("formulation", no_wrap=True)
+    for heading in ("what it is", "needs", "paper"):
         table.add_column(heading, overflow="fold")
     for entry in data:
-        for i, variant in enumerate(entry["variants"]):
-            needs = ", ".join(variant["requires"]) or "-"
-            first = i == 0
-            table.add_row(
-                variant["spec"],
-                entry["title"] if first else "",
-                needs,
-                entry["paper"] if first else "",
-                end_section=False,
-            )
+        told = (entry["title"], entry["paper"])
+        for variant in entry["variants"]:
+            table.add_row(variant["spec"], told[0], ", ".join(variant["requires"]) or "-", told[1])
+            told = ("", "")
     console.print(table)
