@@ -9,18 +9,22 @@ found is certified by `Witnesser`; nothing here decides anything by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linprog
 
 from stablenet.bounds import Array
 from stablenet.domain import Domain, Part
-from stablenet.ledger import NEGATIVE, POSITIVE, Index, Ledger
+from stablenet.ledger import NEGATIVE, POSITIVE, Index, Ledger, Mask
 from stablenet.network import Matrix, Network, apply_transposed
-from stablenet.witness import Witnesser
+from stablenet.witness import Signs, Witnesser
 
 POOL = 256
 """Random points of each kind per part."""
+
+PROBES = 32
+"""Random points and vertices, so many of each, that every solver's refutations on a part are held against."""
 
 STEPS = (1.0, 0.5, 0.5, 0.25, 0.25, 0.12, 0.12, 0.06, 0.06, 0.03, 0.03, 0.015, 0.015)
 """Step sizes, as shares of the box's widths; the first goes all the way to a vertex."""
@@ -71,6 +75,15 @@ def random_points(part: Part, n: int, rng: np.random.Generator) -> Array:
     return np.concatenate([centre, uniform, vertices])
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Points of a part with their certain signs, and the parts that hold them; see `Witnesser.confront`."""
+
+    points: Array
+    signs: Signs
+    inside: Mask
+
+
 class Falsifier:
     """Seeks witnesses for the pending questions of a ledger."""
 
@@ -86,10 +99,20 @@ class Falsifier:
         self.pullers = [puller(part) for part in domain.parts]
         per_point = 8 * 3 * (sum(network.source_sizes) + network.n_inputs)
         self.batch = max(16, BATCH_BYTES // per_point)
+        self._probes: dict[int, Probe] = {}
 
     def samples(self, points: Array) -> int:
         """Use points that the user gave; those outside the domain are ignored. Returns how many were kept."""
         return self.witnesser.offer(points, "samples")
+
+    def probe(self, part: int) -> Probe:
+        """A few points of a part, always the same, against which proofs are held."""
+        with self.ledger.lock:
+            if part not in self._probes:
+                drawn = random_points(self.domain.parts[part], PROBES, np.random.default_rng(0))
+                points = self.pullers[part](drawn)
+                self._probes[part] = Probe(points, self.witnesser.signs(points), self.witnesser.inside(points))
+            return self._probes[part]
 
     def run(self, steps: Sequence[float] = STEPS) -> None:
         """Random points and vertices, then gradient steps for each layer, on every part."""

@@ -11,7 +11,7 @@ import base64
 import enum
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,11 +92,14 @@ class Ledger:
         self.witness_by = np.full((2, n), -1, dtype=np.int16)
         self.part_by = np.full((n_parts, 2, n), -1, dtype=np.int16)
         self.part_rigorous = np.zeros((n_parts, 2, n), dtype=bool)
-        self.lower = np.full((n_parts, n), -np.inf)
-        self.upper = np.full((n_parts, n), np.inf)
         self.started = time.monotonic()
         self.dead_sources: set[str] = set()
         self.lock = threading.RLock()
+        self._bounds: dict[tuple[str, ...], tuple[Array, Array]] = {}
+        self._inside: list[frozenset[int]] = []
+        self._order = np.zeros((n_parts, 2, n), dtype=np.int64)
+        self._first: dict[tuple[int, int], int] = {}
+        self._refutations = 0
 
     # Reading
 
@@ -162,6 +165,18 @@ class Ledger:
         inactive, active = verdict == Verdict.STABLY_INACTIVE, verdict == Verdict.STABLY_ACTIVE
         return np.asarray((verdict == Verdict.UNSTABLE) | (inactive & positive) | (active & negative))
 
+    @property
+    def lower(self) -> Array:
+        """Lower bounds to report, (n_parts, n): the best of the methods that no witness has contradicted."""
+        found = [lower for methods, (lower, _) in self._bounds.items() if self.dead_sources.isdisjoint(methods)]
+        return np.asarray(np.fmax.reduce([np.full((self.n_parts, self.n_neurons), -np.inf), *found]))
+
+    @property
+    def upper(self) -> Array:
+        """Upper bounds to report, (n_parts, n)."""
+        found = [upper for methods, (_, upper) in self._bounds.items() if self.dead_sources.isdisjoint(methods)]
+        return np.asarray(np.fmin.reduce([np.full((self.n_parts, self.n_neurons), np.inf), *found]))
+
     # Writing
 
     def _send(self, event: Event) -> None:
@@ -171,70 +186,93 @@ class Ledger:
             if self.emit is not None:
                 self.emit(event)
 
-    def refute(
-        self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask, force: bool = False
-    ) -> None:
+    def refute(self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask) -> None:
         """Record that questions (flat indices) are refuted on a part. Known refutations are kept as they are.
 
-        A source that a witness has contradicted is not believed again, unless ``force`` (another ledger's word).
+        Where a witness in that part shows one of them, this is a contradiction: see `add_witness`. A source that was
+        once contradicted is not believed again.
         """
-        if by in self.dead_sources and not force:
-            return
-        proof = np.broadcast_to(np.asarray(rigorous, dtype=bool), np.shape(neurons))
-        known = (self.part_by[part, side, neurons] >= 0) | (self.witness[side, neurons] >= 0)
-        fresh = np.asarray(neurons)[~known]
-        if len(fresh):
+        neurons = np.asarray(neurons, dtype=np.intp)
+        proof = np.broadcast_to(np.asarray(rigorous, dtype=bool), neurons.shape)
+        with self.lock:
+            if by in self.dead_sources:
+                return
+            witness = self.witness[side, neurons]
+            for i in np.flatnonzero(witness >= 0):
+                if part in self._inside[witness[i]]:
+                    self._accuse(by, side, int(neurons[i]), int(witness[i]))
+                    return
+            fresh = (self.part_by[part, side, neurons] < 0) & (witness < 0)
+            if fresh.any():
+                self._send(
+                    {
+                        "event": "refute",
+                        "part": part,
+                        "side": int(side),
+                        "neurons": neurons[fresh].tolist(),
+                        "by": by,
+                        "rigorous": proof[fresh].tolist(),
+                    }
+                )
+
+    def add_witness(
+        self, point: Array, closes: tuple[Index, Index], by: str, *, parts: Collection[int] | None = None
+    ) -> None:
+        """Record a point of the domain, (n_inputs,), and the questions (flat indices per side) that it shows.
+
+        The caller has certified both. ``parts`` are those that contain the point (not needed if there is but one).
+        What was refuted on one of them and is shown by the point is a contradiction: all that its source refuted is
+        revoked, and what may rest on it: later refutations on the same part that are not rigorous.
+        """
+        inside = parts if parts is not None else ([0] if self.n_parts == 1 else [])
+        with self.lock:
+            number = len(self.points)
+            for part in inside:
+                for side, neurons in zip(SIDES, closes, strict=True):
+                    codes = self.part_by[part, side, neurons]
+                    for code in np.unique(codes[codes >= 0]):
+                        self._accuse(self.sources[code], side, int(neurons[codes == code][0]), number)
             self._send(
                 {
-                    "event": "refute",
-                    "part": part,
-                    "side": int(side),
-                    "neurons": fresh.tolist(),
+                    "event": "witness",
+                    "point": encode_array(point),
+                    "positive": closes[POSITIVE].tolist(),
+                    "negative": closes[NEGATIVE].tolist(),
                     "by": by,
-                    "rigorous": proof[~known].tolist(),
+                    "parts": sorted(int(part) for part in inside),
                 }
             )
 
-    def add_witness(self, point: Array, closes: tuple[Index, Index], by: str, *, part: int | None = None) -> None:
-        """Record a point of the domain, (n_inputs,), and the questions (flat indices per side) that it shows.
-
-        The caller has certified both. With ``part``, a part that contains the point, what was refuted on that part
-        and is shown by the point is a contradiction: all that its source refuted is revoked.
-        """
-        number = len(self.points)
-        if part is not None:
-            for side, neurons in zip(SIDES, closes, strict=True):
-                self._contradict(part, side, neurons, number)
+    def _accuse(self, source: str, side: Side, index: int, witness: int) -> None:
+        layer, neuron = self.locate(index)
         self._send(
             {
-                "event": "witness",
-                "point": encode_array(point),
-                "positive": closes[POSITIVE].tolist(),
-                "negative": closes[NEGATIVE].tolist(),
-                "by": by,
+                "event": "contradiction",
+                "source": source,
+                "layer": layer,
+                "neuron": neuron,
+                "side": SIDE_NAMES[side],
+                "witness": witness,
             }
         )
 
-    def _contradict(self, part: int, side: Side, neurons: Index, witness: int) -> None:
-        codes = self.part_by[part, side, neurons]
-        for code in np.unique(codes[codes >= 0]):
-            layer, neuron = self.locate(int(neurons[codes == code][0]))
-            self._send(
-                {
-                    "event": "contradiction",
-                    "source": self.sources[code],
-                    "layer": layer,
-                    "neuron": neuron,
-                    "side": SIDE_NAMES[side],
-                    "witness": witness,
-                }
-            )
+    def distrust(self, source: str) -> None:
+        """Believe a source no more that lied about something else than a question; revokes as a contradiction does."""
+        self._send({"event": "distrust", "source": source})
 
     def set_bounds(self, part: int, bounds: Bounds) -> None:
         """Record the bounds of a part as those to report (intersected with those known)."""
         lower = np.concatenate([layer.lower for layer in bounds.layers]) if bounds.layers else np.zeros(0)
         upper = np.concatenate([layer.upper for layer in bounds.layers]) if bounds.layers else np.zeros(0)
-        self._send({"event": "bounds", "part": part, "lower": encode_array(lower), "upper": encode_array(upper)})
+        self._send(
+            {
+                "event": "bounds",
+                "part": part,
+                "methods": list(bounds.methods),
+                "lower": encode_array(lower),
+                "upper": encode_array(upper),
+            }
+        )
 
     def refute_by_bounds(self, part: int, bounds: Bounds) -> None:
         """Refute what bounds exclude on a part."""
@@ -273,7 +311,7 @@ class Ledger:
         if handler is None:
             raise InputError(f"unknown ledger event {kind!r}; there are: {', '.join(self._handlers)}")
         handler(self, event)
-        if kind in {"refute", "witness", "contradiction", "bounds"}:
+        if kind in {"refute", "witness", "contradiction", "distrust", "bounds"}:
             self._mark(float(event["t"]))
 
     def _mark(self, seconds: float) -> None:
@@ -286,7 +324,11 @@ class Ledger:
 
     def _on_refute(self, event: Event) -> None:
         part, side, neurons = event["part"], event["side"], event["neurons"]
-        self.part_by[part, side, neurons] = self._code(event["by"])
+        code = self._code(event["by"])
+        self._refutations += 1
+        self._first.setdefault((code, part), self._refutations)
+        self._order[part, side, neurons] = self._refutations
+        self.part_by[part, side, neurons] = code
         self.part_rigorous[part, side, neurons] = event["rigorous"]
 
     def _on_witness(self, event: Event) -> None:
@@ -297,20 +339,36 @@ class Ledger:
             self.witness[side, fresh] = len(self.points)
             self.witness_by[side, fresh] = code
         self.points.append(decode_array(event["point"]))
+        self._inside.append(frozenset(event["parts"]))
 
     def _on_contradiction(self, event: Event) -> None:
         self.contradictions.append(
             Contradiction(event["source"], event["layer"], event["neuron"], event["side"], event["witness"])
         )
-        self.dead_sources.add(event["source"])
-        gone = self.part_by == self._code(event["source"])
+        self._revoke(event["source"])
+
+    def _on_distrust(self, event: Event) -> None:
+        self._revoke(event["source"])
+
+    def _revoke(self, source: str) -> None:
+        """Take back what a source refuted, and what was refuted later with the help of it."""
+        self.dead_sources.add(source)
+        code = self._code(source)
+        gone = self.part_by == code
+        for part in range(self.n_parts):
+            first = self._first.get((code, part))
+            if first is not None:
+                gone[part] |= ~self.part_rigorous[part] & (self._order[part] > first)
         self.part_by[gone] = -1
         self.part_rigorous[gone] = False
 
     def _on_bounds(self, event: Event) -> None:
-        part = event["part"]
-        self.lower[part] = np.maximum(self.lower[part], decode_array(event["lower"]))
-        self.upper[part] = np.minimum(self.upper[part], decode_array(event["upper"]))
+        part, shape = event["part"], (self.n_parts, self.n_neurons)
+        lower, upper = self._bounds.setdefault(
+            tuple(event["methods"]), (np.full(shape, -np.inf), np.full(shape, np.inf))
+        )
+        lower[part] = np.fmax(lower[part], decode_array(event["lower"]))
+        upper[part] = np.fmin(upper[part], decode_array(event["upper"]))
 
     def _on_solve(self, event: Event) -> None:
         self.solves.append(event["row"])
@@ -325,6 +383,7 @@ class Ledger:
         "refute": _on_refute,
         "witness": _on_witness,
         "contradiction": _on_contradiction,
+        "distrust": _on_distrust,
         "bounds": _on_bounds,
         "solve": _on_solve,
         "seconds": _on_seconds,

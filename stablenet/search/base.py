@@ -8,11 +8,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from stablenet.backends.base import Backend, Capability, Limits, Settings
-from stablenet.bounds import Bounds
+from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult
+from stablenet.bounds import Array, Bounds
 from stablenet.deadline import Deadline, SearchStoppedError
 from stablenet.domain import Domain
-from stablenet.errors import UnsupportedError
+from stablenet.errors import SolverError, UnsupportedError
 from stablenet.falsify import Falsifier
 from stablenet.formulations.base import Formulation
 from stablenet.ledger import Ledger
@@ -39,23 +39,56 @@ class Problem:
     @property
     def settings(self) -> Settings:
         """Solver settings; the margin is at least ten times the tolerances."""
-        margin = self.options.margin
-        tolerance = 1e-9 if margin == 0.0 else min(1e-6, max(1e-10, margin / 10.0))
+        tolerance = self.options.tolerance
         return Settings(feasibility=tolerance, integrality=tolerance, log=self.options.log_path)
 
-    def limits(self, *, time_limit: float | None = None, nodes: int | None = None) -> Limits:
-        """Limits of one solve: what is left of the run's, or less."""
+    def limits(
+        self, *, time_limit: float | None = None, nodes: int | None = None, backend: Backend | None = None
+    ) -> Limits:
+        """Limits of one solve: what is left of the run's, or less.
+
+        Threads, seed, nodes and memory are asked only of a solver that has them: the engine's own memory limit
+        stands for the last.
+        """
         self.deadline.check()
         left = self.deadline.left
         if time_limit is not None:
             left = time_limit if left is None else min(left, time_limit)
+        has = (backend or self.backend).supports
         return Limits(
             time=left,
-            nodes=nodes,
-            memory=self.options.memory_limit,
-            threads=self.options.threads,
-            seed=self.options.seed,
+            nodes=nodes if has(Capability.NODE_LIMIT) else None,
+            memory=self.options.memory_limit if has(Capability.MEMORY_LIMIT) else None,
+            threads=self.options.threads if has(Capability.THREADS) else 1,
+            seed=self.options.seed if has(Capability.SEED) else 0,
         )
+
+    def solve(
+        self,
+        session: Session,
+        limits: Limits,
+        *,
+        target: float | None,
+        dual_stop: float,
+        start: Array,
+        callbacks: Callbacks | None = None,
+        backend: Backend | None = None,
+    ) -> SolveResult:
+        """`Session.solve` with those stops and that start which the solver has.
+
+        ``backend`` is the session's, if it is not the problem's. Raises `SolverError` for a point that is none.
+        """
+        chosen = backend or self.backend
+        result = session.solve(
+            limits,
+            target=target if chosen.supports(Capability.TARGET) else None,
+            dual_stop=dual_stop if chosen.supports(Capability.DUAL_STOP) else None,
+            start=start if chosen.supports(Capability.START) else None,
+            callbacks=callbacks,
+        )
+        if result.x is not None and not (result.x.shape == start.shape and np.isfinite(result.x).all()):
+            raise SolverError(f"{chosen.title} returned a point that is not {len(start)} finite numbers")
+        return result
 
 
 class Search(ABC):
@@ -77,12 +110,17 @@ class Search(ABC):
         """Work on the ledger's pending questions; raises `SearchStoppedError` at a limit."""
 
 
-def check_combination(formulation: Formulation, backend: Backend) -> None:
-    """Raise `UnsupportedError`, before anything is built, where a solver lacks what a formulation needs."""
+def check_combination(formulation: Formulation, backend: Backend, options: Options | None = None) -> None:
+    """Raise `UnsupportedError`, before anything is built, where a solver lacks what a formulation or option needs."""
     lacking = [c.value for c in Capability if c in formulation.requires and c not in backend.capabilities]
     if lacking:
         raise UnsupportedError(
             f"formulation {formulation.name!r} needs {', '.join(lacking)}, which solver {backend.name!r} does not offer"
+        )
+    if options is not None and options.removal == "callback" and not backend.supports(Capability.LAZY):
+        raise UnsupportedError(
+            f"--removal callback needs {Capability.LAZY.value}, which solver {backend.name!r} does not offer; "
+            "use --removal resolve"
         )
 
 

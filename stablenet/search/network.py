@@ -13,21 +13,21 @@ import time
 import numpy as np
 from scipy import sparse
 
-from stablenet.backends.base import Callbacks, Capability, Session, SolveResult, Status
+from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult
 from stablenet.backends.base import registry as backends
-from stablenet.errors import ContradictionError, SolverError, UnsupportedError
+from stablenet.errors import SolverError
 from stablenet.formulations.base import Formulation
-from stablenet.ledger import NEGATIVE, POSITIVE, SIDE_NAMES, SIDES, Array, Index, Mask
+from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
 from stablenet.milp import Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
-from stablenet.search.part import STOPS, PartModel
+from stablenet.search.part import PROOFS, STOPS, PartModel
 from stablenet.search.single import Singles
 
 CLAIM = 0.5
 """An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
 
 REFUTING = 1.0 - 1e-4
-"""A dual bound below this refutes all that is asked: one true witness would make the optimum at least 1."""
+"""A dual bound up to this refutes all that is asked: one true witness would make the optimum at least 1."""
 
 
 class NetworkSearch(Search):
@@ -39,12 +39,7 @@ class NetworkSearch(Search):
 
     def run(self, problem: Problem) -> None:
         """See `Search`."""
-        check_combination(problem.formulation, problem.backend)
-        if problem.options.removal == "callback" and not problem.backend.supports(Capability.LAZY):
-            raise UnsupportedError(
-                f"--removal callback needs {Capability.LAZY.value}, which solver {problem.backend.name!r} "
-                "does not offer; use --removal resolve"
-            )
+        check_combination(problem.formulation, problem.backend, problem.options)
         for part in range(len(problem.domain.parts)):
             PartSearch(problem, part, self.name).run()
 
@@ -103,11 +98,12 @@ class Rounds:
             self.translate += time.monotonic() - began
             self._inject_root(session)
             while self._drop_closed(session):
-                result = session.solve(
+                result = self.problem.solve(
+                    session,
                     self.problem.limits(),
                     target=None if self._removes_in_callback else CLAIM,
-                    dual_stop=REFUTING if self.problem.backend.supports(Capability.DUAL_STOP) else None,
-                    start=self.begin,
+                    dual_stop=REFUTING,
+                    start=self._start(),
                     callbacks=self._callbacks(),
                 )
                 self.owner.models.record(self.model, result, self.owner.by, self.translate)
@@ -118,6 +114,12 @@ class Rounds:
     @property
     def _removes_in_callback(self) -> bool:
         return self.problem.options.removal == "callback"
+
+    def _start(self) -> Array:
+        """The feasible point, with no claim to what is out of the objective."""
+        start = self.begin.copy()
+        start[self.model.question_columns[~self.live]] = 0.0
+        return start
 
     def _still_pending(self) -> Mask:
         return np.asarray(self.ledger.pending(self.owner.part)[self.side, self.index])
@@ -134,7 +136,9 @@ class Rounds:
     def _inject_root(self, session: Session) -> None:
         """Forward pass from the root relaxation, for solvers that show no LP point while they run."""
         backend = self.problem.backend
-        if self.problem.options.inject != "relaxation" or backend.supports(Capability.PROPOSE, Capability.LP_POINT):
+        if self.problem.options.inject != "relaxation" or not backend.supports(Capability.DUALS):
+            return
+        if backend.supports(Capability.PROPOSE, Capability.LP_POINT):
             return
         relaxed = session.relax(self.problem.limits())
         if relaxed.x is not None:
@@ -191,59 +195,65 @@ class Rounds:
 
     def _digest(self, result: SolveResult) -> bool:
         """Use an answer; False ends the rounds of this model."""
-        title = self.problem.backend.title
-        if result.status in {Status.INFEASIBLE, Status.UNBOUNDED}:
-            raise SolverError(
-                f"{title} says {result.solver_status!r} of a model that is feasible and bounded by construction; "
-                "its answer proves nothing"
-            )
-        claimed = np.zeros_like(self.live) if result.x is None else self.live & self.model.claims(result.x)
+        backend = self.problem.backend
+        self.owner.models.impossible(backend, self.model, result, self.begin, self.owner.by)
+        claimed = self._claimed(result)
         if result.x is not None and claimed.any():
             self._confirm(self.model.inputs(result.x), claimed)
             return True
-        if result.dual_bound < REFUTING:
+        if result.status in PROOFS and result.dual_bound <= REFUTING:
             self._refute()
             return False
+        self._unproven(backend, result)
+        return False
+
+    def _claimed(self, result: SolveResult) -> Mask:
+        return np.zeros_like(self.live) if result.x is None else self.live & self.model.claims(result.x)
+
+    def _unproven(self, backend: Backend, result: SolveResult) -> None:
+        """Raise for an answer that neither claims nor proves."""
         if result.status in STOPS:
             raise SearchStoppedError(STOPS[result.status])
         raise SolverError(
-            f"{title} ended with {result.solver_status!r}, dual bound {result.dual_bound}, and no claim among "
+            f"{backend.title} ended with {result.solver_status!r}, dual bound {result.dual_bound}, and no claim among "
             f"{np.count_nonzero(self.live)} questions asked; that proves nothing"
         )
 
     def _refute(self) -> None:
-        live = self.live & self._still_pending()
-        for side in SIDES:
-            chosen = live & (self.side == side)
-            self.ledger.refute(self.owner.part, side, self.index[chosen], self.owner.by, rigorous=False)
+        self.live &= self._still_pending()
         if self.problem.options.check_with is not None:
-            self._check(live)
+            self._check(backends.get(self.problem.options.check_with))
+        for side in SIDES:
+            self.owner.models.refute(side, self.index[self.live & (self.side == side)], self.owner.by)
 
-    def _check(self, refuted: Mask) -> None:
-        """Ask a second solver the same; raise `ContradictionError` if it claims what the first one refuted."""
-        name = str(self.problem.options.check_with)
-        second = backends.get(name)
+    def _check(self, second: Backend) -> None:
+        """Let a second solver prove the same, before anything is refuted.
+
+        What it can show puts the first in the wrong; what it only claims is set aside.
+        """
+        by, checking = self.owner.by, f"{self.owner.by} ({second.name})"
         with second.open(self.model.milp, self.problem.settings) as session:
-            columns = self.model.question_columns[~refuted]
-            session.change_bounds(columns, np.zeros(len(columns)), np.zeros(len(columns)))
-            result = session.solve(
-                self.problem.limits(),
-                target=CLAIM,
-                dual_stop=REFUTING if second.supports(Capability.DUAL_STOP) else None,
-                start=self.begin,
-            )
-        self.owner.models.record(self.model, result, self.owner.by, 0.0)
-        claimed = refuted & self.model.claims(result.x) if result.x is not None else np.zeros_like(refuted)
-        if result.x is not None and claimed.any():
-            self.owner.models.show(self.model.inputs(result.x), self.owner.by)
-            first = int(np.flatnonzero(claimed)[0])
-            layer, neuron = self.ledger.locate(int(self.index[first]))
-            raise ContradictionError(
-                f"{self.problem.backend.title} refuted that neuron {neuron} of layer {layer} can be "
-                f"{SIDE_NAMES[int(self.side[first])]}, and {second.title} has a solution that says it can"
-            )
-        if result.dual_bound >= REFUTING and result.status in STOPS:
-            raise SearchStoppedError(STOPS[result.status])
+            while self.live.any():
+                columns = self.model.question_columns[~self.live]
+                session.change_bounds(columns, np.zeros(len(columns)), np.zeros(len(columns)))
+                limits = self.problem.limits(backend=second)
+                result = self.problem.solve(
+                    session, limits, target=CLAIM, dual_stop=REFUTING, start=self._start(), backend=second
+                )
+                self.owner.models.record(self.model, result, checking, 0.0)
+                self.owner.models.impossible(second, self.model, result, self.begin, checking)
+                claimed = self._claimed(result)
+                if result.x is None or not claimed.any():
+                    if result.status not in PROOFS or not result.dual_bound <= REFUTING:
+                        self._unproven(second, result)
+                    return
+                self._confirm(self.model.inputs(result.x), claimed)
+                for side in SIDES:
+                    # The first solver's word, put on record against what was shown.
+                    wrong = claimed & (self.side == side) & ~self._still_pending()
+                    if wrong.any():
+                        self.owner.models.refute(side, self.index[wrong], by)
+                self.live &= ~claimed
 
 
 def _closing_rows(columns: Index, n_columns: int) -> Rows | None:

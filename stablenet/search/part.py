@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from stablenet.backends.base import SolveResult, Status
-from stablenet.errors import SolverError
-from stablenet.ledger import NEGATIVE, POSITIVE, Array, Mask, Side
-from stablenet.search.base import Problem
+from stablenet.backends.base import Backend, SolveResult, Status
+from stablenet.errors import ContradictionError, SolverError
+from stablenet.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.search.base import Problem, SearchStoppedError
 from stablenet.search_model import SearchModel, build_search_model
 
 FEASIBLE = 1e-6
 """Largest violation at which a forward pass counts as a point of the compiled model."""
+
+PROOFS = frozenset({Status.OPTIMAL, Status.DUAL_STOP})
+"""Statuses under which a dual bound closes questions. A limit closes nothing, whatever bound comes with it."""
 
 STOPS = {Status.TIME: "time", Status.MEMORY: "memory", Status.INTERRUPTED: "interrupt", Status.NODES: "search"}
 """Stop reasons for solves that ended without proof."""
@@ -24,12 +27,15 @@ class PartModel:
         self.problem = problem
         self.part = part
 
-    def build(self, mask: Mask) -> SearchModel:
-        """The model that asks the questions of a mask, (2, n).
+    def build(self, mask: Mask, *, witness: bool = True) -> SearchModel:
+        """The model that asks the questions of a mask, (2, n); without ``witness`` they are asked one at a time.
 
-        Phases are fixed by what is refuted on the part, except for neurons that are asked.
+        Phases are fixed by what is refuted on the part, except for neurons that are asked. Raises
+        `SearchStoppedError` if a witness has contradicted the bounds that the model would rest on.
         """
         problem, ledger = self.problem, self.problem.ledger
+        if not ledger.dead_sources.isdisjoint(problem.bounds[self.part].methods):
+            raise SearchStoppedError("solver")
         inside = [ledger.layer_slice(k) for k in range(len(ledger.sizes))]
         phase = np.zeros(ledger.n_neurons, dtype=np.int8)
         if problem.options.decide_by_bounds:
@@ -48,6 +54,7 @@ class PartModel:
             margin=problem.options.margin,
             decide=problem.options.decide_by_bounds,
             phases=[phase[part] for part in inside],
+            witness=witness,
         )
         model.permutation = problem.options.permute
         return model
@@ -82,6 +89,30 @@ class PartModel:
                 "status": result.solver_status,
             }
         )
+
+    def refute(self, side: Side, neurons: Index, by: str) -> None:
+        """Record what a solver's proof refutes, and hold it against forward passes at some points of the part.
+
+        Raises `SearchStoppedError` if ``by`` is contradicted, now or before.
+        """
+        ledger, falsifier = self.problem.ledger, self.problem.falsifier
+        ledger.refute(self.part, side, neurons, by, rigorous=False)
+        probe = falsifier.probe(self.part)
+        falsifier.witnesser.confront(probe.points, probe.signs, probe.inside, "check")
+        if by in ledger.dead_sources:
+            raise SearchStoppedError("solver")
+
+    def impossible(self, backend: Backend, model: SearchModel, result: SolveResult, start: Array, by: str) -> None:
+        """Raise where a model with a feasible point, by construction, is called infeasible or unbounded."""
+        if result.status not in {Status.INFEASIBLE, Status.UNBOUNDED}:
+            return
+        message = (
+            f"{backend.title} says {result.solver_status!r} of a model that is feasible and bounded by construction"
+        )
+        if result.status is Status.INFEASIBLE and model.milp.violation(start) <= self.problem.settings.feasibility:
+            self.problem.ledger.distrust(by)
+            raise ContradictionError(f"{message}: a forward pass is a solution; all that {by!r} refuted is revoked")
+        raise SolverError(f"{message}; its answer proves nothing")
 
     def show(self, x: Array, by: str) -> None:
         """Close by forward pass what an input, (n_inputs,), shows."""

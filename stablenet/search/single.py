@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 
 import numpy as np
 
-from stablenet.backends.base import Callbacks, Capability, Limits, Session, SolveResult, Status
+from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult, Status
+from stablenet.backends.base import registry as backends
 from stablenet.ledger import POSITIVE, SIDES, Array, Mask, Side
 from stablenet.search.base import Problem, SearchStoppedError
-from stablenet.search.part import STOPS, PartModel
+from stablenet.search.part import PROOFS, STOPS, PartModel
 from stablenet.search_model import SearchModel
 
 
@@ -43,80 +46,141 @@ class Singles:
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
-        model = self.models.build(mask)
+        model = self.models.build(mask, witness=False)
         start = self.models.start(model)
-        translate = time.monotonic() - began
         questions = [(side, int(index)) for side in SIDES for index in np.flatnonzero(mask[side])]
+        queue = _Queue(self, model, start, questions, time.monotonic() - began)
         workers = min(self.problem.options.threads, len(questions))
-        ticket = count()
-
-        def work(number: int) -> None:
-            with self.problem.backend.open(model.milp, self.problem.settings) as session:
-                spent = translate if number == 0 else 0.0
-                while (i := next(ticket)) < len(questions):
-                    if self._ask(session, model, start, questions[i], workers=workers, translate=spent):
-                        spent = 0.0
-
         if workers == 1:
-            work(0)
+            queue.work(threads=self.problem.options.threads)
             return
-        with ThreadPoolExecutor(workers) as pool:
-            for done in [pool.submit(work, number) for number in range(workers)]:
-                done.result()
+        pool = [threading.Thread(target=queue.work_quietly, daemon=True) for _ in range(workers)]
+        for worker in pool:
+            worker.start()
+        try:
+            for worker in pool:
+                worker.join()
+        finally:
+            # After Ctrl-C solves may still run; nobody waits for them and nothing of them is used.
+            queue.closed = True
+        if queue.error is not None:
+            raise queue.error
 
-    def _ask(
+
+class _Queue:
+    """The questions of a layer, and what workers share."""
+
+    def __init__(
         self,
-        session: Session,
+        owner: Singles,
         model: SearchModel,
         start: Array,
-        question: tuple[Side, int],
-        *,
-        workers: int,
+        questions: Sequence[tuple[Side, int]],
         translate: float,
-    ) -> bool:
-        """Ask one question; False if something else has closed it."""
+    ) -> None:
+        self.owner = owner
+        self.problem = owner.problem
+        self.model = model
+        self.start = start
+        self.questions = questions
+        self.translate = translate
+        self.ticket = count()
+        self.closed = False
+        self.error: BaseException | None = None
+
+    def work_quietly(self) -> None:
+        """`work` on a thread of its own with one thread for the solver; the first error ends all workers."""
+        try:
+            self.work(threads=1)
+        except BaseException as error:
+            self.error = self.error or error
+            self.closed = True
+
+    def work(self, *, threads: int) -> None:
+        """Ask questions until there are no more."""
+        options, settings = self.problem.options, self.problem.settings
+        with ExitStack() as stack:
+            asker = _Asker(self, self.problem.backend, threads)
+            asker.session = stack.enter_context(asker.backend.open(self.model.milp, settings))
+            second: _Asker | None = None
+            while not self.closed and (i := next(self.ticket)) < len(self.questions):
+                question = self.questions[i]
+                if not self.is_open(question) or not asker.refutes(question):
+                    continue
+                if options.check_with is not None:
+                    if second is None:
+                        second = _Asker(self, backends.get(options.check_with), threads, second=True)
+                        second.session = stack.enter_context(second.backend.open(self.model.milp, settings))
+                    if not second.refutes(question) and self.is_open(question):
+                        continue
+                # Where the second solver has shown the question, this puts the first one's word on record.
+                if not self.closed:
+                    self.owner.models.refute(question[0], np.array([question[1]]), self.owner.by)
+
+    def is_open(self, question: tuple[Side, int]) -> bool:
+        """Whether a question is pending on the part."""
+        return bool(self.owner.ledger.pending(self.owner.part)[question])
+
+
+class _Asker:
+    """One solver with the model loaded."""
+
+    session: Session
+
+    def __init__(self, queue: _Queue, backend: Backend, threads: int, *, second: bool = False) -> None:
+        self.queue = queue
+        self.problem = queue.problem
+        self.owner = queue.owner
+        self.backend = backend
+        self.threads = threads
+        self.by = f"{self.owner.by} ({backend.name})" if second else self.owner.by
+
+    def refutes(self, question: tuple[Side, int]) -> bool:
+        """Ask; whether the answer proves that the question's sign is impossible. Points that show it are entered."""
         side, index = question
-        if not self._open(side, index):
-            return False
-        layer, neuron = self.ledger.locate(index)
+        owner, model = self.owner, self.queue.model
+        layer, neuron = owner.ledger.locate(index)
         objective, _ = model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
-        session.change_objective(objective, maximize=True)
-        limits = self.problem.limits(nodes=self.nodes)
-        if workers > 1:
-            limits = replace(limits, threads=1)
-        result = self._solve(session, model, start, question, limits)
-        self.models.record(model, result, self.by, translate)
+        self.session.change_objective(objective, maximize=True)
+        result = self._solve(question)
+        if self.queue.closed:
+            return False
+        spent, self.queue.translate = self.queue.translate, 0.0
+        owner.models.record(model, result, self.by, spent)
+        owner.models.impossible(self.backend, model, result, self.queue.start, self.by)
         if result.x is not None:
-            self.models.show(model.inputs(result.x), self.by)
-        if not self._open(side, index):
+            owner.models.show(model.inputs(result.x), owner.by)
+        if not self.queue.is_open(question):
+            return False
+        if result.status in PROOFS and result.dual_bound <= 0.0:
             return True
-        if result.status is not Status.INFEASIBLE and result.dual_bound <= 0.0:
-            self.ledger.refute(self.part, side, np.array([index]), self.by, rigorous=False)
-        elif result.status in STOPS and not (result.status is Status.NODES and self.nodes is not None):
+        if result.status in STOPS and not (result.status is Status.NODES and owner.nodes is not None):
             raise SearchStoppedError(STOPS[result.status])
-        elif self.nodes is None:
-            self.ledger.set_borderline(side, np.array([index]))
-        return True
+        if owner.nodes is None:
+            owner.ledger.set_borderline(side, np.array([index]))
+        return False
 
-    def _open(self, side: Side, index: int) -> bool:
-        return bool(self.ledger.pending(self.part)[side, index])
-
-    def _solve(
-        self, session: Session, model: SearchModel, start: Array, question: tuple[Side, int], limits: Limits
-    ) -> SolveResult:
-        side, index = question
+    def _solve(self, question: tuple[Side, int]) -> SolveResult:
+        owner, model = self.owner, self.queue.model
 
         def on_incumbent(x: Array, objective: float) -> bool:
             if objective > 0.0:
-                self.models.show(model.inputs(x), self.by)
-            return not self._open(side, index)
+                owner.models.show(model.inputs(x), owner.by)
+            return self.queue.closed or not self.queue.is_open(question)
 
-        backend = self.problem.backend
         callbacks = target = None
-        if backend.supports(Capability.INCUMBENT):
+        if self.backend.supports(Capability.INCUMBENT):
             callbacks = Callbacks(on_incumbent=on_incumbent)
-        elif backend.supports(Capability.TARGET):
+        else:
             # Well above what the relaxed rows can fake; whether it is shown, the forward pass says.
             target = 100.0 * self.problem.options.margin + 1e-6
-        dual_stop = 0.0 if backend.supports(Capability.DUAL_STOP) else None
-        return session.solve(limits, target=target, dual_stop=dual_stop, start=start, callbacks=callbacks)
+        limits = self.problem.limits(nodes=owner.nodes, backend=self.backend)
+        return self.problem.solve(
+            self.session,
+            replace(limits, threads=min(limits.threads, self.threads)),
+            target=target,
+            dual_stop=0.0,
+            start=self.queue.start,
+            callbacks=callbacks,
+            backend=self.backend,
+        )
