@@ -7,6 +7,7 @@ one more affine map. Everything but the ONNX reader works on this form only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,7 @@ Matrix = Array | sparse.csr_array
 
 def apply(matrix: Matrix, points: Array) -> Array:
     """``points @ matrix.T`` for dense or csr matrices: (..., n) to (..., m)."""
-    flat = points.reshape(-1, points.shape[-1])
+    flat = points.reshape(math.prod(points.shape[:-1]), points.shape[-1])
     if not isinstance(matrix, sparse.csr_array):
         return np.asarray(flat @ matrix.T).reshape(*points.shape[:-1], matrix.shape[0])
     return np.ascontiguousarray((matrix @ flat.T).T).reshape(*points.shape[:-1], matrix.shape[0])
@@ -32,7 +33,7 @@ def apply(matrix: Matrix, points: Array) -> Array:
 
 def apply_transposed(matrix: Matrix, rows: Array) -> Array:
     """``rows @ matrix`` for dense or csr matrices: (..., m) to (..., n)."""
-    flat = rows.reshape(-1, rows.shape[-1])
+    flat = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
     if not isinstance(matrix, sparse.csr_array):
         return np.asarray(flat @ matrix).reshape(*rows.shape[:-1], matrix.shape[1])
     return np.ascontiguousarray((matrix.T @ flat.T).T).reshape(*rows.shape[:-1], matrix.shape[1])

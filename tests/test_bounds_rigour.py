@@ -9,13 +9,20 @@ from test_rigour import INSTANCES, bounds_of, canonical, truths, violations
 from stablenet.domain import Box
 from stablenet.propagate import registry, run
 
-METHODS = ["crown-alpha"]
+METHODS = ["crown-alpha", "lp", "progressive:lp"]
 SHARE = {"random": 4, "wild": 2, "cancellations": 3}
 """Every so many of the instances, for time."""
 
 
 def test_every_rigorous_method_is_tested() -> None:
-    assert {name for name, cls in registry.classes.items() if cls.rigorous} == {"interval", "crown", *METHODS}
+    assert {name for name, cls in registry.classes.items() if cls.rigorous} == {
+        "interval",
+        "crown",
+        "loose",
+        "crown-alpha",
+        "lp",
+    }
+    assert all(registry.get(method).rigorous for method in METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -46,13 +46,17 @@ class BoundMethod(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
-    rigorous: ClassVar[bool]
+    rigorous: bool
+    """Whether its bounds are proof against rounding; where that depends on the argument, set on the instance."""
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:
         """The method for ``name[:argument]``."""
         refuse_argument("bounds", cls.name, argument)
         return cls()
+
+    def check(self, context: Context) -> None:  # noqa: B027 - most methods need nothing
+        """Raise `UnsupportedError` or `NotInstalledError` where the context's solver cannot do what is needed."""
 
     @abstractmethod
     def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:

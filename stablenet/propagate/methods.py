@@ -54,3 +54,20 @@ class Crown(BoundMethod):
         for k, (low, high) in enumerate(crown_layers(network, *_box(part), known=known)):
             bounds = bounds.tighten(self.name, k, low[0], high[0], rigorous=True)
         return bounds
+
+
+class Loose(BoundMethod):
+    """Intervals blown up to ``2 max(bound, 1)`` on both sides: an ablation, which decides nothing."""
+
+    name = "loose"
+    title = "2 max(interval bound, 1), as in the paper's public code"
+    paper = "Serra et al. 2021 (arXiv 2102.07804), public code"
+    rigorous = True
+
+    def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
+        """See `BoundMethod`."""
+        sides = [
+            (2.0 * np.minimum(layer.lower, -1.0), 2.0 * np.maximum(layer.upper, 1.0))
+            for layer in Interval().run(network, part, context).layers
+        ]
+        return Bounds.of(self.name, sides, rigorous=True)

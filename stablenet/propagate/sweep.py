@@ -97,6 +97,7 @@ class Tightening(BoundMethod):
     def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
         """See `BoundMethod`. At the deadline the bounds found so far are returned."""
         context = context or Context()
+        self.check(context)
         sweep = Sweep(network, part, Crown().run(network, part, context), context)
         for k in range(len(network.layers)):
             if context.deadline.over:
