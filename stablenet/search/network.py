@@ -16,7 +16,6 @@ from scipy import sparse
 from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult
 from stablenet.backends.base import registry as backends
 from stablenet.errors import SolverError
-from stablenet.formulations.base import Formulation
 from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
 from stablenet.milp import Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
@@ -96,6 +95,8 @@ class Rounds:
         began = time.monotonic()
         with self.problem.backend.open(self.model.milp, self.problem.settings) as session:
             self.translate += time.monotonic() - began
+            if self.problem.formulation.cuts != "none":
+                self.model.root_rounds(session, self.problem.limits())
             self._inject_root(session)
             while self._drop_closed(session):
                 result = self.problem.solve(
@@ -151,8 +152,7 @@ class Rounds:
             propose = self._propose
         if self._removes_in_callback:
             lazy = self._lazy
-        cuts = type(self.problem.formulation).separate is not Formulation.separate
-        if cuts and backend.supports(Capability.CUTS):
+        if self.problem.formulation.cuts == "tree":
             separate = self.model.separate
         return Callbacks(propose=propose, lazy=lazy, separate=separate)
 

@@ -142,6 +142,8 @@ class _Asker:
         layer, neuron = owner.ledger.locate(index)
         objective, _ = model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
         self.session.change_objective(objective, maximize=True)
+        if self.problem.formulation.cuts != "none":
+            model.root_rounds(self.session, self.problem.limits(backend=self.backend))
         result = self._solve(question)
         if self.queue.closed:
             return False
