@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.backends.base import Settings
 from stablenet.backends.base import registry as backends
 from stablenet.bounds import Bounds
+from stablenet.deadline import Deadline, SearchStoppedError
 from stablenet.domain import Domain
 from stablenet.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
 from stablenet.falsify import Falsifier
@@ -28,10 +30,11 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.ledger import Event, Ledger
 from stablenet.network import Network
 from stablenet.options import Options
+from stablenet.propagate import Context
 from stablenet.propagate import registry as bound_methods
 from stablenet.propagate import run as run_bounds
 from stablenet.report import Report, check_belongs, network_to_json, resume_into
-from stablenet.search.base import Deadline, Problem, Search, SearchStoppedError, check_combination
+from stablenet.search.base import Problem, Search, check_combination
 from stablenet.search.base import registry as searches
 
 
@@ -105,7 +108,15 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
 
 def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
-    parts = job.domain.parts
+    parts, options = job.domain.parts, job.options
+    context = Context(
+        backend=job.backend,
+        settings=Settings(options.tolerance, options.tolerance, log=options.log_path),
+        threads=options.threads,
+        seed=options.seed,
+        memory_limit=options.memory_limit,
+        deadline=deadline,
+    )
     bounds = []
     for number, part in enumerate(parts):
         bounds.append(run_bounds("interval", job.network, part))
@@ -113,7 +124,7 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
     for number, part in enumerate(parts):
         deadline.check()
         if job.bounds.name != "interval":
-            bounds[number] = run_bounds(job.bounds, job.network, part)
+            bounds[number] = job.bounds.run(job.network, part, context)
             ledger.set_bounds(number, bounds[number])
         if job.options.decide_by_bounds:
             ledger.refute_by_bounds(number, bounds[number])

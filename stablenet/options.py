@@ -80,6 +80,11 @@ class Options:
         return cls(**values)
 
     @property
+    def tolerance(self) -> float:
+        """Feasibility and integrality tolerance of solvers: at most a tenth of the margin."""
+        return 1e-9 if self.margin == 0.0 else min(1e-6, max(1e-10, self.margin / 10.0))
+
+    @property
     def log_path(self) -> Path | None:
         """Where the solver's log goes."""
         return None if self.solver_log is None else Path(self.solver_log)
