@@ -254,6 +254,11 @@ class CbcSession(ArraySession):
         options += ["-primalTolerance", repr(s.feasibility), "-dualTolerance", repr(s.feasibility)]
         options += ["-integerTolerance", repr(s.integrality), "-randomCbcSeed", str(limits.seed + 1)]
         options += ["-randomSeed", str(limits.seed + 1)]
+        # CBC's integer preprocessing is wrong: with tolerances of 1e-9 it proves false optima of small big-M models,
+        # and calls models with SOS sets infeasible. Without it CBC calls unbounded models optimal, so it stays on where
+        # a model can be unbounded.
+        if np.isfinite(self.milp.lower).all() and np.isfinite(self.milp.upper).all():
+            options += ["-preprocess", "off"]
         if not s.presolve:
             options += ["-presolve", "off", "-preprocess", "off"]
         if limits.threads > 1:
@@ -272,8 +277,6 @@ class CbcSession(ArraySession):
         write_mps(replace(model, maximize=False, rows=_without_empty(model.rows)), file, numbered=True)
         left = None if limits.time is None else max(limits.time - (time.perf_counter() - began), 0.0)
         command = [self._program, str(file), *self._options(limits, left), *more]
-        if model.sos1:  # its preprocessing calls feasible models with SOS sets infeasible
-            command += ["-preprocess", "off"]
         command += ["-printingOptions", "all", "-solve", "-solution", str(solution)]
         code = _execute(command, log, left)
         text = log.read_text(encoding="utf-8", errors="replace")
