@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.backends.base import Backend, Limits, Session, Status
+from stablenet.backends.base import Backend, Capability, Limits, Session, Status
 from stablenet.errors import InputError, SolverError, UnsupportedError
 from stablenet.milp import MILP
 from stablenet.testing import models
@@ -92,6 +92,16 @@ def bad_numbers(backend: Backend) -> None:
         except InputError:
             continue
         raise ConformanceError(f"{what} was accepted")
+
+
+def big_m(backend: Backend) -> None:
+    """ReLUs by big-M have the optimum of the best vertex, with and without a start that is no optimum."""
+    for known, start in models.big_m():
+        with backend.open(known.milp) as session:
+            check_answer(known.name, known, session.solve(PLENTY))
+        if backend.supports(Capability.START):
+            with backend.open(known.milp) as session:
+                check_answer(f"{known.name}, started", known, session.solve(PLENTY, start=start))
 
 
 def sos1(backend: Backend) -> None:

@@ -43,6 +43,7 @@ _CASES: tuple[tuple[Callable[[Backend], None], frozenset[Capability]], ...] = (
     (answers.bad_numbers, frozenset()),
     (answers.bad_limits, frozenset()),
     (answers.undeclared, frozenset()),
+    (answers.big_m, frozenset()),
     (answers.sos1, frozenset({Capability.SOS1})),
     (answers.indicators, frozenset({Capability.INDICATOR})),
     (answers.changed_bounds, frozenset()),

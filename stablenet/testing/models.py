@@ -220,6 +220,30 @@ def _split(seed: int) -> tuple[Array, Array, Array, Array, float]:
     return matrix, offset, upper, np.concatenate([np.zeros(n), output, np.zeros(k)]), optimum
 
 
+def big_m() -> list[tuple[Known, Array]]:
+    """ReLUs by big-M, with the forward pass of the origin as a start; columns x, h, s and binaries."""
+    found = []
+    for seed in range(100, 112):
+        matrix, offset, upper, cost, optimum = _split(seed)
+        k, n = len(offset), matrix.shape[1] - 2 * len(offset)
+        reach, one, none = np.diag(upper[n : n + k]), np.eye(k), np.zeros((k, k))
+        # h <= M z and s <= M (1 - z).
+        on = np.concatenate([np.zeros((k, n)), one, none, -reach], axis=1)
+        off = np.concatenate([np.zeros((k, n)), none, one, reach], axis=1)
+        rows_ = np.concatenate([np.concatenate([matrix, none], axis=1), on, off])
+        milp = model(
+            rows_,
+            (np.concatenate([offset, np.full(2 * k, -INF)]), np.concatenate([offset, np.zeros(k), upper[n : n + k]])),
+            (np.concatenate([-np.ones(n), np.zeros(3 * k)]), np.concatenate([upper, np.ones(k)])),
+            np.concatenate([cost, np.zeros(k)]),
+            integer=np.arange(n + 3 * k) >= n + 2 * k,
+            maximize=True,
+        )
+        start = np.concatenate([np.zeros(n), np.maximum(offset, 0), np.maximum(-offset, 0), offset > 0])
+        found.append((Known(f"ReLUs by big-M, {seed}", milp, optimum=optimum), start))
+    return found
+
+
 def sos1() -> list[Known]:
     """ReLUs by SOS1 pairs, and sets of several columns."""
     found = []
