@@ -18,8 +18,9 @@ distributed = pytest.importorskip("distributed", reason="distributed is not inst
 
 @pytest.fixture
 def cluster(tmp_path):
+    folder = str(tmp_path / "dask")
     made = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=str(tmp_path / "dask"),
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=folder,
     )  # fmt: skip
     with made:
         yield made

@@ -15,8 +15,8 @@ import highspy
 import pytest
 from compare_helpers import environment, stablenet, write_fakes, write_grid
 
-from stablenet.compare.models import export_models
 from stablenet.compare.grid import read_grid
+from stablenet.compare.models import export_models
 from stablenet.compare.page import sweep_data
 from stablenet.compare.plan import plan
 from stablenet.compare.runner import frozen_path

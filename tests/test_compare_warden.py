@@ -90,7 +90,7 @@ def test_memory_of_all_processes_counts_and_the_supervisor_may_report():
     code = f"import subprocess, sys; p = subprocess.run([sys.executable, '-S', '-c', {child!r}]); sys.exit(7)"
     found = answer(python(code), memory=150.0)
     assert (found["killed"], found["exit_code"]) == ("memory", 7)
-    assert 150 < found["peak_mb"]
+    assert found["peak_mb"] > 150
 
 
 def test_orphans_are_killed(tmp_path):

@@ -50,7 +50,7 @@ class Cluster:
             names[future.key] = name
             futures.append(future)
         try:
-            for future in self.dask.as_completed(futures):
+            for future in self.dask.as_completed(futures, loop=self.client.loop):
                 error = future.exception()
                 yield names[future.key], f"{type(error).__name__}: {error}" if error else Result(**future.result())
                 future.release()
