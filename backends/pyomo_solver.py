@@ -255,6 +255,8 @@ class _Child:
             stdin.flush()
             ready, _, _ = select.select([stdout], [], [], limit)
             line = stdout.readline() if ready else ""
+        except BrokenPipeError:
+            ready, line = [stdout], ""
         except BaseException:
             self.kill()
             raise
