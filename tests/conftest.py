@@ -1,14 +1,17 @@
 """Which solvers a test needs, and which of them really ran.
 
-``@pytest.mark.backend("scip")`` skips the test only where that solver is not installed. If the
-environment variable STABLENET_BACKENDS_RAN names a folder, every test that passed with a solver is
-noted there, one line in the file of the solver's name; `.ci/run` fails if a file is missing.
+``@pytest.mark.backend("scip")`` skips the test only where that solver is not installed, ``@pytest.mark.browser``
+where Playwright or Chromium is not. If the environment variable STABLENET_BACKENDS_RAN names a folder, every
+test that passed with a solver is noted there, one line in the file of the solver's name (``chromium`` for
+the browser); `.ci/run` fails if a file is missing.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,11 +29,21 @@ def why_not(spec: str) -> str | None:
     return None if state.installed else f"{spec} is not installed: {state.install}"
 
 
+@cache
+def why_no_browser() -> str | None:
+    """Why tests in a browser cannot run here, or None if they can."""
+    if find_spec("playwright") is None:
+        return "playwright is not installed: pip install playwright"
+    return None if shutil.which("chromium") else "chromium is not installed: apt-get install chromium"
+
+
 def solvers(item: pytest.Item) -> list[str]:
     return [str(name) for mark in item.iter_markers("backend") for name in mark.args]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") and (reason := why_no_browser()):
+        pytest.skip(reason)
     for spec in solvers(item):
         reason = why_not(spec)
         if reason is not None:
@@ -42,7 +55,8 @@ def pytest_runtest_makereport(item: pytest.Item, call):
     report = yield
     folder = os.environ.get(RECORD)
     if folder and report.when == "call" and report.passed:
-        for spec in solvers(item):
+        browser = ["chromium"] if item.get_closest_marker("browser") else []
+        for spec in solvers(item) + browser:
             with (Path(folder) / spec.partition(":")[0]).open("a") as file:
                 file.write(f"{item.nodeid}\n")
     return report

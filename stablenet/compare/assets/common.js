@@ -110,7 +110,7 @@ function table(name, columns, rows, { latex = null, mark = null } = {}) {
 
 // On a phone figures are drawn smaller, so that their words stay readable.
 const NARROW = innerWidth < 600;
-const PLOT = { width: NARROW ? 370 : 520, height: NARROW ? 270 : 320, left: 52, right: 12, top: 8, bottom: 40 };
+const PLOT = { width: NARROW ? 320 : 520, height: NARROW ? 250 : 320, left: 52, right: 12, top: 8, bottom: 40 };
 
 function scale(low, high, start, end, log) {
   const f = log ? Math.log10 : (x) => x;
