@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stablenet.api import build_model, find_stable
     from stablenet.bounds import Bounds
+    from stablenet.compression.driver import Compressed, compress
+    from stablenet.convert import from_sklearn, from_torch
     from stablenet.domain import Box, Domain, LinfBall, Polytope, Union
+    from stablenet.equivalence.verify import Verification, verify
     from stablenet.network import Network
     from stablenet.onnx_io import load_onnx
     from stablenet.report import Report
@@ -24,6 +27,12 @@ _HOMES = {
     "build_model": "stablenet.api",
     "find_stable": "stablenet.api",
     "Bounds": "stablenet.bounds",
+    "Compressed": "stablenet.compression.driver",
+    "compress": "stablenet.compression.driver",
+    "from_sklearn": "stablenet.convert",
+    "from_torch": "stablenet.convert",
+    "Verification": "stablenet.equivalence.verify",
+    "verify": "stablenet.equivalence.verify",
     "Box": "stablenet.domain",
     "Domain": "stablenet.domain",
     "LinfBall": "stablenet.domain",
@@ -38,16 +47,22 @@ _HOMES = {
 __all__ = [
     "Bounds",
     "Box",
+    "Compressed",
     "Domain",
     "LinfBall",
     "Network",
     "Polytope",
     "Report",
     "Union",
+    "Verification",
     "build_model",
+    "compress",
     "find_stable",
+    "from_sklearn",
+    "from_torch",
     "load_onnx",
     "read_vnnlib",
+    "verify",
 ]
 
 

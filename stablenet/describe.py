@@ -78,7 +78,7 @@ def render(description: dict[str, Any], console: Console) -> None:
         f"output  {output['name']}  {_shape(output['shape'])}",
         f"size    {_count(description)}",
         f"import  {exact}",
-        *(f"{key}: {value}" for key, value in description["metadata"].items()),
+        *(f"{key}: {_short(value)}" for key, value in description["metadata"].items()),
     ]
     for line in lines:
         console.print(Text(line))
@@ -107,6 +107,12 @@ def render(description: dict[str, Any], console: Console) -> None:
         Text(", ".join(output["nodes"])),
     )
     console.print(table)
+
+
+def _short(text: str) -> str:
+    """One line of a property's value; ``--json`` has all of it."""
+    line = " ".join(text.split())
+    return line if len(line) <= 160 else f"{line[:120]}… ({len(line):,} characters)"
 
 
 def _count(description: dict[str, Any]) -> str:

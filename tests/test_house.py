@@ -32,7 +32,7 @@ TIERS = {
     "closing": "witness falsify propagate propagate.*",
     "search": "search search.*",
     "use": "report engine supervisor api summary describe solvers_table formulations_table testing testing.* "
-    "compress compression compression.* equivalence equivalence.*",
+    "compress convert compression compression.* equivalence equivalence.*",
     "compare": "compare compare.* page",
     "cli": "cli cli_* __main__",
 }

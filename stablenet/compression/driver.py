@@ -219,11 +219,7 @@ def difference_bound(a: Network, b: Network, pairing: Pairing, evidence: Evidenc
     """A bound on |B(x) - A(x)| over the domain, (n_outputs,), where the evidence about A holds."""
     parts = evidence.domain.parts
     low, high = np.stack([part.lower for part in parts]), np.stack([part.upper for part in parts])
-    trusted = [
-        (np.where(active, 0.0, -np.inf), np.where(inactive, 0.0, np.inf))
-        for active, inactive in zip(evidence.active, evidence.inactive, strict=True)
-    ]
-    lower, upper = Joint(a, b, pairing, low=low, high=high, trusted=trusted).run()
+    lower, upper = Joint(a, b, pairing, low=low, high=high, trusted=evidence.trusted()).run()
     return np.asarray(np.maximum(np.abs(lower), np.abs(upper)).max(axis=0))
 
 

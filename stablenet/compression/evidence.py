@@ -65,6 +65,13 @@ class Evidence:
         none = tuple(np.zeros(layer.size, bool) for layer in network.layers)
         return cls(domain, none, none, none, tuple(np.full(layer.size, np.inf) for layer in network.layers))
 
+    def trusted(self) -> list[tuple[Array, Array]]:
+        """Per layer the bounds (lower, upper) of g that follow: 0 on one side where stable, else infinite."""
+        return [
+            (np.where(active, 0.0, -np.inf), np.where(inactive, 0.0, np.inf))
+            for active, inactive in zip(self.active, self.inactive, strict=True)
+        ]
+
     def only_rigorous(self) -> Evidence:
         """The same without what is not rigorous."""
         return Evidence(

@@ -60,16 +60,13 @@ def domain_of(network: Network) -> Domain | None:
     return domain_from_json(data)
 
 
-def bound_of(network: Network) -> tuple[float, bool] | None:
-    """The bound on the difference from its original that a file states, and whether it is the rigorous one."""
-    for key, rigorous in ((RIGOROUS_KEY, True), (BOUND_KEY, False)):
-        try:
-            value = float(network.metadata[key])
-        except (KeyError, ValueError):
-            continue
-        if np.isfinite(value) and value >= 0:
-            return value, rigorous
-    return None
+def bound_of(network: Network) -> float | None:
+    """The bound on the difference from its original that a file states, given that its report holds."""
+    try:
+        value = float(network.metadata[BOUND_KEY])
+    except (KeyError, ValueError):
+        return None
+    return value if np.isfinite(value) and value >= 0 else None
 
 
 def by_provenance(a: Network, b: Network) -> Pairing | None:

@@ -110,6 +110,7 @@ class System:
         self.centre, self.radius = centre_radius(low, high)
         self.nodes: list[Node] = []
         self.lows, self.highs = [low], [high]
+        self.influence = np.zeros_like(low)
 
     def most(self, source: int) -> Array:
         """Largest magnitudes of a source's entries, (parts, n)."""
@@ -126,7 +127,11 @@ class System:
         return len(self.nodes)
 
     def bounds(self, affine: AffineMap, slack: Array, rows: Index | None = None) -> tuple[Array, Array]:
-        """Bounds of ``affine +- slack``, (parts, n): intervals, and linear bounds for ``rows`` (None: for all)."""
+        """Bounds of ``affine +- slack``, (parts, n): intervals, and linear bounds for ``rows`` (None: for all).
+
+        ``influence``, (parts, n_inputs), is left as the largest slopes of the linear bounds in the inputs.
+        """
+        self.influence = np.zeros_like(self.lows[0])
         lower, upper = affine_bounds(affine, self.lows, self.highs)
         with np.errstate(invalid="ignore", over="ignore"):
             lower = np.where(slack > 0, np.nextafter(lower - slack, -np.inf), lower)
@@ -150,6 +155,9 @@ class System:
         state.error = state.error + slack[:, rows]
         for source in range(len(self.nodes), 0, -1):
             state.through(source)
+        slopes = state.coefficients.get(0)
+        if slopes is not None:
+            self.influence = np.maximum(self.influence, np.abs(slopes).max(axis=1))
         return state.concretise()
 
 

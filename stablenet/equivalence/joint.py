@@ -44,11 +44,28 @@ class _Share:
     places: Index
 
 
+@dataclass(eq=False)
+class Treated:
+    """How a layer of B was taken: rows that are a neuron of A (``twins`` there), rows related to one, and the rest.
+
+    ``difference`` bounds ``g_B - g_A`` of the related rows, ``bounds`` g_B of the rest; (parts, rows) each.
+    """
+
+    partner: int
+    shared: Index
+    twins: Index
+    related: Index
+    relatives: Index
+    difference: tuple[Array, Array]
+    alone: Index
+    bounds: tuple[Array, Array]
+
+
 class Joint:
     """A and B over a batch of boxes, (parts, n_inputs) each side.
 
-    ``trusted`` are further bounds of A's pre-activations, per layer (lower, upper), (n_k,), which are believed. After
-    `run`, ``shared``, ``related`` and ``alone`` count B's neurons by how they were treated.
+    ``trusted`` are further bounds of A's pre-activations, per layer (lower, upper), (n_k,), which are believed. `run`
+    leaves in ``treated`` how each layer of B was taken, and in ``order`` which layer of which came when.
     """
 
     def __init__(
@@ -73,7 +90,8 @@ class Joint:
         self.place_a: list[int] = [0]
         n = np.arange(a.n_inputs)
         self.shares: list[list[_Share]] = [[_Share(0, n, n)]]
-        self.shared = self.related = self.alone = 0
+        self.treated: list[Treated] = []
+        self.order: list[tuple[str, int]] = []
 
     def run(self) -> tuple[Array, Array]:
         """Bounds of ``B(x) - A(x)``, (parts, n_outputs) each."""
@@ -96,6 +114,7 @@ class Joint:
         return max(self.pairing.layers[: layer + 1])
 
     def _push_a(self, k: int) -> None:
+        self.order.append(("a", k))
         lower, upper = self.known[k]
         affine = self._of_a(self.a.layers[k].affine)
         none = np.zeros_like(lower)
@@ -106,13 +125,17 @@ class Joint:
 
     def _push_b(self, layer: int) -> None:
         """Take a layer of B: shared neurons, differences, and those on their own."""
+        self.order.append(("b", layer))
         affine = self.b.layers[layer].affine
         partner, partners = self.pairing.layers[layer], self.pairing.neurons[layer]
         paired = np.flatnonzero(partners >= 0)
+        none = np.zeros(0, np.intp)
+        empty = (np.zeros((self.system.n_parts, 0)), np.zeros((self.system.n_parts, 0)))
+        own = np.flatnonzero(partners < 0)
+        self.treated.append(Treated(partner, none, none, none, none, empty, own, empty))
         shares: list[_Share] = []
-        if partner >= 0 and len(paired):
+        if len(paired):
             shares += self._related(affine, paired, partner, partners[paired])
-        own = np.flatnonzero(partners < 0) if partner >= 0 else np.arange(affine.size)
         if len(own):
             shares.append(self._alone(affine, own))
         self.shares.append(shares)
@@ -124,12 +147,14 @@ class Joint:
         for term in difference.terms:
             differs |= _live_rows(term.matrix)
         moved = np.flatnonzero(differs)
-        self.shared += len(rows) - len(moved)
-        self.related += len(moved)
+        treated = self.treated[-1]
+        same = np.flatnonzero(~differs)
+        treated.shared, treated.twins = rows[same], others[same]
+        treated.related, treated.relatives = rows[moved], others[moved]
         shares = [_Share(source, rows, others)]
         if len(moved):
             part = AffineMap(difference.offset[moved], tuple(Term(t.source, t.matrix[moved]) for t in difference.terms))
-            lower, upper = self.system.bounds(part, slack[:, moved])
+            lower, upper = treated.difference = self.system.bounds(part, slack[:, moved])
             base = tuple(side[:, others[moved]] for side in self.known[partner])
             relaxation = Relaxation.difference(lower, upper, (base[0], base[1]))
             place = self.system.push(part, slack[:, moved], (lower, upper), relaxation)
@@ -137,11 +162,10 @@ class Joint:
         return shares
 
     def _alone(self, affine: AffineMap, rows: Index) -> _Share:
-        self.alone += len(rows)
         offset, terms = self._of_b(affine, rows)
         part = AffineMap(offset, tuple(Term(s, m) for s, m in sorted(terms.items())))
         none = np.zeros((self.system.n_parts, len(rows)))
-        lower, upper = self.system.bounds(part, none)
+        lower, upper = self.treated[-1].bounds = self.system.bounds(part, none)
         place = self.system.push(part, none, (lower, upper), Relaxation.relu(lower, upper))
         return _Share(place, rows, np.arange(len(rows)))
 

@@ -30,7 +30,7 @@ def checked(a: Network, b: Network, layers: list[int], neurons: list[Index]) -> 
                 if 0 <= neuron < a.layers[layer].size and neuron not in used:
                     used.add(neuron)
                     partner[i] = neuron
-        clean_layers.append(layer if usable else -1)
+        clean_layers.append(layer if usable and (partner >= 0).any() else -1)
         clean.append(partner)
     return Pairing(tuple(clean_layers), tuple(clean))
 

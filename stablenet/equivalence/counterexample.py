@@ -1,0 +1,155 @@
+"""Search for an input on which two networks differ: sampling and batched gradient steps.
+
+What is found is certified in float64 with both forward passes' rounding bounds; nothing here proves equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.domain import Domain
+from stablenet.falsify import STEPS, gradient, puller, random_points
+from stablenet.network import AffineMap, Layer, Network, Term
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+STARTS = 24
+"""Points that climb for each output and sign."""
+
+TARGETS = 40
+"""Outputs, with sign, that are climbed at once; those that differ most on samples come first."""
+
+CHUNK = 256
+
+
+def difference_network(a: Network, b: Network) -> Network:
+    """``B(x) - A(x)`` as one network: A's layers, then B's, and the difference as one more layer, never rectified."""
+    shift = len(a.layers)
+    layers = list(a.layers)
+    for layer in b.layers:
+        moved = tuple(Term(t.source + shift if t.source else 0, t.matrix) for t in layer.affine.terms)
+        layers.append(replace(layer, affine=replace(layer.affine, terms=moved)))
+    minus = tuple(Term(t.source, -t.matrix) for t in a.output.terms)
+    plus = tuple(Term(t.source + shift if t.source else 0, t.matrix) for t in b.output.terms)
+    out = AffineMap(b.output.offset - a.output.offset, (*plus, *minus))
+    layers.append(Layer(out, "difference", (out.size,)))
+    nothing = AffineMap(np.zeros(out.size), ())
+    return replace(a, layers=tuple(layers), output=nothing)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A point of the domain, (n_inputs,), an output, and how much the networks surely differ there."""
+
+    point: Array
+    output: int
+    difference: float
+
+
+class Seeker:
+    """Seeks the largest certified difference of two networks on a domain."""
+
+    def __init__(self, a: Network, b: Network, domain: Domain, seed: int) -> None:
+        self.a, self.b, self.domain = a, b, domain
+        self.rng = np.random.default_rng(seed)
+        self.pullers = [puller(part) for part in domain.parts]
+        self.joint = difference_network(a, b)
+        self.best: Found | None = None
+
+    def offer(self, points: Array) -> None:
+        """Certify points, (batch, n_inputs); the one with the largest sure difference is kept."""
+        points = points[self.domain.contains(points)] if len(points) else points
+        for start in range(0, len(points), CHUNK):
+            batch = points[start : start + CHUNK]
+            one, two = self.a.evaluate(batch), self.b.evaluate(batch)
+            error = one.output_error + two.output_error
+            sure = np.abs(one.output - two.output) * (1.0 - 2.0**-50) - error
+            if not sure.size or np.isnan(sure).all():
+                continue
+            row, column = np.unravel_index(np.nanargmax(sure), sure.shape)
+            value = float(sure[row, column])
+            if value > 0 and (self.best is None or value > self.best.difference):
+                self.best = Found(batch[row].copy(), int(column), value)
+
+    def sample(self, count: int) -> Array:
+        """Offer random points and vertices of every part; returns them."""
+        share = max(count // (2 * len(self.domain.parts)), 1)
+        points = np.concatenate(
+            [
+                pull(random_points(part, share, self.rng))
+                for part, pull in zip(self.domain.parts, self.pullers, strict=True)
+            ]
+        )
+        self.offer(points)
+        return points
+
+    def climb(self, stop: Callable[[], bool]) -> None:
+        """Gradient steps from the points where the networks differ most, for each output and sign."""
+        last = len(self.joint.layers) - 1
+        for part, pull in zip(self.domain.parts, self.pullers, strict=True):
+            pool = pull(random_points(part, 128, self.rng))
+            values = self.joint.pre_activations(pool)[last]
+            both = np.concatenate([values, -values], axis=1)
+            targets = np.argsort(-np.abs(both).max(axis=0), kind="stable")[:TARGETS]
+            for start in range(0, len(targets), max(CHUNK // STARTS, 1)):
+                chosen = targets[start : start + max(CHUNK // STARTS, 1)]
+                starts = np.argsort(-both[:, chosen], axis=0, kind="stable")[:STARTS]
+                points = pool[starts.T.reshape(-1)]
+                target = np.repeat(chosen, len(starts))
+                neurons = target % values.shape[1]
+                signs = np.where(target < values.shape[1], 1.0, -1.0)
+                width = part.upper - part.lower
+                self.offer(_raise(self.joint, last, (neurons, signs), _Climbers(points, width, pull)))
+                if stop():
+                    return
+
+    def wake(self, which: Network, layer: int, neurons: Index, stop: Callable[[], bool]) -> None:
+        """Seek points where given neurons of A or B fire most, and climb the difference from there.
+
+        Where networks differ in a neuron that is off nearly everywhere, the difference itself shows no way to it.
+        """
+        last = len(self.joint.layers) - 1
+        for part, pull in zip(self.domain.parts, self.pullers, strict=True):
+            pool = pull(random_points(part, 64, self.rng))
+            values = which.pre_activations(pool, layer + 1)[layer]
+            for start in range(0, len(neurons), CHUNK):
+                chosen = neurons[start : start + CHUNK]
+                points = pool[values[:, chosen].argmax(axis=0)]
+                width = part.upper - part.lower
+                points = _raise(which, layer, (chosen, np.ones(len(chosen))), _Climbers(points, width, pull))
+                self.offer(points)
+                differs = self.joint.pre_activations(points)[last]
+                output = np.abs(differs).argmax(axis=1)
+                signs = np.where(differs[np.arange(len(points)), output] < 0, -1.0, 1.0)
+                self.offer(_raise(self.joint, last, (output, signs), _Climbers(points, width, pull)))
+                if stop():
+                    return
+
+
+@dataclass(frozen=True, eq=False)
+class _Climbers:
+    """Points of a part, (batch, n_inputs), the part's widths, and what brings points back into it."""
+
+    points: Array
+    width: Array
+    pull: Callable[[Array], Array]
+
+
+def _raise(network: Network, layer: int, target: tuple[Index, Array], start: _Climbers) -> Array:
+    """Where steps of shrinking size lead that raise ``signs * g[neurons]`` of a layer, a point for each."""
+    neurons, signs = target
+    points = start.points
+    values, slopes = gradient(network, layer, neurons, signs, points)
+    for step in STEPS:
+        moved = start.pull(points + step * start.width * np.sign(slopes))
+        new_values, new_slopes = gradient(network, layer, neurons, signs, moved)
+        better = new_values > values
+        values = np.where(better, new_values, values)
+        points = np.where(better[:, None], moved, points)
+        slopes = np.where(better[:, None], new_slopes, slopes)
+    return points

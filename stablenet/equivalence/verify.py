@@ -1,0 +1,341 @@
+"""Whether two networks are equal on a domain within a tolerance: proven, disproven, or not decided.
+
+Counterexamples are certified points. Proofs go from cheap to dear: the joint system on the whole domain; the same on
+boxes that the domain is cut into; a search for stable neurons of the first network, whose phases then hold in the joint
+system; and a MILP of both networks at once. What rests on bounds alone is rigorous, what rests on a MILP holds within
+solver tolerance, and the result says which.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.api import find_stable
+from stablenet.backends.base import Backend
+from stablenet.backends.base import registry as backends
+from stablenet.compression.evidence import Evidence
+from stablenet.compression.metadata import SOURCE_KEY, bound_of, by_provenance
+from stablenet.deadline import Deadline
+from stablenet.domain import Domain, Part
+from stablenet.equivalence.counterexample import Found, Seeker
+from stablenet.equivalence.joint import Joint, Pairing, Sides
+from stablenet.equivalence.merged import largest_difference, merged
+from stablenet.equivalence.pairing import by_matching
+from stablenet.errors import ContradictionError, DomainError, InputError, NetworkError, SolverError
+from stablenet.network import Network
+from stablenet.onnx_io import load_onnx
+from stablenet.spec import parse_domain
+
+Array = npt.NDArray[np.float64]
+Outcome = Literal["equal", "different", "undecided"]
+
+DEFAULT_TOLERANCE = 1e-5
+
+SPLIT_INPUTS = 24
+"""More inputs of positive width than this are not cut: the number of boxes would explode."""
+
+MOST_BOXES = 20_000
+"""Boxes that are bounded before a MILP is asked."""
+
+MOST_SUSPECTS = 256
+"""Neurons of a layer without an equal in the other network that the search for a counterexample wakes."""
+
+MOST_FINDING = 60.0
+"""Seconds for the search of stable neurons where no time limit is given."""
+
+BATCH_BYTES = 96 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """The answer: ``outcome`` for ``tolerance``.
+
+    ``bound`` is a proven upper bound on every |A_j(x) - B_j(x)| over the domain (infinite if none is known), rigorous
+    or within solver tolerance as ``rigorous`` says; ``found`` the certified point with the largest difference seen.
+    ``by`` names what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step.
+    """
+
+    outcome: Outcome
+    tolerance: float
+    bound: float
+    rigorous: bool
+    found: Found | None
+    by: str
+    neurons: dict[str, int]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def equal(self) -> bool:
+        """Whether the networks are proven equal within the tolerance."""
+        return self.outcome == "equal"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        found = self.found
+        return {
+            "outcome": self.outcome,
+            "tolerance": self.tolerance,
+            "bound": self.bound if np.isfinite(self.bound) else None,
+            "rigorous": self.rigorous,
+            "by": self.by,
+            "neurons": self.neurons,
+            "seconds": self.seconds,
+            "counterexample": None
+            if found is None
+            else {"input": found.point.tolist(), "output": found.output, "difference": found.difference},
+        }
+
+
+def verify(
+    a: Network | str | Path,
+    b: Network | str | Path,
+    domain: Domain | str,
+    *,
+    tolerance: float | None = None,
+    time_limit: float | None = None,
+    solver: str = "highs",
+    formulation: str = "bigm",
+    threads: int = 1,
+    seed: int = 0,
+) -> Verification:
+    """Whether |A(x) - B(x)| <= tolerance for every output on the whole domain.
+
+    ``tolerance`` None means the bound that one of the files states about itself, if it was made from the other, else
+    1e-5. Raises `InputError` where the networks' inputs or outputs, or the domain, do not fit.
+    """
+    first = a if isinstance(a, Network) else load_onnx(a)
+    second = b if isinstance(b, Network) else load_onnx(b)
+    if (first.n_inputs, first.n_outputs) != (second.n_inputs, second.n_outputs):
+        raise NetworkError(
+            f"the first network has {first.n_inputs} inputs and {first.n_outputs} outputs, the second "
+            f"{second.n_inputs} and {second.n_outputs}; networks of the same shapes are expected"
+        )
+    region = parse_domain(domain, first.n_inputs) if isinstance(domain, str) else domain
+    if region.n_inputs != first.n_inputs:
+        raise DomainError(f"the domain has {region.n_inputs} inputs, the networks {first.n_inputs}")
+    if tolerance is not None and not (np.isfinite(tolerance) and tolerance >= 0):
+        raise InputError(f"tolerance {tolerance}; a finite number from 0 up is expected")
+    if first.metadata.get(SOURCE_KEY) == second.sha256 != "":
+        first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
+    limit = _tolerance(first, second) if tolerance is None else tolerance
+    return _Verifier(
+        first,
+        second,
+        region,
+        tolerance=limit,
+        deadline=Deadline(time_limit),
+        backend=backends.get(solver),
+        formulation=formulation,
+        threads=threads,
+        seed=seed,
+    ).run()
+
+
+def _tolerance(a: Network, b: Network) -> float:
+    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.sha256 != "" else None
+    return DEFAULT_TOLERANCE if stated is None else stated
+
+
+@dataclass(eq=False)
+class _Verifier:
+    a: Network
+    b: Network
+    domain: Domain
+    tolerance: float
+    deadline: Deadline
+    backend: Backend
+    formulation: str
+    threads: int
+    seed: int
+    by: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    neurons: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.parts = self.domain.parts
+        self.bounds = np.full(len(self.parts), np.inf)
+        self.proofs = np.ones(len(self.parts), bool)
+        self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
+
+    def run(self) -> Verification:
+        """Every step in turn, until the question is decided."""
+        began = time.monotonic()
+        points = self.seeker.sample(512)
+        self.seconds["samples"] = round(time.monotonic() - began, 4)
+        if self._differs():
+            return self._result("different", "samples")
+        self.pairing: Pairing = by_provenance(self.a, self.b) or by_matching(self.a, self.b, points[:64])
+        steps: dict[str, Callable[[], None]] = {
+            "bounds": self._whole,
+            "gradient": self._gradient,
+            "split": self._split,
+            "stable neurons": self._stable,
+            "milp": self._milp,
+        }
+        for name, step in steps.items():
+            began = time.monotonic()
+            step()
+            self.seconds[name] = round(time.monotonic() - began, 4)
+            if self._differs():
+                return self._result("different", name)
+            if not self._open():
+                return self._result("equal", name)
+            if self.deadline.over:
+                return self._result("undecided", "time limit")
+        return self._result("undecided", "no step")
+
+    def _open(self) -> list[int]:
+        """Parts that are not proven."""
+        return [int(i) for i in np.flatnonzero(~(self.bounds <= self.tolerance))]
+
+    def _prove(self, part: int, bound: float, *, rigorous: bool) -> None:
+        if bound < self.bounds[part]:
+            self.bounds[part], self.proofs[part] = bound, rigorous
+
+    def _differs(self) -> bool:
+        return self.seeker.best is not None and self.seeker.best.difference > self.tolerance
+
+    def _result(self, outcome: Outcome, by: str) -> Verification:
+        bound, rigorous = float(self.bounds.max()), bool(self.proofs.all())
+        return Verification(outcome, self.tolerance, bound, rigorous, self.seeker.best, by, self.neurons, self.seconds)
+
+    def _joint(self, low: Array, high: Array, trusted: Sides | None = None) -> tuple[Joint, Array]:
+        """The joint system on boxes, and bounds of |B - A| by box and output."""
+        joint = Joint(self.a, self.b, self.pairing, low=low, high=high, trusted=trusted)
+        lower, upper = joint.run()
+        worst = np.maximum(np.abs(lower), np.abs(upper))
+        return joint, np.where(np.isnan(worst), np.inf, worst)
+
+    def _on_part(self, part: int, trusted: Sides | None = None) -> tuple[Joint, Array]:
+        box = self.parts[part]
+        joint, bound = self._joint(box.lower[None], box.upper[None], trusted)
+        return joint, bound[0]
+
+    def _whole(self) -> None:
+        """The joint system on each whole part."""
+        for part in self._open():
+            joint, bound = self._on_part(part)
+            self.treated = joint.treated
+            self.tops = [upper.max(axis=0) for _, upper in joint.known]
+            self.neurons = {
+                "shared": sum(len(t.shared) for t in joint.treated),
+                "related": sum(len(t.related) for t in joint.treated),
+                "alone": sum(len(t.alone) for t in joint.treated),
+            }
+            self._prove(part, float(bound.max(initial=0.0)), rigorous=True)
+
+    def _gradient(self) -> None:
+        def stop() -> bool:
+            return self._differs() or self.deadline.over
+
+        self.seeker.climb(stop)
+        partners: dict[int, list[npt.NDArray[np.intp]]] = {}
+        for layer, (partner, neurons) in enumerate(zip(self.pairing.layers, self.pairing.neurons, strict=True)):
+            partners.setdefault(partner, []).append(neurons)
+            suspects = np.concatenate([self.treated[layer].related, self.treated[layer].alone])
+            if len(suspects) and not stop():
+                self.seeker.wake(self.b, layer, suspects[:MOST_SUSPECTS], stop)
+        for layer in range(len(self.a.layers)):
+            can_fire = np.flatnonzero(self.tops[layer] > 0)
+            lost = np.setdiff1d(can_fire, np.concatenate(partners.get(layer, [np.zeros(0, np.intp)])))
+            if len(lost) and not stop():
+                self.seeker.wake(self.a, layer, lost[:MOST_SUSPECTS], stop)
+
+    def _split(self) -> None:
+        """Cut parts into boxes until the joint system proves each, or it does not pay."""
+        budget = MOST_BOXES
+        for part in self._open():
+            box = self.parts[part]
+            if np.count_nonzero(box.upper > box.lower) <= SPLIT_INPUTS:
+                bound, used = self._cut(box, budget)
+                budget -= used
+                self._prove(part, bound, rigorous=True)
+                if self._differs():
+                    return
+
+    def _cut(self, part: Part, budget: int) -> tuple[float, int]:
+        """The proven bound on one part (infinite if boxes are left), and how many boxes that took."""
+        low, high = part.lower[None], part.upper[None]
+        per_box = 8 * 12 * (sum(self.a.source_sizes) + sum(self.b.source_sizes)) * max(self.a.n_outputs, 50)
+        batch = int(np.clip(BATCH_BYTES // per_box, 8, 512))
+        proven, used = 0.0, 0
+        while len(low):
+            chosen = slice(0, batch)
+            joint, bound = self._joint(low[chosen], high[chosen])
+            used += len(bound)
+            worst = bound.max(axis=1, initial=0.0)
+            open_ = worst > self.tolerance
+            proven = max(proven, float(worst[~open_].max(initial=0.0)))
+            self.seeker.offer(0.5 * low[chosen] + 0.5 * high[chosen])
+            if self._differs() or used > budget or self.deadline.over:
+                return np.inf, used
+            halves = _halves(low[chosen][open_], high[chosen][open_], joint.system.influence[open_])
+            if halves is None:
+                return np.inf, used
+            # Depth first: what is cut comes before what waits, so that the list stays short.
+            low, high = (np.concatenate([new, old[batch:]]) for new, old in zip(halves, (low, high), strict=True))
+        return proven, used
+
+    def _stable(self) -> None:
+        """Find stable neurons of the first network by search; their phases then hold in the joint system."""
+        if not self.a.n_neurons:
+            return
+        left = self.deadline.left
+        budget = MOST_FINDING if left is None else max(0.4 * left, 0.1)
+        try:
+            report = find_stable(self.a, self.domain, threads=self.threads, seed=self.seed, time_limit=budget)
+        except ContradictionError:
+            return  # some solver lied: nothing of it is used
+        evidence = Evidence.of(report, self.a, self.domain)
+        for known, rigorous in ((evidence.only_rigorous(), True), (evidence, False)):
+            trusted = known.trusted()
+            for part in self._open():
+                _, bound = self._on_part(part, trusted)
+                self._prove(part, float(bound.max(initial=0.0)), rigorous=rigorous)
+
+    def _milp(self) -> None:
+        """One MILP of both networks per part and output that is left."""
+        for part in self._open():
+            joint, bound = self._on_part(part)
+            outputs = np.flatnonzero(bound > self.tolerance)
+            rest = float(np.delete(bound, outputs).max(initial=0.0))
+            try:
+                limits = largest_difference(
+                    merged(joint),
+                    self.parts[part],
+                    outputs,
+                    formulation=self.formulation,
+                    backend=self.backend,
+                    tolerance=self.tolerance,
+                    deadline=self.deadline,
+                    threads=self.threads,
+                    found=lambda point: self.seeker.offer(point[None]),
+                )
+            except SolverError:
+                continue
+            self._prove(part, max(rest, float(limits.max(initial=0.0))), rigorous=False)
+            if self._differs():
+                return
+
+
+def _halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
+    """Boxes cut at the middle of the input that matters most; None where one cannot be cut any more."""
+    width = high - low
+    # Slopes of the difference guide; the width itself keeps inputs that they miss from being left for ever.
+    score = width * (influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300) + 0.05)
+    axis = np.argmax(score, axis=1)
+    rows = np.arange(len(low))
+    middle = 0.5 * low[rows, axis] + 0.5 * high[rows, axis]
+    if ((middle <= low[rows, axis]) | (middle >= high[rows, axis])).any():
+        return None
+    left_high, right_low = high.copy(), low.copy()
+    left_high[rows, axis] = middle
+    right_low[rows, axis] = middle
+    return np.concatenate([low, right_low]), np.concatenate([left_high, high])
