@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from stablenet import __version__, cli_compare
+from stablenet import __version__, cli_compare, cli_compress
 from stablenet.errors import StablenetError
 
 if TYPE_CHECKING:
@@ -240,6 +240,8 @@ def solvers(*, as_json: AsJson = False) -> None:
     _print(solvers_data(), as_json=as_json, render=render)
 
 
+app.command()(cli_compress.compress)
+app.command()(cli_compress.verify)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
 
