@@ -69,7 +69,8 @@ def test_answers(spec: str, solver: str) -> None:
     assert backend.supports(*formulation.requires)
     for method in methods.names():
         model = everything(spec, method)
-        single_questions(backend, model, exact=formulation.exact)
+        if method == "crown" or not formulation.exact:
+            single_questions(backend, model, exact=formulation.exact)
         if formulation.exact:
             with backend.open(model.milp, Settings()) as session:
                 result = session.solve(Limits(), start=model.point(np.zeros(3)))
