@@ -115,8 +115,9 @@ class PartModel:
         raise SolverError(f"{message}; its answer proves nothing")
 
     def show(self, x: Array, by: str) -> None:
-        """Close by forward pass what an input, (n_inputs,), shows."""
-        self.problem.falsifier.witnesser.offer(x[None, :], by)
+        """Close by forward pass what an input, (n_inputs,), shows; on a face of a polytope it is moved inward first."""
+        inside = self.problem.falsifier.pullers[self.part](x[None, :])
+        self.problem.falsifier.witnesser.offer(inside, by)
 
     def push(self, x: Array, side: Side, index: int) -> None:
         """Climb from an input towards a question that the solver claims and the forward pass does not show."""

@@ -24,6 +24,10 @@ BATCH = 256
 FINEST = 2.0**-40
 """Boxes are not cut below this share of the part's width."""
 
+TIE = 1e-7
+"""A bound that misses the refuting sign by less than this share of the neuron's range is a tie, which no cutting
+settles: the question is left to other searches."""
+
 
 class SplitSearch(Search):
     """Branching on the input with batched rigorous bounds."""
@@ -57,10 +61,11 @@ class Boxes:
 
 @dataclass(eq=False)
 class Outcome:
-    """What bounding a batch showed: boxes with what is left pending, refuted (b, q), inputs to cut (b,), points."""
+    """What bounding a batch of b boxes showed: refuted (b, q), tied (q,), inputs to cut (b,), points to try."""
 
     boxes: Boxes
     refuted: Mask
+    tied: Mask
     cut: Index
     points: Array
 
@@ -80,25 +85,30 @@ class Splitter:
         self.finest = FINEST * (box.upper - box.lower)
         self.stack = [Boxes(box.lower[None, :], box.upper[None, :], np.ones((1, len(self.flat)), bool))]
         self.counts = np.ones(len(self.flat), dtype=np.int64)
+        layers = problem.bounds[part].layers
+        ranges = np.concatenate([np.zeros(0), *(layer.upper - layer.lower for layer in layers)])
+        self.tie = TIE * ranges[self.flat]
+        self.tied = np.zeros(len(self.flat), dtype=bool)
         self.n_boxes = 0
 
     def run(self, max_boxes: int | None = None) -> bool:
-        """Bound and cut until nothing is pending; False if the number of boxes was reached before."""
+        """Bound and cut until no question can be closed any more, or so many boxes are used.
+
+        True if nothing is pending on the part.
+        """
         if not len(self.flat):
             return True
         workers = max(1, self.problem.options.threads)
         with ThreadPoolExecutor(workers) as pool:
             while self.stack:
                 self.problem.deadline.check()
-                if max_boxes is not None and self.n_boxes >= max_boxes:
-                    return False
-                live = self._still_pending()
-                if not live.any():
-                    return True
+                live = self._still_pending() & ~self.tied
+                if not live.any() or (max_boxes is not None and self.n_boxes >= max_boxes):
+                    break
                 batches = self._next_batches(workers, live)
                 for outcome in pool.map(self._bound, batches):
                     self._digest(outcome)
-        return True
+        return not self._still_pending().any()
 
     def _still_pending(self) -> Mask:
         return np.asarray(self.ledger.pending(self.part)[self.side, self.flat])
@@ -131,11 +141,14 @@ class Splitter:
         lower = np.concatenate([low for low, _ in layers], axis=1)[:, flat]
         upper = np.concatenate([high for _, high in layers], axis=1)[:, flat]
         refuted = np.zeros_like(boxes.mask)
-        refuted[:, asked] = boxes.mask[:, asked] & np.where(side == POSITIVE, upper <= 0, lower >= 0)
+        excess = np.where(side == POSITIVE, upper, -lower)
+        refuted[:, asked] = boxes.mask[:, asked] & (excess <= 0)
+        tied = np.zeros(len(self.flat), dtype=bool)
+        tied[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).any(axis=0)
         width = boxes.upper - boxes.lower
         score = np.where(width > self.finest, guide.score * width + 1e-12 * width, -1.0)
         cut = np.where((score > 0).any(axis=1), score.argmax(axis=1), -1)
-        return Outcome(boxes, refuted, cut, self._candidates(boxes, guide, asked))
+        return Outcome(boxes, refuted, tied, cut, self._candidates(boxes, guide, asked))
 
     def _candidates(self, boxes: Boxes, guide: _Guide, asked: Index) -> Array:
         """Centres and likely maximisers that show something pending."""
@@ -149,6 +162,7 @@ class Splitter:
     def _digest(self, outcome: Outcome) -> None:
         boxes, refuted = outcome.boxes, outcome.refuted
         self.n_boxes += len(boxes)
+        self.tied |= outcome.tied
         if len(outcome.points):
             self.problem.falsifier.witnesser.offer(outcome.points, self.by)
         left = boxes.mask & ~refuted
