@@ -21,7 +21,7 @@ from stablenet.propagate import run as run_bounds
 from stablenet.report import Report, build_report, network_to_json
 from stablenet.search.base import Deadline
 from stablenet.spec import parse_domain
-from stablenet.supervisor import supervise
+from stablenet.supervisor import EngineRefusedError, supervise
 
 
 def find_stable(
@@ -65,11 +65,17 @@ def find_stable(
 
 
 def _isolated(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:
-    if isinstance(network, Network):
-        if not network.file:
-            raise InputError("a network that was not read from a file cannot be searched in another process")
-        network = network.file
-    outcome = supervise(str(network), domain if isinstance(domain, str) else domain.to_json(), choice)
+    file = network.file if isinstance(network, Network) else network
+    if not file:
+        raise InputError("a network that was not read from a file cannot be searched in another process")
+    try:
+        outcome = supervise(str(file), domain if isinstance(domain, str) else domain.to_json(), choice)
+    except EngineRefusedError as refused:
+        if refused.code == InputError.exit_code:
+            raise InputError(str(refused)) from None
+        raise
+    if isinstance(network, Network) and outcome.report.data["network"]["sha256"] != network.sha256:
+        raise InputError(f"{file}: the file is not the one any more that the network was read from")
     return _settle(outcome.report, outcome.message, contradiction=outcome.exit_code == ContradictionError.exit_code)
 
 

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -15,6 +16,7 @@ import typer
 
 from stablenet import __version__, cli_compare, cli_compress
 from stablenet.errors import StablenetError
+from stablenet.files import check_target
 
 if TYPE_CHECKING:
     from stablenet.ledger import Ledger
@@ -102,7 +104,7 @@ def find(
     )
     for path in (output, page):
         if path not in {None, "-"}:
-            _check_folder(Path(str(path)))
+            check_target(Path(str(path)))
     raise typer.Exit(_find(net, domain, options, output, page))
 
 
@@ -110,28 +112,39 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
     from stablenet.report import dumps
     from stablenet.supervisor import Interrupts, supervise
 
-    with _Progress() as progress:
-        outcome = supervise(net, domain, options, started=STARTED, watch=progress)
-    with Interrupts():
-        if output == "-":
-            sys.stdout.write(dumps(outcome.report.data))
-        elif output is not None:
-            outcome.report.write(output)
+    with Interrupts():  # until all is written a second Ctrl-C loses nothing
+        with _Progress() as progress:
+            outcome = supervise(net, domain, options, started=STARTED, watch=progress)
+        if output not in {None, "-"}:
+            outcome.report.write(str(output))
         if page is not None:
             from stablenet.compare.page import write_report_page
 
             write_report_page(outcome.report.data, page)
     if outcome.message is not None:
         _complain(outcome.message)
-    if output != "-":
-        from rich.console import Console
+    with _readerless():
+        if output == "-":
+            sys.stdout.write(dumps(outcome.report.data))
+        else:
+            from rich.console import Console
 
-        from stablenet.summary import render_summary
+            from stablenet.summary import render_summary
 
-        render_summary(outcome.report.data, Console())
-        if output is not None:
-            typer.echo(f"report: {output}")
+            render_summary(outcome.report.data, Console())
+            if output is not None:
+                typer.echo(f"report: {output}")
     return outcome.exit_code
+
+
+@contextmanager
+def _readerless() -> Iterator[None]:
+    """A reader of standard output that goes away costs the rest of the output, not the exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Progress:
@@ -188,7 +201,7 @@ def export(
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds fix phases.")] = True,
 ) -> None:
     """Write the MILP that asks all questions which the bounds leave open."""
-    _check_folder(Path(output))
+    check_target(Path(output))
     from stablenet.export import export as write
     from stablenet.onnx_io import load_onnx
     from stablenet.propagate import run
@@ -267,18 +280,6 @@ def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     _print(rows, as_json=as_json, render=render)
 
 
-def _check_folder(path: Path) -> None:
-    from stablenet.errors import InputError
-
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"{path}: folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: folder {folder} is not writable")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; a file name is expected")
-
-
 def _complain(message: str) -> None:
     """One line on standard error."""
     sys.stderr.write(f"stablenet: {' '.join(message.split())}\n")
@@ -292,17 +293,16 @@ def _terminate(signum: int, frame: object) -> None:
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
     signal.signal(signal.SIGTERM, _terminate)
+    code: Any = 0
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        with _readerless():
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except StablenetError as error:
         _complain(str(error))
         code = getattr(error, "code", error.exit_code)
     except KeyboardInterrupt:
         _complain("interrupted")
         code = 3
-    except BrokenPipeError:  # what reads our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
         # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
         if not hasattr(error, "format_message"):

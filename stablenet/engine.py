@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -23,9 +26,10 @@ from stablenet.backends.base import Settings
 from stablenet.backends.base import registry as backends
 from stablenet.bounds import Bounds
 from stablenet.deadline import Deadline, SearchStoppedError
-from stablenet.domain import Domain
+from stablenet.domain import Domain, domain_from_json
 from stablenet.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
 from stablenet.falsify import Falsifier
+from stablenet.files import check_target
 from stablenet.formulations.base import registry as formulations
 from stablenet.ledger import Event, Ledger
 from stablenet.network import Network
@@ -60,9 +64,13 @@ class Job:
         self.formulation = formulations.get(options.formulation)
         self.backend = backends.get(options.solver)
         self.search: Search = searches.get(options.search)
+        solvers = [self.backend] + ([] if options.check_with is None else [backends.get(options.check_with)])
+        if options.log_path is not None:
+            check_target(options.log_path)
         if self.search.needs_solver:
-            check_combination(self.formulation, self.backend)
-            for backend in [self.backend] + ([backends.get(options.check_with)] if options.check_with else []):
+            check_combination(self.formulation, self.backend, options)
+            for backend in solvers:
+                check_combination(self.formulation, backend)
                 available = backend.available()
                 if not available.installed:
                     raise NotInstalledError(f"solver {backend.name!r} is not installed; {available.install}")
@@ -135,8 +143,12 @@ def read_samples(path: Path, n_inputs: int) -> np.ndarray[tuple[int, int], np.dt
     """Points from a .npy file, or from all arrays of a .npz: (batch, n_inputs) after flattening each point."""
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]
-    except (OSError, ValueError, EOFError) as error:
+        if isinstance(loaded, np.ndarray):
+            arrays = [loaded]
+        else:
+            with loaded:
+                arrays = [loaded[name] for name in loaded.files]
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, MemoryError) as error:
         raise InputError(f"{path}: no readable .npy or .npz file ({error})") from None
     points = []
     for array in arrays:
@@ -171,7 +183,6 @@ def main() -> None:
 def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: Deadline) -> Event:
     """Run a job given as JSON; returns the closing event."""
     from stablenet.onnx_io import load_onnx
-    from stablenet.report import domain_from_json
     from stablenet.spec import parse_domain
 
     try:
@@ -225,9 +236,12 @@ def _die_with_parent() -> None:
     """End this process and its group when the supervisor's end of standard input closes."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not through sys.stdin: its lock, held here, would abort the interpreter's end.
+        while os.read(0, 4096):
             pass
-        os.killpg(os.getpgid(0), 9)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(3)  # started by hand: the group is somebody else's
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -237,7 +251,10 @@ def _limit_memory(megabytes: float | None) -> None:
         return
     import resource
 
+    _, ceiling = resource.getrlimit(resource.RLIMIT_AS)
     limit = int(megabytes * 2**20)
+    if ceiling != resource.RLIM_INFINITY:
+        limit = min(limit, ceiling)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

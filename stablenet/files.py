@@ -13,8 +13,15 @@ from stablenet.errors import InputError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, moved there when the block ends without an error."""
+    """A temporary path beside ``path``, moved there when the block ends without an error.
+
+    A link is followed. What is no regular file (a terminal, a pipe, ``/dev/null``) is itself the path.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
@@ -37,3 +44,16 @@ def write_text(path: Path, text: str) -> None:
     """Replace a file by a text, atomically."""
     with atomic_path(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_target(path: Path) -> None:
+    """Raise `InputError` where a file could not be written, before there is anything to write."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: folder {folder} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; a file name is expected")
+    if path.exists() and not path.is_file():
+        return
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: folder {folder} is not writable")

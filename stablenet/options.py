@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from stablenet.errors import InputError, UnknownNameError
 INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")
 DEFAULT_MARGIN = 1e-8
+SMALLEST_MARGIN = 1e-9
+"""Ten times the smallest tolerance that all solvers take."""
 
 
 def usable_cores() -> int:
@@ -49,22 +52,44 @@ class Options:
     solver_log: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.inject not in INJECTIONS:
             raise UnknownNameError("injection", self.inject, INJECTIONS)
         if self.removal not in REMOVALS:
             raise UnknownNameError("removal", self.removal, REMOVALS)
-        if not 0.0 <= self.margin < 0.1:
-            raise InputError(f"margin {self.margin}; a number from 0 to 0.1 is expected (default {DEFAULT_MARGIN})")
+        if not (self.margin == 0.0 or SMALLEST_MARGIN <= self.margin < 0.1):
+            raise InputError(
+                f"margin {self.margin}; 0, or a number from {SMALLEST_MARGIN} to 0.1, is expected "
+                f"(default {DEFAULT_MARGIN})"
+            )
         for what in ("time_limit", "memory_limit"):
             value = getattr(self, what)
-            if value is not None and not value > 0:
-                raise InputError(f"{what.replace('_', ' ')} {value}; a number above 0 is expected")
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{what.replace('_', ' ')} {value}; a finite number above 0 is expected")
         if self.threads < 0:
             raise InputError(f"threads {self.threads}; a number from 1 up is expected (0: all cores)")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed}; a number from 0 to 2147483647 is expected")
+        if self.permute is not None and self.permute < 0:
+            raise InputError(f"permute {self.permute}; a number from 0 up is expected")
         if self.threads == 0:
             object.__setattr__(self, "threads", usable_cores())
+
+    def _check_types(self) -> None:
+        """Raise `InputError` for a value of the wrong type, which no later check would name."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kind, _, optional = str(field.type).partition(" | ")
+            if value is None and optional:
+                continue
+            fits = {
+                "str": isinstance(value, str),
+                "bool": isinstance(value, bool),
+                "int": isinstance(value, int) and not isinstance(value, bool),
+                "float": isinstance(value, int | float) and not isinstance(value, bool),
+            }
+            if not fits[kind]:
+                raise InputError(f"{field.name.replace('_', ' ')} {value!r}; a value of type {kind} is expected")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

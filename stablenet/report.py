@@ -12,7 +12,8 @@ from typing import Any, Self
 import numpy as np
 
 from stablenet import __version__
-from stablenet.domain import Box, Domain, Part, Polytope, Union
+from stablenet.domain import Domain
+from stablenet.domain import domain_from_json as parse_domain_json
 from stablenet.errors import DomainError, ReportError
 from stablenet.files import write_text
 from stablenet.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
@@ -52,23 +53,11 @@ def network_to_json(network: Network) -> dict[str, Any]:
 
 
 def domain_from_json(data: dict[str, Any]) -> Domain:
-    """The inverse of `Domain.to_json`."""
+    """The domain of a report; raises `ReportError` where it is none."""
     try:
-        kind = data["kind"]
-        if kind == "box":
-            return Box(data["lower"], data["upper"])
-        if kind == "polytope":
-            return Polytope(data["lower"], data["upper"], data["a"], data["b"])
-        if kind == "union":
-            members: list[Part] = []
-            for part in data["parts"]:
-                members.extend(domain_from_json(part).parts)
-            return Union(members)
-    except (KeyError, TypeError) as error:
-        raise ReportError(f"domain of the report: {error!r} is missing or of the wrong type") from None
+        return parse_domain_json(data)
     except DomainError as error:
         raise ReportError(f"domain of the report: {error}") from None
-    raise ReportError(f"domain of the report: unknown kind {kind!r}; there are: box, polytope, union")
 
 
 @dataclass(frozen=True)
@@ -235,24 +224,52 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
 
 
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
-    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed."""
-    points: dict[str, set[int]] = {}
-    refuted: dict[tuple[Side, str, bool], list[int]] = {}
+    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed.
+
+    Raises `ReportError` before anything is entered if the report is malformed.
+    """
     try:
-        for neuron in report.data["neurons"]:
-            index = int(ledger.flat(neuron["layer"], neuron["neuron"])[0])
-            for side in SIDES:
-                question = neuron[SIDE_NAMES[side]]
-                if question["state"] == "witnessed":
-                    points.setdefault(question["by"], set()).add(question["witness"])
-                elif question["state"] == "refuted":
+        points, refuted = _closed(report, ledger)
+        batches = {by: np.array(rows, dtype=np.float64) for by, rows in points.items()}
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ReportError(f"the report's neurons or witnesses are malformed ({error!r})") from None
+    for by, batch in batches.items():
+        if batch.shape != (len(batch), witnesser.network.n_inputs):
+            raise ReportError(f"the report's witnesses have shape {batch.shape[1:]}, not one number per input")
+    for by, batch in batches.items():
+        witnesser.offer(batch, by)
+    for (side, by, rigorous), indices in refuted.items():
+        for part in range(ledger.n_parts):
+            ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)
+
+
+def _closed(
+    report: Report, ledger: Ledger
+) -> tuple[dict[str, list[list[float]]], dict[tuple[Side, str, bool], list[int]]]:
+    """Witnesses by source, and refuted questions by side, source and rigour."""
+    numbers: dict[str, set[int]] = {}
+    refuted: dict[tuple[Side, str, bool], list[int]] = {}
+    for entry in report.data["neurons"]:
+        layer, neuron = entry["layer"], entry["neuron"]
+        if not (0 <= layer < len(ledger.sizes) and 0 <= neuron < ledger.sizes[layer]):
+            raise ReportError(f"the report speaks of neuron {neuron} of layer {layer}, which the network does not have")
+        index = int(ledger.flat(layer, neuron)[0])
+        for side in SIDES:
+            question = entry[SIDE_NAMES[side]]
+            match question["state"]:
+                case "witnessed":
+                    numbers.setdefault(str(question["by"]), set()).add(question["witness"])
+                case "refuted":
                     key = (side, str(question["by"]), bool(question["rigorous"]))
                     refuted.setdefault(key, []).append(index)
-        for by, numbers in points.items():
-            batch = [report.data["witnesses"][number] for number in sorted(numbers)]
-            witnesser.offer(np.array(batch, dtype=np.float64), by)
-        for (side, by, rigorous), indices in refuted.items():
-            for part in range(ledger.n_parts):
-                ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ReportError(f"the report's neurons or witnesses are malformed ({error!r})") from None
+                case "open":
+                    pass
+                case state:
+                    raise ReportError(
+                        f"a question of the report has state {state!r}; open, witnessed and refuted exist"
+                    )
+    witnesses = report.data["witnesses"]
+    for number in {n for some in numbers.values() for n in some}:
+        if not 0 <= number < len(witnesses):
+            raise ReportError(f"the report names witness {number} and holds {len(witnesses)}")
+    return {by: [witnesses[n] for n in sorted(some)] for by, some in numbers.items()}, refuted

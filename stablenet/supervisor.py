@@ -106,15 +106,15 @@ def supervise(
     request = {"network": network, "domain": domain, "options": options.to_json(), "deadline": deadline}
     run = _Run()
     with tempfile.TemporaryFile() as errors:
-        engine = subprocess.Popen(
-            [sys.executable, "-m", "stablenet.engine"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-            env=_environment(options),
-        )
         with Interrupts() as run.interrupts:
+            engine = subprocess.Popen(
+                [sys.executable, "-P", "-m", "stablenet.engine"],  # -P: modules of the working folder stay out
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+                env=_environment(options),
+            )
             try:
                 stopped_by = _follow(engine, json.dumps(request).encode() + b"\n", run, deadline, watch)
             finally:
@@ -200,7 +200,7 @@ def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
     engine.wait()
 
 
-def _conclude(run: _Run, code: int, stopped_by: str | None, errors: str, seconds: float) -> Outcome:
+def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Outcome:
     """Report and exit code from what was replayed and how the engine ended."""
     closing = run.closing
     if closing is not None and closing["event"] == "error":
@@ -210,11 +210,13 @@ def _conclude(run: _Run, code: int, stopped_by: str | None, errors: str, seconds
         stopped_by = closing["stopped_by"]
         message = closing.get("message")
     elif stopped_by is None:
-        stopped_by, message = _crash(code, errors)
+        stopped_by, message = _crash(engine_code, errors)
     if run.ledger is None:
         if stopped_by == "interrupt":
             raise KeyboardInterrupt
-        raise EngineRefusedError(message or "the engine ended before the network was read", 3)
+        # A Python traceback is a bug of ours; a crash or a limit is not.
+        bug = engine_code == 1 and stopped_by == "solver"
+        raise EngineRefusedError(message or "the engine ended before the network was read", 1 if bug else 3)
     report = build_report(
         run.ledger,
         network=run.job["network"],
@@ -233,6 +235,7 @@ def _conclude(run: _Run, code: int, stopped_by: str | None, errors: str, seconds
 def _crash(code: int, errors: str) -> tuple[str, str]:
     """Stop reason and message for an engine that ended without a closing event."""
     last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
-    memory = "MemoryError" in errors or "bad_alloc" in errors or "out of memory" in errors.lower()
+    words = ("memoryerror", "bad_alloc", "out of memory", "memory allocation", "cannot allocate memory")
+    memory = any(word in errors.lower() for word in words)
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return ("memory" if memory else "solver"), f"the engine process {how}{': ' + last if last else ''}"
