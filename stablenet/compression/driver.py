@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stablenet.compression.check import check_points, compare_files
-from stablenet.compression.draft import Array, Block, Draft, Index
+from stablenet.compression.draft import Array, Block, Draft, Mask
 from stablenet.compression.evidence import Evidence
 from stablenet.compression.metadata import (
     BOUND_KEY,
@@ -70,24 +70,47 @@ def compress_network(
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan for a file: the finished maps and the steps that led there."""
+    """A plan for a file: the finished maps, the steps that led there, and the connections that are left."""
 
     graph: Graph
     settled: Settled
     steps: tuple[Step, ...]
+    connections: int
 
 
-def plan(graph: Graph, evidence: Evidence, stored: Stored, operations: Operations = "all") -> Planned:
-    """Steps for the network of a file."""
-    network = graph.network
+def plans(graph: Graph, evidence: Evidence, stored: Stored) -> tuple[Planned, Planned]:
+    """The best plan for the network of a file, and that of the published operations alone.
+
+    All operations are greedy, so an early one may spoil a better later one: where the published ones alone leave less,
+    they come first, and the others after them.
+    """
+    masks = _channels(graph, evidence)
+    paper = _plan(graph, evidence, masks, stored, ("paper",))
+    best = _plan(graph, evidence, masks, stored, ("all",))
+    if best.connections > paper.connections:
+        best = _plan(graph, evidence, masks, stored, ("paper", "all"))
+    return best, paper
+
+
+def _channels(graph: Graph, evidence: Evidence) -> list[Mask]:
+    """Neurons of layers that keep their nodes which go with whole channels, by layer."""
     structured = [k for k, free in enumerate(graph.free) if not free]
-    gone: dict[int, Index] = Channels(graph, structured, evidence.inactive).removable() if structured else {}
-    masks = [np.zeros(layer.size, bool) for layer in network.layers]
-    for k, neurons in gone.items():
-        masks[k][neurons] = True
-    draft = draft_of(network, evidence, graph.free)
-    steps = reduce(draft, masks, operations)
-    return Planned(graph, settle(draft, evidence.domain, stored), tuple(steps))
+    masks = [np.zeros(layer.size, bool) for layer in graph.network.layers]
+    if structured:
+        for k, neurons in Channels(graph, structured, evidence.inactive).removable().items():
+            masks[k][neurons] = True
+    return masks
+
+
+def _plan(
+    graph: Graph, evidence: Evidence, masks: list[Mask], stored: Stored, rounds: tuple[Operations, ...]
+) -> Planned:
+    draft = draft_of(graph.network, evidence, graph.free)
+    steps: list[Step] = []
+    for operations in rounds:
+        steps += reduce(draft, masks, operations)
+        masks = [np.zeros(block.size, bool) for block in draft.blocks[:-1]]
+    return Planned(graph, settle(draft, evidence.domain, stored), tuple(steps), draft.connections)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +164,7 @@ def compress(
     graph = Graph(network)
     evidence = Evidence.of(found, graph.network, domain)
     stored = _stored(dtype, graph)
-    planned = plan(graph, evidence, stored)
-    paper = plan(graph, evidence, stored, "paper")
+    planned, paper = plans(graph, evidence, stored)
     result = _built(planned, evidence, stored)
     result = replace(
         result, paper=(paper.settled.network, paper.steps), original_bytes=len(graph.model.SerializeToString())

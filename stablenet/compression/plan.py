@@ -71,11 +71,15 @@ def _drop(
 
 
 def _constants(draft: Draft, steps: list[Step], layer: int) -> None:
-    """Neurons that read nothing: what they give is a number, which their consumers take over."""
+    """Neurons that read nothing: what they give is a number, which their consumers take over.
+
+    A number other than 0 may round in their offsets, as merging does: that takes a neuron known to be active.
+    """
     block = draft.blocks[layer]
     constant = np.ones(block.size, bool)
     for matrix in block.terms.values():
         constant &= ~np.asarray((dense(matrix) != 0).any(axis=1))
+    constant &= block.active | (block.offset <= 0)
     if not constant.any():
         return
     value = np.where(block.stand_in, block.offset, np.maximum(block.offset, 0.0))
