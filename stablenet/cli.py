@@ -109,12 +109,16 @@ def find(
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
+    from stablenet.deadline import SearchStoppedError
     from stablenet.report import dumps
     from stablenet.supervisor import Interrupts, supervise
 
     with Interrupts():  # until all is written a second Ctrl-C loses nothing
         with _Progress() as progress:
-            outcome = supervise(net, domain, options, started=STARTED, watch=progress)
+            try:
+                outcome = supervise(net, domain, options, started=STARTED, watch=progress)
+            except KeyboardInterrupt:
+                raise SearchStoppedError("interrupt, before the network was read; nothing is written") from None
         if output not in {None, "-"}:
             outcome.report.write(str(output))
         if page is not None:
@@ -143,7 +147,7 @@ def _readerless() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # rich and the argument parser make an exit of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -290,8 +294,19 @@ def _terminate(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _open_closed_streams() -> None:
+    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
+    _open_closed_streams()
     signal.signal(signal.SIGTERM, _terminate)
     code: Any = 0
     try:
@@ -305,10 +320,14 @@ def main() -> None:
         code = 3
     except Exception as error:
         # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            _complain(error.format_message())
+            code = 2
+        elif type(error).__name__ == "Abort":  # what it makes of Ctrl-C
+            _complain("interrupted")
+            code = 3
+        else:
             raise
-        _complain(error.format_message())
-        code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 
