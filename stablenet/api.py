@@ -61,7 +61,8 @@ def find_stable(
         stopped_by=stopped_by,
         total_seconds=time.monotonic() - began,
     )
-    return _settle(report, trouble, contradiction=contradiction or bool(ledger.contradictions))
+    words = [*(str(found) for found in ledger.contradictions), *([trouble] if trouble else [])]
+    return _settle(report, "; ".join(words) or None, contradiction=contradiction or bool(ledger.contradictions))
 
 
 def _isolated(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:
@@ -81,7 +82,7 @@ def _isolated(network: Network | str | Path, domain: Domain | str, choice: Optio
 
 def _settle(report: Report, trouble: str | None, *, contradiction: bool) -> Report:
     if contradiction:
-        raise ContradictionError(trouble or f"a witness disproves a refutation: {report.contradictions}", report)
+        raise ContradictionError(trouble or "a witness disproves a refutation", report)
     if trouble is not None:
         warnings.warn(trouble, stacklevel=3)
     return report

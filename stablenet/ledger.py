@@ -316,6 +316,9 @@ class Ledger:
 
     def _mark(self, seconds: float) -> None:
         n = self.n_pending
+        # What was revoked was never closed: the curve only falls.
+        while self.curve and self.curve[-1][1] < n:
+            self.curve.pop()
         if self.curve and self.curve[-1][1] == n:
             return
         if self.curve and seconds < self.curve[-1][0]:

@@ -287,8 +287,7 @@ def test_the_curve_runs_forward_and_ends_at_what_is_pending(seed: int) -> None:
     times, counts = zip(*ledger.curve, strict=True)
     assert list(times) == sorted(times)
     assert counts[-1] == ledger.n_pending
-    if not ledger.contradictions:
-        assert list(counts) == sorted(counts, reverse=True)
+    assert list(counts) == sorted(counts, reverse=True)
 
 
 def test_an_unknown_event_is_refused() -> None:

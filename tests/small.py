@@ -1,0 +1,145 @@
+"""Small dense networks as ONNX files, and backends that lie, for the tests of the run path."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx_models import model, node, save
+from stablenet.backends.base import (
+    Availability,
+    Backend,
+    Callbacks,
+    Capability,
+    Limits,
+    RelaxResult,
+    Session,
+    Settings,
+    SolveResult,
+    Status,
+)
+from stablenet.backends.highs import Highs
+
+from stablenet.milp import MILP
+
+
+def dense(folder: Path, sizes: tuple[int, ...] = (3, 6, 6, 2), seed: int = 11, name: str = "net.onnx") -> Path:
+    """A random dense network, ReLU after each layer but the last."""
+    rng = np.random.default_rng(seed)
+    nodes, weights, last = [], {}, "x"
+    for k, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        weights[f"w{k}"], weights[f"b{k}"] = rng.normal(size=(m, n)), 0.5 * rng.normal(size=m)
+        out = "y" if k == len(sizes) - 2 else f"g{k}"
+        nodes.append(node("Gemm", last, f"w{k}", f"b{k}", out=out, transB=1))
+        if out != "y":
+            nodes.append(node("Relu", out, out=f"h{k}"))
+            last = f"h{k}"
+    return save(model(nodes, [1, sizes[0]], weights), folder, name)
+
+
+Twist = Callable[[MILP, SolveResult], SolveResult]
+
+
+class TwistedSession(Session):
+    """HiGHS, with its answers changed."""
+
+    def __init__(self, session: Session, twist: Twist) -> None:
+        self.honest = session
+        self.twist = twist
+
+    def solve(
+        self,
+        limits: Limits,
+        *,
+        target: float | None = None,
+        dual_stop: float | None = None,
+        start: Any = None,
+        callbacks: Callbacks | None = None,
+    ) -> SolveResult:
+        result = self.honest.solve(limits, target=target, dual_stop=dual_stop, start=start, callbacks=callbacks)
+        return self.twist(self.honest.milp, result)
+
+    def relax(self, limits: Limits) -> RelaxResult:
+        return self.honest.relax(limits)
+
+    def change_bounds(self, columns: Any, lower: Any, upper: Any) -> None:
+        self.honest.change_bounds(columns, lower, upper)
+
+    def change_objective(self, objective: Any, constant: float = 0.0, *, maximize: bool | None = None) -> None:
+        self.honest.change_objective(objective, constant, maximize=maximize)
+
+    def add_rows(self, rows: Any) -> None:
+        self.honest.add_rows(rows)
+
+    def close(self) -> None:
+        self.honest.close()
+
+
+def twisted(twist: Twist, name: str = "liar") -> type[Backend]:
+    """A backend class whose answers are those of HiGHS, twisted."""
+
+    class Twisted(Backend):
+        title = "Liar"
+        # No incumbents while running: what the search learns is what the answer says.
+        capabilities = frozenset({Capability.START, Capability.DUAL_STOP, Capability.NODE_LIMIT, Capability.SEED})
+
+        def available(self) -> Availability:
+            return Availability(True, "1", "")
+
+        def open(self, milp: MILP, settings: Settings = Settings()) -> Session:
+            return TwistedSession(Highs().open(milp, settings), twist)
+
+    Twisted.name = name
+    return Twisted
+
+
+def honest(_milp: MILP, result: SolveResult) -> SolveResult:
+    return result
+
+
+def infeasible(_milp: MILP, result: SolveResult) -> SolveResult:
+    return dataclasses.replace(
+        result, status=Status.INFEASIBLE, solver_status="infeasible", x=None, objective=None, dual_bound=np.inf
+    )
+
+
+def false_optimum(milp: MILP, result: SolveResult) -> SolveResult:
+    """Nothing can be witnessed, says this one, and shows a point that claims nothing."""
+    return dataclasses.replace(
+        result,
+        status=Status.OPTIMAL,
+        solver_status="optimal",
+        x=np.zeros(milp.n_columns),
+        objective=0.0,
+        dual_bound=0.0,
+    )
+
+
+def false_bound(_milp: MILP, result: SolveResult) -> SolveResult:
+    """The bound refutes everything; there is no point."""
+    return dataclasses.replace(
+        result, status=Status.DUAL_STOP, solver_status="bound", x=None, objective=None, dual_bound=-1.0
+    )
+
+
+def false_bound_in_time(_milp: MILP, result: SolveResult) -> SolveResult:
+    return dataclasses.replace(
+        result, status=Status.TIME, solver_status="time limit", x=None, objective=None, dual_bound=-1.0
+    )
+
+
+def wrong_incumbent(milp: MILP, result: SolveResult) -> SolveResult:
+    """Claims everything, at a point that shows little of it."""
+    x = np.ones(milp.n_columns)
+    return dataclasses.replace(
+        result, status=Status.OPTIMAL, solver_status="optimal", x=x, objective=99.0, dual_bound=99.0
+    )
+
+
+def not_a_point(_milp: MILP, result: SolveResult) -> SolveResult:
+    return dataclasses.replace(
+        result, status=Status.OPTIMAL, solver_status="optimal", x=np.full(3, np.nan), objective=1.0, dual_bound=1.0
+    )
