@@ -171,4 +171,5 @@ class Graph:
         affine = self.map(k)
         if any(term.source and layers[term.source - 1].origin != "Relu" for term in affine.terms):
             return False
-        return affine.n_connections <= self.parameters(k) + affine.size * max(len(affine.terms), 1)
+        times = max(len(affine.terms), 1)  # a product of a sum has its columns once for each summand
+        return affine.n_connections <= times * (self.parameters(k) + affine.size)

@@ -41,7 +41,7 @@ def check_points(domain: Domain, witnesses: Array, samples: Array | None, count:
 
 
 def compare_files(
-    graph: Graph, network: Network, data: bytes, *, points: Array, bound: Array, domain: Domain
+    graph: Graph, network: Network, data: bytes, *, points: Array, bound: Array, domain: Domain, stored: str
 ) -> tuple[str, int]:
     """Compare the files' outputs on points; returns what evaluated them, and on how many points.
 
@@ -53,7 +53,7 @@ def compare_files(
     name, runs, dtype, most = _runners(graph, data)
     inside = _representable(points, dtype, domain)[:most]
     if len(inside):
-        _compare(graph.network, network, inside, bound, runs=runs, unit=UNITS[dtype])
+        _compare(graph.network, network, inside, bound, runs=runs, unit=max(UNITS[dtype], UNITS[np.dtype(stored)]))
     return name, len(inside)
 
 

@@ -171,7 +171,7 @@ def compress(
     )
     points = check_points(evidence.domain, _witnesses(found, graph.network), samples, check, seed)
     runtime, count = compare_files(
-        graph, result.network, result.data, points=points, bound=result.bound, domain=evidence.domain
+        graph, result.network, result.data, points=points, bound=result.bound, domain=evidence.domain, stored=stored
     )
     return replace(result, checked=count, runtime=runtime)
 

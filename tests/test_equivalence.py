@@ -1,0 +1,206 @@
+"""Proofs and counterexamples: against exact extrema of the difference, and on changed copies of a real network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from compress_tools import domain_of, plain, points_of, quick_report, save_dense
+from oracle.exact import extrema
+from oracle.networks import case
+from oracle.plain import Region
+
+from stablenet.compression.driver import compress
+from stablenet.domain import Box
+from stablenet.equivalence.counterexample import difference_network
+from stablenet.equivalence.joint import Joint
+from stablenet.equivalence.pairing import by_matching, checked
+from stablenet.equivalence.verify import verify
+from stablenet.errors import InputError
+from stablenet.network import AffineMap, Network, Term
+from stablenet.onnx_io import load_onnx
+
+DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits_3x100.onnx"
+
+
+def perturbed(network: Network, seed: int, size: float) -> Network:
+    """A copy with random relative changes of some coefficients."""
+    rng = np.random.default_rng(seed)
+
+    def change(affine: AffineMap) -> AffineMap:
+        terms = []
+        for term in affine.terms:
+            matrix = term.matrix if isinstance(term.matrix, np.ndarray) else term.matrix.toarray()
+            chosen = rng.random(matrix.shape) < 0.3
+            terms.append(
+                Term(term.source, np.where(chosen, matrix * (1.0 + size * rng.normal(size=matrix.shape)), matrix))
+            )
+        return replace(affine, terms=tuple(terms))
+
+    layers = tuple(replace(layer, affine=change(layer.affine)) for layer in network.layers)
+    return replace(network, layers=layers, output=change(network.output), sha256="")
+
+
+def largest(a: Network, b: Network, domain) -> float:
+    """The exact largest |B - A| over the domain."""
+    joint = plain(difference_network(a, b))
+    regions = [Region(tuple(p.lower.tolist()), tuple(p.upper.tolist())) for p in domain.parts]
+    found = extrema(joint, regions)
+    return float(max(*(-v for v in found.minimum[-1]), *found.maximum[-1]))
+
+
+def small(seed: int, tmp_path) -> tuple[Network, object]:
+    made = case(seed)
+    path = tmp_path / f"{seed}.onnx"
+    path.write_bytes(made.onnx)
+    return load_onnx(path), domain_of(made)
+
+
+@pytest.mark.parametrize("seed", [s for s in range(40) if case(s).family in ("dense", "dyadic", "integer", "inactive")])
+def test_the_answer_is_that_of_exact_arithmetic(seed, tmp_path):
+    a, domain = small(seed, tmp_path)
+    b = perturbed(a, seed, 0.05)
+    truth = largest(a, b, domain)
+    above = verify(a, b, domain, tolerance=1.05 * truth + 1e-7, time_limit=20)
+    assert above.outcome == "equal"
+    assert above.bound >= truth * (1 - 1e-9)
+    if truth > 1e-6:
+        below = verify(a, b, domain, tolerance=0.9 * truth, time_limit=20)
+        assert below.outcome == "different"
+        assert below.found is not None
+        assert 0.9 * truth < below.found.difference <= truth * (1 + 1e-9)
+        assert domain.contains(below.found.point).all()
+
+
+def test_a_wrong_pairing_costs_sharpness_not_soundness(tmp_path):
+    a, domain = small(0, tmp_path)
+    b = perturbed(a, 5, 0.1)
+    rng = np.random.default_rng(0)
+    neurons = [rng.permutation(layer.size) for layer in b.layers]
+    wrong = checked(a, b, list(range(len(b.layers))), neurons)
+    low, high = np.stack([p.lower for p in domain.parts]), np.stack([p.upper for p in domain.parts])
+    lower, upper = Joint(a, b, wrong, low=low, high=high).run()
+    points = points_of(domain, 200)
+    difference = b.forward(points) - a.forward(points)
+    assert (difference <= upper.max(axis=0) + 1e-12).all()
+    assert (difference >= lower.min(axis=0) - 1e-12).all()
+
+
+def test_impossible_partners_are_dropped(tmp_path):
+    a, _ = small(0, tmp_path)
+    n = [layer.size for layer in a.layers]
+    pairing = checked(a, a, [len(n)] + [0] * (len(n) - 1), [np.zeros(m, np.intp) for m in n])
+    assert pairing.layers[0] == -1
+    assert all((p >= 0).sum() <= 1 for p in pairing.neurons)
+
+
+def test_a_permuted_copy_is_matched_and_proven(tmp_path):
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=s) for s in ((12, 5), (12, 12), (3, 12))]
+    offsets = [rng.normal(size=n) for n in (12, 12, 3)]
+    order = rng.permutation(12)
+    moved = [weights[0][order], weights[1][:, order], weights[2]]
+    a = load_onnx(save_dense(tmp_path, weights, offsets, "a.onnx"))
+    b = load_onnx(save_dense(tmp_path, moved, [offsets[0][order], *offsets[1:]], "b.onnx"))
+    domain = Box(-np.ones(5), np.ones(5))
+    pairing = by_matching(a, b, points_of(domain, 30))
+    assert pairing.neurons[0].tolist() == order.tolist()
+    result = verify(a, b, domain)
+    assert (result.outcome, result.bound, result.rigorous) == ("equal", 0.0, True)
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory) -> Path:
+    domain = Box(np.zeros(64), np.ones(64))
+    path = tmp_path_factory.mktemp("digits") / "small.onnx"
+    compress(DIGITS, quick_report(load_onnx(DIGITS), domain)).write(path)
+    return path
+
+
+def test_the_shipped_example_is_proven_equal(compressed):
+    result = verify(DIGITS, compressed, "box:0:1", time_limit=60)
+    assert result.equal
+    assert result.rigorous
+    assert result.neurons["related"] == result.neurons["alone"] == 0
+
+
+def changed(path: Path, target: Path, weight: str, change) -> Path:
+    model = onnx.load(path)
+    tensor = next(t for t in model.graph.initializer if t.name == weight)
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    change(values)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, weight))
+    onnx.save(model, target)
+    return target
+
+
+def weight_names(path: Path) -> list[str]:
+    return [t.name for t in onnx.load(path).graph.initializer if len(t.dims) == 2]
+
+
+def largest_up(values: np.ndarray) -> None:
+    values[np.unravel_index(np.abs(values).argmax(), values.shape)] *= 1.01
+
+
+def test_a_weight_changed_by_one_percent_is_found(compressed, tmp_path):
+    for name in weight_names(compressed):
+        other = changed(compressed, tmp_path / "other.onnx", name, largest_up)
+        result = verify(DIGITS, other, "box:0:1", tolerance=1e-5, time_limit=60)
+        assert result.outcome == "different", name
+        difference = np.abs(
+            load_onnx(DIGITS).forward(result.found.point) - load_onnx(other).forward(result.found.point)
+        )
+        assert difference.max() > 1e-5
+
+
+def test_an_unstable_neuron_that_is_removed_is_found(compressed, tmp_path):
+    last = weight_names(compressed)[-1]
+    network = load_onnx(compressed)
+    column = int(np.abs(network.output.terms[-1].matrix).sum(axis=0).argmax())
+
+    def clear(values: np.ndarray) -> None:
+        values[:, column] = 0.0
+
+    result = verify(DIGITS, changed(compressed, tmp_path / "other.onnx", last, clear), "box:0:1", time_limit=60)
+    assert result.outcome == "different"
+
+
+def test_an_enlarged_domain_is_found(compressed):
+    result = verify(DIGITS, compressed, "box:-30:30", time_limit=60)
+    assert result.outcome == "different"
+
+
+def test_shapes_and_tolerances_that_make_no_sense_are_refused(compressed, tmp_path):
+    a, domain = small(0, tmp_path)
+    with pytest.raises(InputError, match="same shapes"):
+        verify(a, DIGITS, domain)
+    with pytest.raises(InputError, match="tolerance"):
+        verify(DIGITS, compressed, "box:0:1", tolerance=float("nan"))
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stablenet.cli", *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_the_command_line_says_it_by_its_exit_code(tmp_path):
+    small_file = tmp_path / "small.onnx"
+    run = command(
+        "compress", str(DIGITS), "--domain", "box:0:1", "--search", "off", "--output", str(small_file), "--json"
+    )
+    assert run.returncode == 3, run.stderr  # bounds alone leave questions open
+    data = json.loads(run.stdout)
+    assert data["neurons"][2] < data["neurons"][0]
+    assert command("verify", str(DIGITS), str(small_file), "--domain", "box:0:1").returncode == 0
+    assert command("verify", str(DIGITS), str(small_file), "--domain", "box:-30:30").returncode == 4
+    assert "stablenet.domain" in command("info", str(small_file)).stdout
+    run = command("compress", str(DIGITS), "--output", str(tmp_path / "none.onnx"))
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert not (tmp_path / "none.onnx").exists()
