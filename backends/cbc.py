@@ -300,10 +300,15 @@ def _without_empty(rows: Rows) -> Rows:
 
 
 def _execute(command: list[str], log: Path, limit: float | None) -> int | None:
-    """Run the program in its own process group; its exit code, or None if it had to be killed for overrunning."""
+    """Run the program; its exit code, or None if it had to be killed for overrunning.
+
+    It gets a process group of its own, so that Ctrl-C at the terminal does not reach it, except where this process
+    leads a session, as the engine does: there none comes, and who kills the engine's group is to kill the program too.
+    """
+    leads = os.getsid(0) == os.getpid()
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=not leads
         )
         try:
             try:
@@ -317,8 +322,7 @@ def _execute(command: list[str], log: Path, limit: float | None) -> int | None:
                 return None
             return process.returncode
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
 
 
