@@ -254,6 +254,8 @@ class CbcSession(ArraySession):
         options += ["-primalTolerance", repr(s.feasibility), "-dualTolerance", repr(s.feasibility)]
         options += ["-integerTolerance", repr(s.integrality), "-randomCbcSeed", str(limits.seed + 1)]
         options += ["-randomSeed", str(limits.seed + 1)]
+        # Its scaling loses the tolerances: points come back whose columns with small coefficients break their bounds.
+        options += ["-scaling", "off"]
         # CBC's integer preprocessing is wrong: with tolerances of 1e-9 it proves false optima of small big-M models,
         # and calls models with SOS sets infeasible. Without it CBC calls unbounded models optimal, so it stays on where
         # a model can be unbounded.
