@@ -15,6 +15,7 @@ from stablenet.errors import ContradictionError, InputError
 
 if TYPE_CHECKING:
     from stablenet.equivalence.verify import Verification
+    from stablenet.options import Options
     from stablenet.report import Report
 
 STARTED = time.time()
@@ -29,6 +30,7 @@ def compress(
     report: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report of `stablenet find`.")] = None,
     domain: Annotated[str | None, Spec] = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights: float32, float64. Default: NET's.")] = None,
+    merge: Annotated[bool, typer.Option(help="Merge and fold active neurons; without, removal alone: exact.")] = True,
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Further inputs to check on.")] = None,
     check: Annotated[int, typer.Option(help="Random points and vertices to check on.")] = 1000,
     formulation: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "bigm",
@@ -59,7 +61,8 @@ def compress(
         threads=threads,
         seed=seed,
     )
-    raise typer.Exit(_compress(net, path, report, domain, options, dtype=dtype, check=check, as_json=as_json))
+    keywords = {"dtype": dtype, "merge": merge, "check": check, "seed": seed}
+    raise typer.Exit(_compress(net, path, report, domain, options=options, keywords=keywords, as_json=as_json))
 
 
 def _compress(
@@ -67,10 +70,9 @@ def _compress(
     output: Path,
     report: str | None,
     domain: str | None,
-    options: Any,
     *,
-    dtype: str | None,
-    check: int,
+    options: Options,
+    keywords: dict[str, Any],
     as_json: bool,
 ) -> int:
     from stablenet.compression.driver import compress as run
@@ -82,8 +84,8 @@ def _compress(
 
     if report is None and domain is None:
         raise InputError("--report REPORT.json or --domain SPEC is missing: stable neurons are found on a domain")
-    if check < 0:
-        raise InputError(f"check {check}; a number from 0 up is expected")
+    if keywords["check"] < 0:
+        raise InputError(f"check {keywords['check']}; a number from 0 up is expected")
     network = load_onnx(net)
     region = None if domain is None else parse_domain(domain, network.n_inputs)
     code = 0
@@ -92,7 +94,7 @@ def _compress(
     else:
         found, code = _find(net, str(domain), options)
     points = None if options.samples is None else read_samples(Path(options.samples), network.n_inputs)
-    result = run(net, found, domain=region, dtype=dtype, samples=points, check=check, seed=options.seed)
+    result = run(net, found, domain=region, samples=points, **keywords)
     result.write(output)
     data = summary(result)
     if as_json:
@@ -105,7 +107,7 @@ def _compress(
     return code
 
 
-def _find(net: str, domain: str, options: Any) -> tuple[Report, int]:
+def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     """Stable neurons by `find`; a search that stopped early leaves less to compress, and exit code 3."""
     from stablenet.supervisor import supervise
 

@@ -28,6 +28,7 @@ Index = npt.NDArray[np.intp]
 class Target:
     """What to write: a network, its stored type, and how its maps relate to those of the file.
 
+    ``inactive[k]`` (n_k,) are neurons of layer k of the file that give 0 on the domain, as when channels were chosen.
     ``maps[k]`` is the number that map k (the output last) has in the file, ``neurons[k]`` the neuron there that each of
     layer k's is, -1 for none; ``changed[k]`` says that map k holds numbers which the file does not.
     """
@@ -37,6 +38,7 @@ class Target:
     neurons: tuple[Index, ...]
     changed: tuple[bool, ...]
     stored: str
+    inactive: tuple[npt.NDArray[np.bool_], ...] | None = None
 
 
 def rewrite(graph: Graph, target: Target | None, metadata: Mapping[str, str]) -> Any:
@@ -154,7 +156,7 @@ class _Rewrite:
     def _slice(self) -> None:
         kept = {old for k, old in enumerate(self.target.maps) if not self.anew[k]}
         gone = self._gone()
-        Channels(self.graph, kept).cut(self.proto, {k: gone[k] for k in kept if k < len(gone)})
+        Channels(self.graph, kept, self.target.inactive).cut(self.proto, {k: gone[k] for k in kept if k < len(gone)})
 
     def _node(
         self, at: int, operator: str, inputs: Sequence[str], stem: str, output: str = "", **attributes: Any
@@ -215,7 +217,11 @@ class _Rewrite:
                 _dense(term.matrix).astype(self.dtype), weight_name if len(products) == 1 else f"{stem}.weight{i}"
             )
             inputs = [self._source(term.source, at), weight]
-            steps.append(("Gemm", [*inputs, biases.pop(0)] if biases else inputs))
+            if biases:
+                inputs.append(biases.pop(0))
+            elif self.graph.network.opset < 11:  # there C is not optional
+                inputs.append(self._constant(np.zeros(affine.size, self.dtype), f"{stem}.zero"))
+            steps.append(("Gemm", inputs))
         operands = [self._source(term.source, at) for term in plain] + biases
         return self._sum_of(steps, operands, at, stem, output)
 

@@ -257,3 +257,9 @@ def test_the_basis_reveals_rank_and_says_how_good_it_is():
     assert row_basis(almost, np.ones(20), np.zeros(2)).condition > MOST_CONDITION
     assert not row_basis(almost, np.ones(20), np.zeros(2)).sound
     assert row_basis(np.zeros((4, 3)), np.ones(3), np.zeros(4)).rank == 0
+
+
+def test_without_merging_neurons_are_only_removed():
+    result = compress(DIGITS, quick_report(load_onnx(DIGITS), unit_box(64)), merge=False)
+    assert {step.kind for step in result.steps} <= {"inactive", "unread", "constant"}
+    assert not result.rigorous_bound.any()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.domain import Domain
-from stablenet.errors import ContradictionError
+from stablenet.errors import ContradictionError, StablenetError
 from stablenet.falsify import puller, random_points
 from stablenet.network import Network
 from stablenet.onnx_graph import Graph
@@ -38,6 +38,21 @@ def check_points(domain: Domain, witnesses: Array, samples: Array | None, count:
     pools += [puller(part)(random_points(part, share, rng)) for part in domain.parts]
     points = np.concatenate(pools)
     return points[domain.contains(points)]
+
+
+def check_written(planned: Network, written: Network, domain: Domain) -> None:
+    """Whether the file that was written holds the network that was planned, as far as a few points tell.
+
+    A bound is proven for whatever file there is, so a mistake in writing would only show as a large one. Raises
+    `StablenetError`.
+    """
+    rng = np.random.default_rng(0)
+    points = np.concatenate([puller(part)(random_points(part, 8, rng)) for part in domain.parts])
+    one, two = planned.evaluate(points), written.evaluate(points)
+    # Constants that a bias took over are rounded to float32 at worst.
+    slack = (one.output_error + two.output_error) * (2.0**-22 / 2.0**-53)
+    if not (np.abs(one.output - two.output) <= slack).all():
+        raise StablenetError("the graph that was written does not compute the network that was planned")
 
 
 def compare_files(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.compression.check import check_points, compare_files
+from stablenet.compression.check import check_points, check_written, compare_files
 from stablenet.compression.draft import Array, Block, Draft, Mask
 from stablenet.compression.evidence import Evidence
 from stablenet.compression.metadata import (
@@ -148,13 +148,15 @@ def compress(
     *,
     domain: Domain | None = None,
     dtype: str | None = None,
+    merge: bool = True,
     samples: Array | None = None,
     check: int = 1000,
     seed: int = 0,
 ) -> Compressed:
     """Compress the network of an ONNX file by what a report has refuted.
 
-    ``dtype`` is float32 or float64, None for the file's own. ``samples``, (batch, n_inputs), are further points on
+    ``dtype`` is float32 or float64, None for the file's own. Without ``merge`` neurons are only removed: that is exact.
+    ``samples``, (batch, n_inputs), are further points on
     which the result is compared with the original before it is returned, beside ``check`` random points of the domain,
     its vertices and the report's witnesses. Raises `ReportError` where the report is about another network (or another
     ``domain``, if one is given), `InputError` for a type that the graph cannot be stored in, and `ContradictionError`
@@ -163,6 +165,8 @@ def compress(
     found = report if isinstance(report, Report) else Report.read(report)
     graph = Graph(network)
     evidence = Evidence.of(found, graph.network, domain)
+    if not merge:
+        evidence = evidence.only_inactive()
     stored = _stored(dtype, graph)
     planned, paper = plans(graph, evidence, stored)
     result = _built(planned, evidence, stored)
@@ -195,7 +199,9 @@ def _witnesses(report: Report, network: Network) -> Array:
 def _built(planned: Planned, evidence: Evidence, stored: Stored) -> Compressed:
     """Write the graph, read it back, and bound what is different."""
     graph, settled = planned.graph, planned.settled
-    target: Target | None = Target(settled.network, settled.maps, settled.provenance.neurons, settled.changed, stored)
+    target: Target | None = Target(
+        settled.network, settled.maps, settled.provenance.neurons, settled.changed, stored, evidence.inactive
+    )
     metadata = {
         DOMAIN_KEY: domain_text(evidence.domain),
         SOURCE_KEY: graph.network.sha256,
@@ -210,6 +216,7 @@ def _built(planned: Planned, evidence: Evidence, stored: Stored) -> Compressed:
     if not planned.steps:
         target = None  # nothing to change: the file stays as it is
     first = read_back(rewrite(graph, target, metadata))
+    check_written(settled.network, first, evidence.domain)
     pairing = by_provenance(graph.network, first)
     if pairing is None:
         raise StablenetError("the compressed network has lost its provenance")

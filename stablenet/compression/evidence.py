@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -64,6 +64,10 @@ class Evidence:
         """No evidence about any neuron."""
         none = tuple(np.zeros(layer.size, bool) for layer in network.layers)
         return cls(domain, none, none, none, tuple(np.full(layer.size, np.inf) for layer in network.layers))
+
+    def only_inactive(self) -> Evidence:
+        """The same without the stably active neurons."""
+        return replace(self, active=tuple(np.zeros_like(mask) for mask in self.active))
 
     def trusted(self) -> list[tuple[Array, Array]]:
         """Per layer the bounds (lower, upper) of g that follow: 0 on one side where stable, else infinite."""
