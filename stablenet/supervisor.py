@@ -83,6 +83,7 @@ class _Run:
     ledger: Ledger | None = None
     job: Event = field(default_factory=dict)
     closing: Event | None = None
+    ended: bool = False
     tail: bytes = b""
     interrupts: Interrupts = field(default_factory=Interrupts)
 
@@ -164,6 +165,7 @@ def _read(stream: IO[bytes], run: _Run) -> bool:
     """Replay what the pipe holds; False at its end."""
     chunk = os.read(stream.fileno(), 1 << 20)
     if not chunk:
+        run.ended = True
         return False
     *lines, rest = (run.tail + chunk).split(b"\n")
     run.tail = rest
@@ -178,20 +180,21 @@ def _replay(event: Event, run: _Run) -> None:
         run.job = event
         run.ledger = Ledger([layer["size"] for layer in event["network"]["layers"]], event["n_parts"])
     elif kind in {"done", "error"}:
-        run.closing = event
+        run.closing, run.ended = event, True
     elif run.ledger is not None:
         run.ledger.apply(event)
 
 
 def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
     """End the engine and whatever it started, then replay what it had still sent."""
-    if run.closing is not None:
+    if run.ended:
+        # Its own exit code tells more than the signal below.
         with contextlib.suppress(subprocess.TimeoutExpired):
             engine.wait(EXIT_GRACE)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(engine.pid, signal.SIGKILL)
     if engine.stdout is not None:
-        while run.closing is None and _read(engine.stdout, run):
+        while not run.ended and _read(engine.stdout, run):
             pass
         engine.stdout.close()
     if engine.stdin is not None:
