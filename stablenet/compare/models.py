@@ -70,8 +70,8 @@ def _models(run: Run, folder: Path) -> Iterator[dict[str, Any]]:
     for part in range(len(domain.parts)):
         entry = {
             "instance": run.instance.name, "network_sha256": network.sha256,
-            "domain_digest": domain.digest, "part": part, "formulation": run.formulation, "bounds": run.bounds, "step": run.step.name,
-            "margin": run.options.margin,
+            "domain_digest": domain.digest, "part": part, "formulation": run.formulation,
+            "bounds": run.bounds, "step": run.step.name, "margin": run.options.margin,
         }  # fmt: skip
         mask = PartSearch(problem, part, "export").open_questions()
         if not mask.any():
