@@ -91,6 +91,8 @@ class _Loaded:
         parameters = {
             "numerics/feastol": min(settings.feasibility, settings.integrality),
             "numerics/dualfeastol": settings.feasibility,
+            # Without a limit its root rounds go on for minutes on the models of networks, each gaining a millionth.
+            "separating/maxroundsroot": 10,
             "limits/gap": 0.0,
             "limits/absgap": 0.0,
             "misc/catchctrlc": False,
