@@ -23,6 +23,15 @@ from stablenet.witness import Witnesser
 SCHEMA = "stablenet.report/1"
 STOP_REASONS = ("time", "memory", "interrupt", "solver", "borderline", "search")
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
+_KEYS = {
+    "network": dict,
+    "domain": dict,
+    "neurons": list,
+    "witnesses": list,
+    "counts": dict,
+    "status": str,
+    "config": dict,
+}
 VERDICTS = ("stably_active", "stably_inactive", "unstable", "unknown")
 
 
@@ -114,9 +123,11 @@ class Report:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else None
             raise ReportError(f"{path}: schema {found!r}; {SCHEMA!r} is expected")
-        for key in ("network", "domain", "neurons", "witnesses", "counts", "status", "config"):
+        for key, kind in _KEYS.items():
             if key not in data:
                 raise ReportError(f"{path}: key {key!r} is missing")
+            if not isinstance(data[key], kind):
+                raise ReportError(f"{path}: {key!r} is of the wrong type; a report has a {kind.__name__} there")
         return cls(data)
 
 
@@ -233,7 +244,7 @@ def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
         batches = {by: np.array(rows, dtype=np.float64) for by, rows in points.items()}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(f"the report's neurons or witnesses are malformed ({error!r})") from None
-    for by, batch in batches.items():
+    for batch in batches.values():
         if batch.shape != (len(batch), witnesser.network.n_inputs):
             raise ReportError(f"the report's witnesses have shape {batch.shape[1:]}, not one number per input")
     for by, batch in batches.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def dense(folder: Path, sizes: tuple[int, ...] = (3, 6, 6, 2), seed: int = 11, n
     """A random dense network, ReLU after each layer but the last."""
     rng = np.random.default_rng(seed)
     nodes, weights, last = [], {}, "x"
-    for k, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for k, (n, m) in enumerate(pairwise(sizes)):
         weights[f"w{k}"], weights[f"b{k}"] = rng.normal(size=(m, n)), 0.5 * rng.normal(size=m)
         out = "y" if k == len(sizes) - 2 else f"g{k}"
         nodes.append(node("Gemm", last, f"w{k}", f"b{k}", out=out, transB=1))

@@ -19,8 +19,11 @@ from small import dense
 
 COMMAND = [sys.executable, "-P", "-m", "stablenet.cli"]
 
+LARGE = [*COMMAND, "find", "--domain", "box:-1:1", "--search", "network", "--no-falsify", "--no-decide-by-bounds"]
+
 PLUGIN = '''
 import os, signal, sys, time
+import numpy as np
 from pathlib import Path
 from stablenet.backends.base import Availability, Backend, Capability
 from stablenet.backends.highs import Highs
@@ -77,7 +80,7 @@ class Hungry(Fake):
     def trouble(self):
         kept = []
         while True:
-            kept.append(bytearray(50_000_000))
+            kept.append(np.empty(5_000_000))
 
 class Loud(Fake):
     name = "loud"
@@ -220,8 +223,7 @@ def test_ctrl_c_of_a_real_solver_at_once(start: Callable[..., Run], tmp_path: Pa
     path = dense(tmp_path, (20, 60, 60, 60, 2), seed=0, name="large.onnx")
     output = tmp_path / "large.json"
     process = subprocess.Popen(
-        [*COMMAND, "find", str(path), "--domain", "box:-1:1", "--search", "network", "--no-falsify"]
-        + ["--no-decide-by-bounds", "--output", str(output)],
+        [*LARGE, str(path), "--output", str(output)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -314,8 +316,7 @@ def test_no_orphans(victim: str, tmp_path: Path) -> None:
     path = dense(tmp_path, (20, 50, 50, 50, 2), seed=0, name="large.onnx")
     output = tmp_path / "large.json"
     process = subprocess.Popen(
-        [*COMMAND, "find", str(path), "--domain", "box:-1:1", "--search", "network", "--solver", "cbc"]
-        + ["--no-falsify", "--no-decide-by-bounds", "--output", str(output)],
+        [*LARGE, str(path), "--solver", "cbc", "--output", str(output)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
