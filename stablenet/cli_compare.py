@@ -137,9 +137,10 @@ def _sweep(plan: Plan, folder: Path, executor: Executor, *, resume: bool, retry:
 
 def _conclude(store: Any) -> int:
     """Print contradictions; 4 if there is one."""
-    from stablenet.compare.contradictions import find_contradictions
+    from stablenet.compare.contradictions import find_contradictions, wrong_keys
 
     found = find_contradictions(store)
+    store.mark_wrong(wrong_keys(found))
     store.set_meta("contradictions", json.dumps(found))
     for item in found:
         typer.echo(f"contradiction: {item['text']}", err=True)
@@ -160,11 +161,11 @@ def page(
 
     target = Path(folder) / "page.html" if output is None else Path(output)
     with Store(folder) as store:
+        code = _conclude(store)
         write_text(target, sweep_page(store))
         typer.echo(f"page: {target}")
         if figures:
             for path in write_all(store, Path(folder)):
                 typer.echo(f"  {path}")
-        code = _conclude(store)
     sys.stdout.flush()
     raise typer.Exit(code)

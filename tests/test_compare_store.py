@@ -166,6 +166,27 @@ def test_a_run_that_contradicts_itself_is_listed(store):
     assert "this run" in found["text"]
 
 
+def test_wrong_rows_are_marked(store):
+    add(store, "honest", [("witnessed", "open")])
+    add(store, "liar", [("refuted", "open")])
+    store.set_plan(["liar", "honest"])
+    store.mark_wrong(wrong_keys(find_contradictions(store)))
+    outcomes = {row["key"]: row["outcome"] for row in store.rows()}
+    assert outcomes == {"liar": "wrong", "honest": "solved"}
+    # It is found again when the sweep goes on.
+    assert [item["refuted"] for item in find_contradictions(store)] == ["liar"]
+
+
+def test_a_disagreement_that_no_report_holds_is_listed(store):
+    add(store, "a", [("open", "open")], outcome="contradiction")
+    store.db.execute("UPDATE runs SET reason = 'two solvers disagree'")
+    store.set_plan(["a"])
+    (found,) = find_contradictions(store)
+    assert "two solvers disagree" in found["text"]
+    store.mark_wrong(wrong_keys([found]))
+    assert store.rows()[0]["outcome"] == "contradiction"
+
+
 def test_states_and_pending_questions():
     made = report([("witnessed", "refuted"), ("open", "witnessed"), ("open", "open")])
     np.testing.assert_array_equal(states_of(made), [[1, 0, 0], [2, 1, 0]])

@@ -54,6 +54,9 @@ def test_misbehaving_solvers_are_rows_with_their_reason(faulty):
     assert rows["bigm", "highs"]["outcome"] == rows["outside", "highs"]["outcome"] == "solved", run.stdout + run.stderr
     assert rows["bigm", "crasher"]["outcome"] == "crash"
     assert "SIGSEGV" in rows["bigm", "crasher"]["reason"]
+    # Found out by the run itself (points that it holds) or by what the honest solver found.
+    assert rows["bigm", "liar"]["outcome"] in {"wrong", "contradiction"}
+    assert "witness" in rows["bigm", "liar"]["reason"]
     assert rows["bigm", "hog"]["outcome"] == "memory"
     assert rows["bigm", "hog"]["peak_mb"] > 900
     # What was found before the solver failed is kept.

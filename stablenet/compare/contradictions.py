@@ -27,7 +27,8 @@ def find_contradictions(store: Store) -> list[dict[str, Any]]:
     for key, row in rows.items():
         if row["outcome"] == "contradiction":
             report = store.report(key)
-            found += [_own(row, item) for item in (report or {}).get("contradictions", ())]
+            own = [_own(row, item) for item in (report or {}).get("contradictions", ())]
+            found += own or [_told(row)]
     for instance in dict.fromkeys(row["instance"] for row in rows.values()):
         states = store.states(instance)
         if not states:
@@ -68,6 +69,14 @@ def _own(row: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     runs = {"refuted": row["key"], "witnessed": row["key"]}
     known = {"by": item["source"], "questions": 1, "point": None, "text": text}
     return {"instance": row["instance"], **question, **runs, **known}
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """A run that ended in a contradiction which its report does not hold: two of its solvers disagreed."""
+    text = f"{row['instance']}: the run of {method_name(row)} (seed {row['seed']}): {row['reason']}"
+    question = dict.fromkeys(("layer", "neuron", "side", "by", "point"))
+    runs = {"refuted": row["key"], "witnessed": row["key"]}
+    return {"instance": row["instance"], **question, **runs, "questions": 1, "text": text}
 
 
 def _pair(store: Store, liar: dict[str, Any], other: dict[str, Any], question: tuple[int, int]) -> dict[str, Any]:

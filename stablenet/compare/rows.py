@@ -26,10 +26,11 @@ OUTCOMES = {
     "crash": "the process died",
     "refused": "the command refused the combination",
     "contradiction": "a witness disproved a refutation in the run itself",
+    "wrong": "another run's witness disproves a refutation",
     "interrupted": "ended by an interrupt",
     "lost": "the run could not be carried out",
 }
-"""How a run ended. A run whose refutation another run's witness disproves is called wrong by the statistics."""
+"""How a run ended. ``wrong`` is found out when the sweep ends, from what the runs say together."""
 
 FINISHED = ("solved", "borderline")
 """Outcomes that count as solved."""

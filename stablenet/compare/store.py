@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -158,6 +158,14 @@ class Store:
             if data is not None:
                 states = zlib.compress(states_of(data).tobytes())
                 self.db.execute("INSERT INTO reports VALUES (?, ?, ?, ?)", (row["key"], frozen, states, blob))
+
+    def mark_wrong(self, reasons: Mapping[str, str]) -> None:
+        """Set the outcome of runs that another run's witness disproves; one that disproved itself keeps its own."""
+        with self._transaction():
+            self.db.executemany(
+                "UPDATE runs SET outcome = 'wrong', reason = ? WHERE key = ? AND outcome != 'contradiction'",
+                [(reason, key) for key, reason in reasons.items()],
+            )
 
     def remove(self, keys: Iterable[str]) -> None:
         """Delete rows, so that they are run again."""
