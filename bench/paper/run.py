@@ -135,7 +135,8 @@ def report(given: argparse.Namespace, recipes: dict[str, Recipe], sweep: Path) -
     yield f"{machine.get('cpu')}, load {min(loads, default=0):.1f} to {max(loads, default=0):.1f}.\n"
     yield from contradictions(wrong)
     yield "## Stable neurons and connections\n"
-    yield "| network | L1 | accuracy | neurons | stably active | stably inactive | unknown | connections | removed | nonzero | removed |"
+    heads = "network L1 accuracy neurons active inactive unknown connections removed nonzero removed"
+    yield f"| {heads.replace(' ', ' | ')} |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for name, recipe in recipes.items():
         yield verdict_line(given, recipe, best[name])
