@@ -211,6 +211,8 @@ class CbcSession(ArraySession):
             if status is Status.INFEASIBLE:
                 status, bound = Status.DUAL_STOP, sign * stop
                 x = self._kept_start(request.start)
+            elif status is Status.OPTIMAL and x is not None and bound < sign * milp.value(x):
+                status = Status.DUAL_STOP  # its point is the start, which the cutoff excludes; nothing is beyond that
         return Answer(status, report.words, x, sign * bound, count)
 
     def _kept_start(self, start: Array | None) -> Array | None:

@@ -300,7 +300,7 @@ def build_search_model(
     if not (np.isfinite(margin) and margin >= 0):
         raise InputError(f"margin {margin}; a finite number >= 0 is expected")
     questions = _questions(network, positive, negative)
-    plans = _plans(network, bounds, questions, decide=decide, phases=phases)
+    plans = _plans(network, bounds, questions, decide=decide, phases=phases, witness=witness)
     assembled = assemble(network, part, plans, formulation, margin=margin, scaled=True, complete=False)
     handles: list[Handle] = []
     values: list[Any] = []
@@ -338,9 +338,18 @@ def _questions(network: Network, positive: Sequence[npt.ArrayLike], negative: Se
 
 
 def _plans(
-    network: Network, bounds: Bounds, questions: Questions, *, decide: bool, phases: Sequence[Phase] | None
+    network: Network,
+    bounds: Bounds,
+    questions: Questions,
+    *,
+    decide: bool,
+    phases: Sequence[Phase] | None,
+    witness: bool,
 ) -> list[LayerPlan]:
-    """The layers up to the last asked; backwards from the questions, the neurons that they depend on."""
+    """The layers up to the last asked; backwards from the questions, the neurons that they depend on.
+
+    Without witness values, a neuron that is only asked needs its pre-activation and no ReLU.
+    """
     last = int(questions.layer.max())
     needed = [np.zeros(layer.size, bool) for layer in network.layers[: last + 1]]
     plans: list[LayerPlan] = []
@@ -357,6 +366,8 @@ def _plans(
         if (asked & (phase != 0)).any():
             i = int(np.flatnonzero(asked & (phase != 0))[0])
             raise InputError(f"layer {k}, neuron {i}: a question is asked of a neuron whose phase is decided")
+        if not witness:
+            phase = np.where(asked & ~needed[k], np.int8(-1), phase)
         keep = np.flatnonzero(asked | (needed[k] & (phase >= 0)))
         for term in network.layers[k].affine.terms:
             if term.source > 0:

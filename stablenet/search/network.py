@@ -87,6 +87,8 @@ class Rounds:
         self.side = np.where(questions.side > 0, POSITIVE, NEGATIVE)
         self.index = questions.neuron + self.ledger.offsets[questions.layer]
         self.live = np.ones(len(questions), dtype=bool)
+        self.fixed = np.zeros(len(questions), dtype=bool)
+        self.asked = len(questions)
         self.begin = owner.models.start(self.model)
         self.translate = time.monotonic() - began
 
@@ -99,6 +101,7 @@ class Rounds:
                 self.model.root_rounds(session, self.problem.limits())
             self._inject_root(session)
             while self._drop_closed(session):
+                self.asked = np.count_nonzero(self.live)
                 result = self.problem.solve(
                     session,
                     self.problem.limits(),
@@ -127,11 +130,12 @@ class Rounds:
 
     def _drop_closed(self, session: Session) -> bool:
         """Take questions closed or set aside out of the objective; False if none is left."""
-        gone = self.live & (~self._still_pending() | self.owner.aside[self.side, self.index])
+        self.live &= self._still_pending() & ~self.owner.aside[self.side, self.index]
+        gone = ~(self.live | self.fixed)
         if gone.any():
             columns = self.model.question_columns[gone]
             session.change_bounds(columns, np.zeros(len(columns)), np.zeros(len(columns)))
-            self.live &= ~gone
+            self.fixed |= gone
         return bool(self.live.any())
 
     def _inject_root(self, session: Session) -> None:
@@ -204,6 +208,8 @@ class Rounds:
         if result.status in PROOFS and result.dual_bound <= REFUTING:
             self._refute()
             return False
+        if np.count_nonzero(self.live & self._still_pending()) < self.asked:
+            return True  # callbacks closed some while the solver ran, and its bound may still count them
         self._unproven(backend, result)
         return False
 
