@@ -9,7 +9,7 @@ from test_rigour import INSTANCES, bounds_of, canonical, truths, violations
 from stablenet.domain import Box
 from stablenet.propagate import registry, run
 
-METHODS = ["crown-alpha", "lp", "progressive:lp"]
+METHODS = ["crown-alpha", "lp", "progressive:lp", "branch:12"]
 SHARE = {"random": 4, "wild": 2, "cancellations": 3}
 """Every so many of the instances, for time."""
 

@@ -122,13 +122,15 @@ class Variables:
 class Outcome:
     """What descent found: values (parts, rows), not rigorous, their variables, and where the relaxation is loose.
 
-    ``gap[k]`` (parts, rows, open) is by how much the relaxation of each undecided neuron of layer k lifts the bound,
-    at the last maximisers ``points`` (parts, rows, n_inputs).
+    ``gap[k]`` (parts, rows, open) is by how much the relaxation of each undecided neuron of layer k lifts the bound, on
+    average over the maximisers of the later steps; the last of these are ``points`` (parts, rows, n_inputs).
+    ``negative`` are the negative parts of the coefficients on the neurons' post-activations, as of the last step.
     """
 
     values: Single
     variables: Variables
     gap: list[Single]
+    negative: list[Single]
     points: Single
 
 
@@ -327,6 +329,7 @@ class _Run:
         values = np.full(shape, np.inf, np.float32)
         best = variables.copy()
         adam: _Adam | None = None
+        gaps: list[Single] = []
         for step in range(steps + 1):
             back = self.back(variables)
             better = back.value < values
@@ -334,10 +337,15 @@ class _Run:
             for kept, array in zip(best.arrays(), variables.arrays(), strict=True):
                 np.copyto(kept, array, where=better[..., None])
             point, pres = self.forward(variables, back)
+            if 2 * step >= steps:
+                found = self._gaps(variables, back, pres)
+                gaps = [a + b for a, b in zip(gaps, found, strict=True)] if gaps else found
             if step < steps:
                 adam = adam or _Adam(variables, back.size)
                 adam.step(variables, self.gradient(variables, back, pres))
-        return Outcome(values, best, self._gaps(variables, back, pres), point)
+        zeros = [np.zeros_like(gap) for gap in gaps]
+        negative = [zero if a is None else a for a, zero in zip(back.negative, zeros, strict=True)]
+        return Outcome(values, best, gaps, negative, point)
 
     def _gaps(self, variables: Variables, back: _Pass, pres: list[Single]) -> list[Single]:
         found = []
