@@ -120,6 +120,7 @@ class Callbacks:
     ``propose(point)``: a full column vector to try as a solution, or None; ``point`` is the LP point of a
     node (None without `Capability.LP_POINT`). ``separate(point)``: valid rows cut off by the LP point, or
     None. ``lazy(x)``: rows that every solution from now on must satisfy, or None; asked for each candidate.
+    ``stop()``: asked a few times a second by solvers that can be stopped; True asks for that (`Status.INTERRUPTED`).
     All are run on the thread that called `Session.solve`, whatever threads the solver has. An exception raised
     in any of them stops the solve and is raised again by it.
     """
@@ -128,6 +129,7 @@ class Callbacks:
     propose: Callable[[Array | None], Array | None] | None = None
     separate: Callable[[Array], Rows | None] | None = None
     lazy: Callable[[Array], Rows | None] | None = None
+    stop: Callable[[], bool] | None = None
 
 
 class Session(ABC):

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
 from stablenet.backends.session import Answer, ArraySession, Request
+from stablenet.backends.thread import POLL
 
 from stablenet.errors import NotInstalledError, SolverError, UnsupportedError
 from stablenet.milp import MILP, Rows
@@ -132,6 +134,7 @@ class CbcSession(ArraySession):
         if path is None:
             raise NotInstalledError(f"CBC is not installed: {_INSTALL}")
         self._program = path
+        self._stop_asked: Callable[[], bool] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="stablenet-cbc-")
 
     def close(self) -> None:
@@ -158,6 +161,7 @@ class CbcSession(ArraySession):
             options += ["-mips", str(self._write_start(request.start))]
         if request.dual_stop is not None:
             options += ["-cutoff", repr(sign * request.dual_stop)]
+        self._stop_asked = request.callbacks.stop
         report = self._run(model, request.limits, began, options)
         if report.status is Status.UNBOUNDED or (report.status is Status.INFEASIBLE and request.dual_stop is None):
             return self._feasible_or_not(model, report, request.limits, began)
@@ -282,7 +286,7 @@ class CbcSession(ArraySession):
         left = None if limits.time is None else max(limits.time - (time.perf_counter() - began), 0.0)
         command = [self._program, str(file), *self._options(limits, left), *more]
         command += ["-printingOptions", "all", "-solve", "-solution", str(solution)]
-        code = _execute(command, log, left)
+        code = _execute(command, log, left, self._stop_asked)
         text = log.read_text(encoding="utf-8", errors="replace")
         if self.settings.log is not None:
             with self.settings.log.open("a", encoding="utf-8") as kept:
@@ -303,8 +307,10 @@ def _without_empty(rows: Rows) -> Rows:
     return Rows(rows.matrix, np.where(empty, -np.inf, rows.lower), np.where(empty, np.inf, rows.upper))
 
 
-def _execute(command: list[str], log: Path, limit: float | None) -> int | None:
-    """Run the program; its exit code, or None if it had to be killed for overrunning.
+def _execute(
+    command: list[str], log: Path, limit: float | None, stop_asked: Callable[[], bool] | None = None
+) -> int | None:
+    """Run the program; its exit code, or None if it had to be killed for overrunning or because a stop was asked.
 
     It gets a process group of its own, so that Ctrl-C at the terminal does not reach it, except where this process
     leads a session, as the engine does: there none comes, and who kills the engine's group is to kill the program too.
@@ -315,11 +321,10 @@ def _execute(command: list[str], log: Path, limit: float | None) -> int | None:
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=not leads
         )
         try:
-            try:
-                return process.wait(None if limit is None else limit + OVERRUN)
-            except subprocess.TimeoutExpired:
-                # At this signal CBC writes what it has.
-                process.send_signal(signal.SIGINT)
+            if _ends(process, limit, stop_asked):
+                return process.returncode
+            # At this signal CBC writes what it has.
+            process.send_signal(signal.SIGINT)
             try:
                 process.wait(OVERRUN)
             except subprocess.TimeoutExpired:
@@ -328,6 +333,20 @@ def _execute(command: list[str], log: Path, limit: float | None) -> int | None:
         finally:
             process.kill()
             process.wait()
+
+
+def _ends(process: subprocess.Popen[bytes], limit: float | None, stop_asked: Callable[[], bool] | None) -> bool:
+    """Wait for the program; False if it overruns its limit or is to be stopped."""
+    deadline = None if limit is None else time.monotonic() + limit + OVERRUN
+    while True:
+        left = None if deadline is None else deadline - time.monotonic()
+        try:
+            process.wait(left if stop_asked is None else POLL if left is None else min(left, POLL))
+        except subprocess.TimeoutExpired:
+            if (deadline is not None and time.monotonic() >= deadline) or (stop_asked is not None and stop_asked()):
+                return False
+        else:
+            return True
 
 
 def _parse(solution: Path, log: str, model: MILP) -> _Report:

@@ -235,7 +235,7 @@ class ArraySession(Session):
         thread: SolverThread[Answer] = SolverThread(stop)
         watch = Watch(self.milp, request, thread)
         try:
-            answer = thread.run(lambda: work(watch), request.limits.time)
+            answer = thread.run(lambda: work(watch), request.limits.time, request.callbacks.stop)
         finally:
             self._abandoned = thread.abandoned
         if answer.status is Status.INTERRUPTED:

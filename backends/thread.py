@@ -19,6 +19,9 @@ T = TypeVar("T")
 GRACE = 0.7
 """Seconds that a solver gets to stop after Ctrl-C before its thread is abandoned."""
 
+POLL = 0.1
+"""Seconds between questions whether to stop."""
+
 OVERRUN = 0.5
 """Seconds past its own time limit after which a solver is told to stop."""
 
@@ -66,8 +69,10 @@ class SolverThread(Generic[T]):
             raise Stopped
         return reply.value
 
-    def run(self, work: Callable[[], T], time_limit: float | None = None) -> T:
-        """The value of ``work()``; raises what it, a callback or Ctrl-C raised."""
+    def run(
+        self, work: Callable[[], T], time_limit: float | None = None, stop_asked: Callable[[], bool] | None = None
+    ) -> T:
+        """The value of ``work()``, stopped when ``stop_asked`` says so; raises what it, a callback or Ctrl-C raised."""
 
         def target() -> None:
             try:
@@ -80,7 +85,7 @@ class SolverThread(Generic[T]):
         deadline = None if time_limit is None else time.monotonic() + time_limit + OVERRUN
         worker.start()
         try:
-            done = self._serve(deadline)
+            done = self._serve(deadline, stop_asked)
         except BaseException as error:
             # Ctrl-C, or the like. The solver's thread is left to itself if it does not hear.
             self._cancel(error)
@@ -94,14 +99,20 @@ class SolverThread(Generic[T]):
         value: T = done.value
         return value
 
-    def _serve(self, deadline: float | None) -> _Done:
+    def _serve(self, deadline: float | None, stop_asked: Callable[[], bool] | None) -> _Done:
         while True:
             wait = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if stop_asked is not None:
+                wait = POLL if wait is None else min(wait, POLL)
             try:
                 item = self._inbox.get(timeout=wait)
             except Empty:
-                self.overran, deadline = True, None
-                self._stop()
+                if deadline is not None and time.monotonic() >= deadline:
+                    self.overran, deadline = True, None
+                    self._stop()
+                elif stop_asked is not None and stop_asked():
+                    stop_asked = None
+                    self._stop()
                 continue
             if isinstance(item, _Done):
                 return item

@@ -18,6 +18,9 @@ from stablenet.search.base import Problem, SearchStoppedError
 from stablenet.search.part import PROOFS, STOPS, PartModel
 from stablenet.search_model import SearchModel
 
+PATIENCE = 1.0
+"""Seconds that solves on other threads get to stop after Ctrl-C."""
+
 
 class Singles:
     """One MILP a question, layer by layer, on one part; as many at a time as there are threads.
@@ -61,8 +64,11 @@ class Singles:
             for worker in pool:
                 worker.join()
         finally:
-            # After Ctrl-C solves may still run; nobody waits for them and nothing of them is used.
+            # After Ctrl-C solves still run; they are told to stop, and nothing of them is used.
             queue.closed = True
+            patience = time.monotonic() + PATIENCE
+            for worker in pool:
+                worker.join(max(0.0, patience - time.monotonic()))
         if queue.error is not None:
             raise queue.error
 
@@ -170,9 +176,9 @@ class _Asker:
                 owner.models.show(model.inputs(x), owner.by)
             return self.queue.closed or not self.queue.is_open(question)
 
-        callbacks = target = None
+        callbacks, target = Callbacks(stop=lambda: self.queue.closed), None
         if self.backend.supports(Capability.INCUMBENT):
-            callbacks = Callbacks(on_incumbent=on_incumbent)
+            callbacks = replace(callbacks, on_incumbent=on_incumbent)
         else:
             # Well above what the relaxed rows can fake; whether it is shown, the forward pass says.
             target = 100.0 * self.problem.options.margin + 1e-6
