@@ -59,7 +59,7 @@ def test_networks_and_domains_in_every_form_agree(path: Path) -> None:
     assert all(report["domain"] == DOMAIN.to_json() for report in reports)
 
 
-@pytest.mark.parametrize("options", [{}, {**BARE, "search": "neuron"}, {"falsify": False, "search": "off"}])
+@pytest.mark.parametrize("options", [{}, {**BARE, "search": "neuron"}])
 def test_isolated_and_in_process_agree(options: dict[str, Any], path: Path) -> None:
     options = {"threads": 1, **options}
     here = find_stable(path, DOMAIN, **options)
@@ -99,17 +99,17 @@ def test_a_file_that_changed_is_not_searched_for_another(tmp_path: Path) -> None
 def test_the_time_limit_in_process(tmp_path: Path) -> None:
     path = dense(tmp_path, (20, 60, 60, 60, 2), seed=0)
     began = time.monotonic()
-    report = find_stable(path, "box:-1:1", search="network", time_limit=2.0, **BARE)
-    assert time.monotonic() - began < 4.5
+    report = find_stable(path, "box:-1:1", search="network", time_limit=1.0, **BARE)
+    assert time.monotonic() - began < 3.5
     assert report.stopped_by == "time"
     assert audit(report.to_json(), path) == []
 
 
-@pytest.mark.parametrize(("search", "threads"), [("network", 1), ("neuron", 1), ("neuron", 2)])
+@pytest.mark.parametrize(("search", "threads"), [("network", 1), ("neuron", 2)])
 def test_ctrl_c_in_process(search: str, threads: int, tmp_path: Path) -> None:
     """What was found comes back, and no solve goes on behind it."""
     path = dense(tmp_path, (20, 60, 60, 60, 2), seed=0)
-    timer = threading.Timer(2.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(1.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     began = time.monotonic()
     try:
@@ -117,7 +117,7 @@ def test_ctrl_c_in_process(search: str, threads: int, tmp_path: Path) -> None:
         report = find_stable(path, "box:-1:1", search=search, **options)
     finally:
         timer.cancel()
-    assert time.monotonic() - began < 5.5
+    assert time.monotonic() - began < 4.2
     assert report.stopped_by == "interrupt"
     assert audit(report.to_json(), path) == []
     assert not [

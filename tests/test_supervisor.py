@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from oracle.auditor import audit
 from small import dense
@@ -183,12 +182,12 @@ def one_line(errors: str, *words: str) -> None:
 
 def test_a_hanging_solver_ends_at_the_time_limit(start: Callable[..., Run]) -> None:
     began = time.monotonic()
-    run = start("hanging", "--time-limit", "4")
+    run = start("hanging", "--time-limit", "3")
     engine = run.engine()
     code, errors = run.end()
     assert code == 3
     assert errors == ""
-    assert time.monotonic() - began < 4 + 3
+    assert time.monotonic() - began < 3 + 3
     run.stopped_by("time")
     assert not alive(engine)
 
@@ -228,7 +227,7 @@ def test_ctrl_c_of_a_real_solver_at_once(start: Callable[..., Run], tmp_path: Pa
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(4.0)
+    time.sleep(2.5)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
@@ -378,18 +377,3 @@ def test_the_engine_by_hand_leaves_its_group_alone(path: Path) -> None:
         start_new_session=True,
     )
     assert done.stdout.endswith("survived\n")
-
-
-def test_events_and_report_agree_between_processes(path: Path) -> None:
-    """What the supervisor replays is what the engine's own ledger holds."""
-    from stablenet import Box, find_stable
-
-    options: dict[str, Any] = {"search": "network", "threads": 1, "falsify": False}
-    domain = Box(-np.ones(3), np.ones(3))
-    here, there = (find_stable(path, domain, isolate=isolate, **options).to_json() for isolate in (False, True))
-    for report in (here, there):
-        for key in ("created", "seconds", "curve"):
-            del report[key]
-        for solve in report["solves"]:
-            del solve["translate_s"], solve["solver_s"]
-    assert here == there

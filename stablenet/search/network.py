@@ -101,7 +101,7 @@ class Rounds:
                 self.model.root_rounds(session, self.problem.limits())
             self._inject_root(session)
             while self._drop_closed(session):
-                self.asked = np.count_nonzero(self.live)
+                self.asked = int(np.count_nonzero(self.live))
                 result = self.problem.solve(
                     session,
                     self.problem.limits(),
