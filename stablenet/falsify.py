@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 
 from stablenet.bounds import Array
 from stablenet.domain import Domain, Part
@@ -41,6 +40,8 @@ def puller(part: Part) -> Callable[[Array], Array]:
     """
     if part.a is None or part.b is None:
         return part.clip
+    from scipy.optimize import linprog  # takes as long to import as most of the rest; few domains need it
+
     rows, rhs = part.a, part.b
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     # Chebyshev centre of the rows within the box: max r with a x + |a| r <= b.

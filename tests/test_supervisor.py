@@ -192,7 +192,7 @@ def test_a_hanging_solver_ends_at_the_time_limit(start: Callable[..., Run]) -> N
     assert not alive(engine)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_signal_in_mid_solve(number: int, start: Callable[..., Run]) -> None:
     run = start("hanging")
     engine = run.engine()
@@ -205,6 +205,7 @@ def test_a_signal_in_mid_solve(number: int, start: Callable[..., Run]) -> None:
     assert not alive(engine)
 
 
+@pytest.mark.long
 def test_a_second_signal_loses_nothing(start: Callable[..., Run]) -> None:
     run = start("hanging")
     run.engine()
@@ -248,7 +249,11 @@ def test_an_engine_that_is_killed(start: Callable[..., Run]) -> None:
 
 @pytest.mark.parametrize(
     ("solver", "words"),
-    [("aborting", "SIGABRT"), ("leaving", "exit code 7"), ("raising", "RuntimeError: the fake is out of order")],
+    [
+        ("aborting", "SIGABRT"),
+        pytest.param("leaving", "exit code 7", marks=pytest.mark.long),
+        ("raising", "RuntimeError: the fake is out of order"),
+    ],
 )
 def test_an_engine_that_crashes(solver: str, words: str, start: Callable[..., Run]) -> None:
     run = start(solver)
@@ -309,7 +314,9 @@ def engine_of(supervisor: int) -> int | None:
 
 
 @pytest.mark.backend("cbc")
-@pytest.mark.parametrize("victim", ["engine", "supervisor", "solver", "interrupt"])
+@pytest.mark.parametrize(
+    "victim", ["engine", "supervisor", "solver", pytest.param("interrupt", marks=pytest.mark.long)]
+)
 def test_no_orphans(victim: str, tmp_path: Path) -> None:
     """CBC is a program of its own: it dies with the engine, the engine with the supervisor, and nothing hangs."""
     path = dense(tmp_path, (20, 50, 50, 50, 2), seed=0, name="large.onnx")
