@@ -64,7 +64,7 @@ class Brancher:
 
     def run(self, max_nodes: int | None = None) -> None:
         """Close questions; one that has used ``max_nodes`` nodes is left open."""
-        for layer in range(1, len(self.problem.network.layers)):
+        for layer in range(len(self.problem.network.layers)):
             self.problem.deadline.check()
             pending = self.problem.ledger.pending(self.part)[:, self.problem.ledger.layer_slice(layer)]
             if pending.any():
@@ -236,6 +236,7 @@ class _Layer:
         rows = np.flatnonzero(chosen)
         question, phases = nodes.question[rows], [phase[:, rows] for phase in nodes.phases]
         start = outcome.variables.take(rows)
+        points = np.zeros((0, self.problem.network.n_inputs))
         for _ in range(LAST_ROUNDS):
             if not len(question):
                 return
@@ -248,6 +249,11 @@ class _Layer:
             self._refute(np.unique(question[closed]))
             question, phases = question[~closed], [phase[:, ~closed] for phase in phases]
             start = again.variables.take(~closed)
+            points = again.points[0][~closed].astype(np.float64)
+        part = self.owner.part
+        points = self.problem.falsifier.pullers[part](points)
+        neurons, signs = self.neuron[question], self.sign[question]
+        self.problem.falsifier.climb(self.layer, part, points, neurons=neurons, signs=signs)
         self.dead[question] = True
 
     def _refute(self, questions: Index) -> None:
