@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+# A job in the background of a shell starts with Ctrl-C ignored, and its children inherit that: the tests of Ctrl-C
+# would wait for nothing.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECORD = "STABLENET_BACKENDS_RAN"
 NETWORKS = "STABLENET_NETWORKS"
