@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
-from test_rigour import INSTANCES, bounds_of, canonical, truths, violations
+from oracle.exact import Extrema, extrema
+from oracle.plain import PlainNetwork, Region
+from test_rigour import INSTANCES, bounds_of, canonical, random_instances, truths, violations
 
-from stablenet.domain import Box
+from stablenet.domain import Box, Polytope
 from stablenet.propagate import registry, run
 
 METHODS = ["crown-alpha", "lp", "progressive:lp", "branch:12"]
@@ -44,3 +48,36 @@ def test_no_bound_is_looser_than_crown_and_many_are_tighter(method: str) -> None
             width = 1e-6 * (1e-9 + np.abs(crown.upper - crown.lower))
             tighter += int((mine.lower > crown.lower + width).sum() + (mine.upper < crown.upper - width).sum())
     assert tighter > 40
+
+
+@cache
+def polytopes() -> list[tuple[PlainNetwork, Region, Extrema]]:
+    """Random instances cut by two rows that leave the centre in, one of them with a wild scale."""
+    found = []
+    for seed, (plain, region) in enumerate(random_instances()[::9]):
+        rng = np.random.default_rng(seed)
+        middle = 0.5 * (np.array(region.lower) + np.array(region.upper))
+        rows = rng.normal(size=(2, plain.n_inputs)) * np.array([[1.0], [10.0 ** rng.uniform(-6, 6)]])
+        sides = rows @ middle + rng.uniform(0.0, 0.3, size=2) * np.abs(rows).sum(axis=1)
+        cut = Region(region.lower, region.upper, tuple(map(tuple, rows.tolist())), tuple(sides.tolist()))
+        found.append((plain, cut, extrema(plain, [cut])))
+    return found
+
+
+@pytest.mark.parametrize("method", ["interval", "crown", *METHODS])
+def test_polytopes(method: str) -> None:
+    """Valid on the polytope; the first layer is as tight as can be; and no looser than on the box."""
+    tighter = 0
+    for plain, region, truth in polytopes():
+        network, box = canonical(plain), Box(region.lower, region.upper)
+        part = Polytope(region.lower, region.upper, np.array(region.a), np.array(region.b))
+        found = run(method, network, part).layers
+        assert not violations([(layer.lower, layer.upper) for layer in found], truth), region
+        assert all(layer.lower_rigorous.all() and layer.upper_rigorous.all() for layer in found)
+        first, boxed = found[0], run(method, network, box).layers[0]
+        size = 1e-7 * (1e-9 + np.abs(boxed.lower) + np.abs(boxed.upper))
+        undecided = boxed.phase == 0
+        assert (first.upper - size <= np.array(truth.maximum[0], float))[undecided].all()
+        assert (first.lower + size >= np.array(truth.minimum[0], float))[undecided].all()
+        tighter += int((first.upper < boxed.upper - size).sum())
+    assert tighter >= 10

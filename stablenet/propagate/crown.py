@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import AffineMap, Matrix, Network, apply, apply_transposed
+from stablenet.domain import Part
+from stablenet.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
 from stablenet.propagate.interval import SAFETY, UNDERFLOW, affine_bounds, centre_radius, magnitude, post_bounds
 from stablenet.rounding import UNIT, gamma
 
@@ -107,16 +109,31 @@ class Backward:
 
     Layers are pushed in order, each with the bounds of its pre-activations, (parts, n_k); then the rows of
     any affine map that reads only pushed layers can be bounded. ``box_lower`` and ``box_upper`` are
-    (parts, n_inputs).
+    (parts, n_inputs). ``rows`` are a and b of ``a @ x <= b``, (m, n_inputs) and (m,): they count as a stage after all
+    pushed ones whose post-activations nobody reads, and are felt through its multipliers.
     """
 
-    def __init__(self, network: Network, box_lower: Array, box_upper: Array) -> None:
+    def __init__(
+        self, network: Network, box_lower: Array, box_upper: Array, rows: tuple[Array, Array] | None = None
+    ) -> None:
         self.network = network
         self.n_parts = box_lower.shape[0]
         self.centre, self.radius = centre_radius(box_lower, box_upper)
         self.stages: list[Stage] = []
         self.source_most: list[Array] = [magnitude(box_lower, box_upper)]
         self.largest = float(self.source_most[0].max(initial=0.0))
+        self.rows = None if rows is None else _row_stage(*rows, box_lower, box_upper)
+
+    @classmethod
+    def on(cls, network: Network, part: Part) -> Self:
+        """For one part of a domain, with its rows if it is a polytope."""
+        rows = None if part.a is None or part.b is None else (part.a, part.b)
+        return cls(network, part.lower[None, :], part.upper[None, :], rows)
+
+    @property
+    def all_stages(self) -> list[Stage]:
+        """The pushed layers, and the rows of a polytope: what `Choice` can be made of."""
+        return self.stages if self.rows is None else [*self.stages, self.rows]
 
     def push(self, lower: Array, upper: Array, keep: Index | None = None) -> None:
         """Fix the bounds of the next layer. Neurons in ``keep`` stay in play even if inactive (for multipliers)."""
@@ -158,14 +175,24 @@ class Backward:
     ) -> tuple[Array, Array]:
         """Upper bounds of ``signs * affine`` at the given rows, (parts, rows), and their slopes in the inputs.
 
-        ``choices`` are those for each pushed layer; without, the relaxations of least area are taken. The slopes,
+        ``choices`` are those for each of `all_stages`; without, the relaxations of least area are taken. The slopes,
         (parts or 1, rows, n_inputs), are those of the linear upper bounds, for guiding searches.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             state = _State(self, affine, rows, signs)
-            for source in range(len(self.stages), 0, -1):
+            for source in range(len(self.all_stages), 0, -1):
                 state.through_layer(source, None if choices is None else choices[source - 1])
             return state.concretise(), state.slopes()
+
+
+def _row_stage(a: Array, b: Array, box_lower: Array, box_upper: Array) -> Stage:
+    """Rows ``a @ x <= b`` as a stage without post-activations."""
+    matrix, upper = np.asarray(a), np.repeat(b[None, :], len(box_lower), axis=0)
+    low, high = affine_bounds(AffineMap(np.zeros(len(b)), (Term(0, matrix),)), [box_lower], [box_upper])
+    none = np.zeros_like(upper)
+    most = magnitude(box_lower, box_upper) @ np.abs(matrix).T
+    relaxation = Relaxation(low, upper, none.astype(bool), none, none, none, magnitude(low, high))
+    return Stage(None, ((0, matrix),), np.zeros(len(b)), relaxation, most, none)
 
 
 class _State:
@@ -203,7 +230,7 @@ class _State:
     def through_layer(self, source: int, choice: Choice | None) -> None:
         """Replace coefficients on post-activations by coefficients on what their layer's affine map reads."""
         coefficients = self.coefficients.pop(source, None)
-        stage = self.owner.stages[source - 1]
+        stage = self.owner.all_stages[source - 1]
         if choice is not None and choice.multiplier is not None and coefficients is None:
             coefficients = np.zeros((1, self.error.shape[1], len(stage.offset)))
         if coefficients is None or not len(stage.offset):

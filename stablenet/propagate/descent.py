@@ -42,6 +42,8 @@ class _Map:
     """A matrix in single precision, applied to rows (…, n) from either side; sparse ones stay sparse."""
 
     def __init__(self, matrix: Matrix) -> None:
+        data = matrix.data if isinstance(matrix, sparse.csr_array) else matrix
+        self.largest = float(np.abs(np.asarray(data)).max(initial=0.0))
         if isinstance(matrix, sparse.csr_array):
             single = sparse.csr_array(matrix.astype(np.float32))
             self._forward: Any = single
@@ -76,6 +78,11 @@ class _Level:
     low_slope: Single
     up_slope: Single
     up_offset: Single
+
+    @property
+    def largest(self) -> float:
+        """The largest coefficient."""
+        return max((matrix.largest for _, matrix in self.terms), default=0.0)
 
     @classmethod
     def of(cls, stage: Stage) -> _Level:
@@ -146,9 +153,12 @@ class Descent:
     @property
     def levels(self) -> list[_Level]:
         """Single-precision copies of the stages."""
-        for stage in self.backward.stages[len(self._levels) :]:
+        stages = self.backward.all_stages
+        if len(self._levels) < len(stages):
+            # Rows of a polytope stand last, whatever is pushed.
+            kept = self._levels if self.backward.rows is None else self._levels[:-1]
             with np.errstate(over="ignore"):
-                self._levels.append(_Level.of(stage))
+                self._levels = kept + [_Level.of(stage) for stage in stages[len(kept) :]]
         return self._levels
 
     def start(self, n_rows: int, *, multipliers: bool) -> Variables:
@@ -185,6 +195,7 @@ class Descent:
         ``phases[k]``, (parts, rows, alive), restrict row by row, as `Choice.phase` does.
         """
         with np.errstate(all="ignore"):
+            multipliers = multipliers or self.backward.rows is not None
             return _Run(self, affine, rows, signs, phases).descend(
                 start or self.start(len(rows), multipliers=multipliers), steps
             )
@@ -283,6 +294,10 @@ class _Run:
         inputs = coefficients.get(0)
         if inputs is None:
             inputs = np.zeros((1, self.constant.shape[1], self.owner.centre.shape[-1]), np.float32)
+        for k, level in enumerate(self.owner.levels):
+            # What nobody reads is felt, by its multipliers, in the inputs.
+            if found.positive[k] is None and level.largest > 0:
+                found.size[k] = np.abs(inputs).max(axis=-1, keepdims=True) / np.float32(level.largest)
         found.value = value + (inputs * self.owner.centre).sum(-1) + (np.abs(inputs) * self.owner.radius).sum(-1)
         found.inputs = inputs
         return found

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from stablenet.compiler import compile_model
 from stablenet.domain import Part
 from stablenet.errors import NotInstalledError, SolverError
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer
+from stablenet.milp import MILP
 from stablenet.model import LayerPlan, assemble, power_of_two
 from stablenet.network import AffineMap, Network
 from stablenet.propagate.base import Context
@@ -48,16 +51,33 @@ class LayerModel:
         for term in affine.terms:
             source = self._assembled.sources[term.source]
             weights = to_dense(term.matrix[[row]])[0][source.neurons]
-            # Columns may repeat no entry of a source, but two terms may read the same source.
+            # Added, since two terms may read the same source.
             objective[self._columns[term.source]] += sign * weights / source.scale
         return objective, sign * float(affine.offset[row])
 
+    def row_multipliers(self, row_duals: Array, part: Part) -> Array:
+        """The multipliers that a dual solution puts on a polytope's rows, unscaled, (m,), not negative."""
+        if part.a is None:
+            return np.zeros(0)
+        first = self.milp.row_names.index("domain[0]")
+        scale = power_of_two(np.abs(part.a / self._assembled.inputs.scale).max(axis=1, initial=0.0))
+        return np.asarray(np.maximum(row_duals[first : first + len(part.a)] * scale, 0.0))
+
+    @cached_property
+    def _first_rows(self) -> list[int]:
+        """Where each layer's affine rows begin; they stand in the order of the kept neurons."""
+        places = {name: i for i, name in enumerate(self.milp.row_names) if name.endswith(".affine[0]")}
+        return [places[f"layer[{k}].affine[0]"] if len(p.neurons) else 0 for k, p in enumerate(self.plans)]
+
+    @property
+    def linear(self) -> MILP:
+        """The linear relaxation, which any LP solver takes."""
+        return replace(self.milp, integer=np.zeros_like(self.milp.integer), sos1=(), indicators=None)
+
     def multipliers(self, row_duals: Array) -> list[Array]:
         """Per layer and kept neuron, the coefficient that a dual solution puts on the pre-activation, unscaled."""
-        names = {name: i for i, name in enumerate(self.milp.row_names)}
         found = []
-        for k, plan in enumerate(self.plans):
-            first = names.get(f"layer[{k}].affine[0]", 0)
+        for plan, first in zip(self.plans, self._first_rows, strict=True):
             # Rows are ``W h - g = -b``: raising the right-hand side by one lowers g by one.
             found.append(-row_duals[first : first + len(plan.neurons)] * plan.scale)
         return found
@@ -104,7 +124,7 @@ def limits_of(context: Context, *, seconds: float | None = None, nodes: int | No
 
 
 def ask_all(
-    context: Context, model: LayerModel, questions: Sequence[T], ask: Callable[[Session, T], Any]
+    context: Context, milp: MILP, questions: Sequence[T], ask: Callable[[Session, T], Any]
 ) -> Iterator[tuple[T, Any]]:
     """``ask(session, question)`` for every question until the deadline, on `Context.threads` sessions.
 
@@ -126,7 +146,7 @@ def ask_all(
                 except Empty:
                     return
                 try:
-                    session = session or backend.open(model.milp, context.settings)
+                    session = session or backend.open(milp, context.settings)
                     put((question, ask(session, question)))
                 except SolverError as error:
                     session = None

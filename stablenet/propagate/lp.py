@@ -92,7 +92,7 @@ class LpTightening(Tightening):
 
         questions = [(row, sign) for row in rows.tolist() for sign in (1.0, -1.0)]
         solved: dict[Question, Array] = {}
-        for done, (question, duals) in enumerate(ask_all(sweep.context, model, questions, ask), 1):
+        for done, (question, duals) in enumerate(ask_all(sweep.context, model.linear, questions, ask), 1):
             if duals is not None and not isinstance(duals, SolverError):
                 solved[question] = duals
             sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, len(questions))
@@ -109,6 +109,9 @@ class LpTightening(Tightening):
             duals = [model.multipliers(solved[question]) for question in asked]
             stacked = [np.stack([d[k] for d in duals]) for k in range(sweep.layer)]
             choices = dual_choices(sweep, rows, signs, [p.neurons for p in model.plans], stacked)
+            if sweep.backward.rows is not None:
+                shift = np.stack([model.row_multipliers(solved[question], sweep.part) for question in asked])
+                choices.append(Choice(np.zeros_like(shift)[None], None, shift[None]))
             bound, _ = sweep.backward.upper_bounds(affine, rows, signs, choices)
             up = signs > 0
             upper[rows[up]], lower[rows[~up]] = bound[0, up], -bound[0, ~up]

@@ -11,6 +11,7 @@ from stablenet.network import Network
 from stablenet.propagate.base import BoundMethod, Context
 from stablenet.propagate.crown import crown_layers
 from stablenet.propagate.interval import interval_layers
+from stablenet.propagate.polytope import polytope_layers
 
 
 def _box(part: Part) -> tuple[Array, Array]:
@@ -26,9 +27,10 @@ class Interval(BoundMethod):
     rigorous = True
 
     def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
-        """See `BoundMethod`. A polytope is bounded by its box."""
-        del context
+        """See `BoundMethod`. On a polytope the first layer is bounded by linear programs, the others over that."""
         layers = [(low[0], high[0]) for low, high in interval_layers(network, *_box(part))]
+        if part.a is not None and layers:
+            layers = polytope_layers(network, part, layers, context or Context())
         for k, (low, high) in enumerate(layers):
             bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
             if bad.size:
@@ -48,7 +50,7 @@ class Crown(BoundMethod):
     rigorous = True
 
     def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
-        """See `BoundMethod`. A polytope is bounded by its box."""
+        """See `BoundMethod`. Of a polytope, the layers after the first see the box."""
         bounds = Interval().run(network, part, context)
         known = [(layer.lower[None, :], layer.upper[None, :]) for layer in bounds.layers]
         for k, (low, high) in enumerate(crown_layers(network, *_box(part), known=known)):

@@ -101,7 +101,7 @@ class MilpTightening(Tightening):
                 return session.solve(limits, dual_stop=stop)
 
             questions = [(r, sign) for r in rows.tolist() for sign in (1.0, -1.0)]
-            for done, ((neuron, sign), answer) in enumerate(ask_all(sweep.context, model, questions, ask), 1):
+            for done, ((neuron, sign), answer) in enumerate(ask_all(sweep.context, model.milp, questions, ask), 1):
                 sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, len(questions))
                 if isinstance(answer, SolverError) or answer.status is Status.INFEASIBLE:
                     row["failed"] = row.get("failed", 0) + 1

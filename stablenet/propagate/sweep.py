@@ -36,7 +36,7 @@ class Sweep:
         self.bounds = bounds
         self.context = context
         self.rigorous = True
-        self.backward = Backward(network, part.lower[None, :], part.upper[None, :])
+        self.backward = Backward.on(network, part)
         self._lows = [part.lower[None, :]]
         self._highs = [part.upper[None, :]]
 

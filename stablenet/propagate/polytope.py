@@ -1,0 +1,71 @@
+"""Intervals on a polytope: the first layer by linear programs, made rigorous from their duals.
+
+With multipliers ``y >= 0`` of the rows ``a @ x <= b``, ``w @ x <= y @ b + max (w - a.T @ y) @ x`` over the box. Any y
+will do, and `Backward` bounds what rounding does; those of the dual solution give the maximum over the polytope.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stablenet.backends.base import Session, Status
+from stablenet.bounds import Array, Bounds
+from stablenet.domain import Part
+from stablenet.errors import SolverError
+from stablenet.formulations.base import registry as formulations
+from stablenet.network import Network
+from stablenet.propagate.base import Context
+from stablenet.propagate.crown import Backward, Choice
+from stablenet.propagate.interval import affine_bounds, post_bounds
+from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of
+
+Sides = list[tuple[Array, Array]]
+
+
+def polytope_layers(network: Network, part: Part, layers: Sides, context: Context) -> Sides:
+    """Interval bounds of every layer given those over the box; questions not reached by the deadline keep these."""
+    lower, upper = np.array(layers[0][0]), np.array(layers[0][1])
+    for (row, sign), bound in _first_layer(network, part, layers, context):
+        if sign > 0:
+            upper[row] = np.fmin(upper[row], bound)
+        else:
+            lower[row] = np.fmax(lower[row], -bound)
+    lows, highs = [part.lower[None, :]], [part.upper[None, :]]
+    result: Sides = []
+    for k, layer in enumerate(network.layers):
+        low, high = (lower[None, :], upper[None, :]) if k == 0 else affine_bounds(layer.affine, lows, highs)
+        result.append((low[0], high[0]))
+        low, high = post_bounds(low, high)
+        lows.append(low)
+        highs.append(high)
+    return result
+
+
+def _first_layer(
+    network: Network, part: Part, layers: Sides, context: Context
+) -> list[tuple[tuple[int, float], float]]:
+    """Rigorous upper bounds of plus and minus each row whose sign the box leaves open."""
+    affine = network.layers[0].affine
+    known = Bounds.of("interval", layers, rigorous=True)
+    model = LayerModel(network, part, known, 0, formulation=formulations.get("relaxed"), margin=0.0)
+
+    def ask(session: Session, question: tuple[int, float]) -> Array | None:
+        session.change_objective(*model.objective(affine, *question), maximize=True)
+        answer = session.relax(limits_of(context))
+        return answer.row_duals if answer.status is Status.OPTIMAL else None
+
+    questions = [(row, sign) for row in np.flatnonzero(known.layers[0].phase == 0).tolist() for sign in (1.0, -1.0)]
+    solved: list[tuple[tuple[int, float], Array]] = []
+    for done, (question, duals) in enumerate(ask_all(context, model.linear, questions, ask) if questions else (), 1):
+        if duals is not None and not isinstance(duals, SolverError):
+            solved.append((question, model.row_multipliers(duals, part)))
+        context.progress("interval, layer 0", done, len(questions))
+    if not solved:
+        return []
+    rows = np.array([row for (row, _), _ in solved], np.intp)
+    signs = np.array([sign for (_, sign), _ in solved])
+    shift = np.stack([y for _, y in solved])[None]
+    bounds, _ = Backward.on(network, part).upper_bounds(
+        affine, rows, signs, [Choice(np.zeros_like(shift), None, shift)]
+    )
+    return [(question, float(bound)) for (question, _), bound in zip(solved, bounds[0], strict=True)]
