@@ -34,17 +34,17 @@ def test_a_worker_that_dies_costs_nothing(cluster, tmp_path):
     from stablenet.compare.runner import sweep
 
     grid = write_grid(tmp_path, "[[runs]]\nseeds = [0, 1, 2, 3]\n[frozen]\nfalsify = false\n")
-    victim = next(iter(cluster.workers.values())).pid
+    with distributed.Client(cluster) as client:
+        victim = next(iter(client.run(os.getpid).values()))
     killed = threading.Event()
 
     def kill_when_busy():
-        # Its child is the warden of a run.
         end = time.monotonic() + 60
         while time.monotonic() < end and not killed.is_set():
             if (tmp_path / "sweep" / "frozen").is_dir():
                 time.sleep(1.0)
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker_of(victim), signal.SIGKILL)
+                    os.kill(victim, signal.SIGKILL)
                 killed.set()
             time.sleep(0.05)
 
@@ -61,13 +61,6 @@ def test_a_worker_that_dies_costs_nothing(cluster, tmp_path):
     with Store(tmp_path / "sweep") as store:
         assert len(store.rows()) == 4
         assert all(store.report(row["key"])["status"] == "complete" for row in store.rows())
-
-
-def worker_of(nanny):
-    """The worker process below a nanny."""
-    from stablenet.compare.warden import descendants
-
-    return (descendants(nanny) or [nanny])[0]
 
 
 def test_an_address_without_a_scheduler_is_refused(tmp_path, monkeypatch):
