@@ -1,7 +1,7 @@
 """What a user gets who names no search.
 
 Few inputs: the domain is split, whose cost depends on the number of inputs and hardly on the network's size.
-Many inputs: branching on phases, with bounds optimised for many nodes at once. Both are rigorous. What they leave is
+Many inputs: bounds by `branch`, then branching on phases. Both ways are rigorous. What they leave is
 asked of the solver: each question alone with a small limit of nodes, then the single MILP for the hard rest. All
 choices count work and not seconds, so that a run repeats.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from stablenet.ledger import Mask
+from stablenet.propagate import Context
+from stablenet.propagate import run as run_bounds
 from stablenet.search.base import Problem, Search, check_combination
 from stablenet.search.branch import Brancher
 from stablenet.search.network import PartSearch
@@ -25,8 +27,11 @@ BOXES = 200_000
 
 BOX_NEURONS = 300
 
-BRANCH_NODES = 1000
-"""Nodes that branching may use for a question."""
+TIGHTEN = "branch:16"
+"""Bounds for many inputs, before questions are branched on: neurons known to be unstable are bounded better too."""
+
+BRANCH_NODES = (64, 512, 4096)
+"""Nodes that branching may use for a question, in turns: what is closed early helps the layers after."""
 
 NODES = 1
 """Nodes of the solver's first pass over single questions."""
@@ -65,7 +70,37 @@ class _AutoPart:
             if wide <= FEW_INPUTS:
                 share = min(1.0, (BOX_NEURONS / problem.network.n_neurons) ** 2)
                 Splitter(problem, self.part).run(max(1000, int(BOXES * share)))
-            Brancher(problem, self.part).run(BRANCH_NODES)
+            self._branch()
         if problem.formulation.exact and self._pending().any():
             Singles(problem, self.part, "single", nodes=NODES).run(self._pending())
             PartSearch(problem, self.part, "network").run()
+
+    def _branch(self) -> None:
+        """Better bounds, then branching with growing budgets, as long as anything is pending."""
+        problem = self.problem
+        if not self._pending().any():
+            return
+        context = Context(
+            backend=problem.backend,
+            settings=problem.settings,
+            threads=problem.options.threads,
+            seed=problem.options.seed,
+            memory_limit=problem.options.memory_limit,
+            deadline=problem.deadline,
+        )
+        bounds = run_bounds(TIGHTEN, problem.network, problem.domain.parts[self.part], context)
+        problem.deadline.check()
+        known = problem.bounds[self.part]
+        for k, layer in enumerate(bounds.layers):
+            known = known.tighten(
+                TIGHTEN.partition(":")[0],
+                k,
+                layer.lower,
+                layer.upper,
+                rigorous=bool(layer.lower_rigorous.all() and layer.upper_rigorous.all()),
+            )
+        problem.bounds[self.part] = known
+        problem.ledger.set_bounds(self.part, known)
+        problem.ledger.refute_by_bounds(self.part, known)
+        for nodes in BRANCH_NODES:
+            Brancher(problem, self.part).run(nodes)
