@@ -39,6 +39,9 @@ from stablenet.model import (
 )
 from stablenet.network import Network
 
+ENLARGED = 2.0**10
+"""Without deciding by bounds, a range is enlarged to 1 but not beyond so many times the neuron's magnitude."""
+
 
 @dataclass(frozen=True, eq=False)
 class Questions:
@@ -287,7 +290,7 @@ def build_search_model(
     Only layers up to the last with a question, and in them only neurons that a question depends on, are
     modelled. Neurons whose phase the bounds decide need no encoding (``phases``, int8 per layer, replaces what
     the bounds say); with ``decide`` False every neuron keeps its binary, with bounds enlarged to
-    ``min(L, -1)`` and ``max(U, 1)``. Each pre-activation and input is scaled by a power of two to a magnitude
+    ``min(L, -1)`` and ``max(U, 1)`` (less for tiny neurons, see `ENLARGED`). Each pre-activation and input is scaled by a power of two to a magnitude
     below 1; ``margin``, in these units, widens every affine row, the rows of a polytope, and the bounds of
     pre-activations. With ``witness`` False there are no witness values and no objective, for asking one question
     at a time by `SearchModel.question_objective`; a relaxation can only be asked so.
@@ -358,7 +361,9 @@ def _plans(
         lower, upper = usable(known)
         phase = known.phase
         if not decide:
-            lower, upper, phase = np.minimum(lower, -1.0), np.maximum(upper, 1.0), np.zeros(len(lower), np.int8)
+            # A neuron far smaller than 1 would vanish below the solver's tolerances in a range of 1.
+            least = np.minimum(1.0, ENLARGED / power_of_two(np.maximum(np.abs(lower), np.abs(upper))))
+            lower, upper, phase = np.minimum(lower, -least), np.maximum(upper, least), np.zeros(len(lower), np.int8)
         if phases is not None:
             phase = np.asarray(phases[k], dtype=np.int8)
         asked = np.zeros(len(lower), bool)
