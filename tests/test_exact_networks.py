@@ -222,8 +222,7 @@ def test_polytopes(mode: str, tmp_path: Path) -> None:
     "solver", [pytest.param(name, marks=pytest.mark.backend(name)) for name in ("highs", "scip", "cbc", "gurobi")]
 )
 def test_every_solver_agrees_with_brute_force(solver: str, tmp_path: Path) -> None:
-    """100 networks, everything asked of the solver: no verdict contradicts the exact extrema, none is unknown beyond
-    the margin."""
+    """100 networks, everything asked of the solver: no verdict contradicts the exact extrema."""
     outcome = run("MILP alone", tmp_path / "net.onnx", map(truth, range(100)), solver=solver)
     assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
     assert not outcome.failures, f"{len(outcome.failures)}: {outcome.failures[:8]}"
