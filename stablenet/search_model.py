@@ -290,7 +290,8 @@ def build_search_model(
     Only layers up to the last with a question, and in them only neurons that a question depends on, are
     modelled. Neurons whose phase the bounds decide need no encoding (``phases``, int8 per layer, replaces what
     the bounds say); with ``decide`` False every neuron keeps its binary, with bounds enlarged to
-    ``min(L, -1)`` and ``max(U, 1)`` (less for tiny neurons, see `ENLARGED`). Each pre-activation and input is scaled by a power of two to a magnitude
+    ``min(L, -1)`` and ``max(U, 1)`` (less for tiny neurons, see `ENLARGED`).
+    Each pre-activation and input is scaled by a power of two to a magnitude
     below 1; ``margin``, in these units, widens every affine row, the rows of a polytope, and the bounds of
     pre-activations. With ``witness`` False there are no witness values and no objective, for asking one question
     at a time by `SearchModel.question_objective`; a relaxation can only be asked so.
