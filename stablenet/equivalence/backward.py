@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.network import AffineMap, apply, apply_transposed
-from stablenet.propagate.interval import SAFETY, UNDERFLOW, affine_bounds, centre_radius, magnitude
+from stablenet.propagate.interval import affine_bounds, centre_radius, magnitude
+from stablenet.propagate.linear import LinearBounds, dot, to_dense
 from stablenet.rounding import UNIT, gamma
 
 Array = npt.NDArray[np.float64]
@@ -161,37 +162,18 @@ class System:
         return state.concretise()
 
 
-class _State:
-    """Linear upper bounds on their way back: ``sum over s of coefficients[s] h_s + constant``, plus error."""
+class _State(LinearBounds):
+    """Rows of an affine map on their way back through the nodes of a `System`."""
 
     def __init__(self, system: System, affine: AffineMap, rows: Index, sign: float) -> None:
+        super().__init__(sign * affine.offset[rows], system.n_parts)
         self.system = system
-        self.coefficients: dict[int, Array] = {}
-        shape = (system.n_parts, len(rows))
-        self.error = np.zeros(shape)
-        self.constant = np.broadcast_to(sign * affine.offset[rows], shape)
-        self.size = np.abs(self.constant)
-        self.additions = 4
-        self.live = np.zeros(len(rows), dtype=bool)
         for term in affine.terms:
-            picked = term.matrix[rows]
-            dense = picked if isinstance(picked, np.ndarray) else np.asarray(picked.toarray())
-            self.live |= dense.any(axis=1)
-            self._accumulate(term.source, (sign * dense)[None])
+            self.begin(term.source, sign * to_dense(term.matrix[rows]))
 
-    def _add(self, value: Array) -> None:
-        self.constant = self.constant + value
-        self.size = self.size + np.abs(value)
-        self.additions += 1
-
-    def _accumulate(self, source: int, value: Array) -> None:
-        known = self.coefficients.get(source)
-        if known is None:
-            self.coefficients[source] = value
-            return
-        total = known + value
-        self.coefficients[source] = total
-        self.error = self.error + 2.0 * UNIT * _dot(np.abs(total), self.system.most(source))
+    def most(self, source: int) -> Array:
+        """See `LinearBounds`."""
+        return self.system.most(source)
 
     def through(self, source: int) -> None:
         """Replace coefficients on what a node gives by coefficients on what it reads."""
@@ -203,32 +185,20 @@ class _State:
         factor = gamma(coefficients.shape[-1] + 8)
         positive = np.maximum(coefficients, 0.0)
         negative = coefficients - positive  # exact
-        lifted = _dot(positive, relaxation.up_offset) + _dot(negative, relaxation.low_offset)
+        lifted = dot(positive, relaxation.up_offset) + dot(negative, relaxation.low_offset)
         chosen = negative * relaxation.low_slope[:, None, :] + positive * relaxation.up_slope[:, None, :]
         # Slopes: one rounding per coefficient. Product with W and b: scalar products over the node's neurons.
         most = factor * node.affine_most + 4.0 * UNIT * node.most + node.slack
-        self.error = self.error + 2.0 * factor * lifted + _dot(np.abs(chosen), most)
-        self._add(lifted)
-        self._add(chosen @ node.affine.offset)
+        self.error = self.error + 2.0 * factor * lifted + dot(np.abs(chosen), most)
+        self.add_constant(lifted)
+        self.add_constant(chosen @ node.affine.offset)
         for term in node.affine.terms:
-            self._accumulate(term.source, apply_transposed(term.matrix, chosen))
+            self.accumulate(term.source, apply_transposed(term.matrix, chosen))
 
     def concretise(self) -> Array:
-        """The largest values over the boxes, rounded up."""
+        """The largest values over the boxes, rounded up; exact where nothing could round."""
         system = self.system
-        value = self.constant
-        error = self.error + 2.0 * self.additions * UNIT * self.size
-        coefficients = self.coefficients.get(0)
-        if coefficients is not None:
-            size = np.abs(coefficients)
-            value = value + _dot(coefficients, system.centre) + _dot(size, system.radius)
-            error = error + gamma(coefficients.shape[-1] + 8) * _dot(size, system.most(0))
         largest = max(float(node.affine_most.max(initial=0.0)) for node in system.nodes)
         largest = max(largest, float(system.most(0).max(initial=0.0)))
-        error = SAFETY * error + np.where(self.live, UNDERFLOW * (1.0 + largest), 0.0)
+        value, error = self.maximum(system.centre, system.radius, largest)
         return np.where(self.live | (error > 0), np.nextafter(value + error, np.inf), value)
-
-
-def _dot(rows: Array, vectors: Array) -> Array:
-    """(parts or 1, rows, n) times (parts, n): (parts, rows)."""
-    return np.asarray(np.matmul(rows, vectors[:, :, None])[..., 0])

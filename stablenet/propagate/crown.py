@@ -19,11 +19,11 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from stablenet.domain import Part
 from stablenet.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
-from stablenet.propagate.interval import SAFETY, UNDERFLOW, affine_bounds, centre_radius, magnitude, post_bounds
+from stablenet.propagate.interval import affine_bounds, centre_radius, magnitude, post_bounds
+from stablenet.propagate.linear import LinearBounds, dot, to_dense
 from stablenet.rounding import UNIT, gamma
 
 Array = npt.NDArray[np.float64]
@@ -195,37 +195,18 @@ def _row_stage(a: Array, b: Array, box_lower: Array, box_upper: Array) -> Stage:
     return Stage(None, ((0, matrix),), np.zeros(len(b)), relaxation, most, none)
 
 
-class _State:
-    """A batch of linear upper bounds on their way back: ``sum over s of coefficients[s] h_s + constant``."""
+class _State(LinearBounds):
+    """Rows of an affine map on their way back through the stages of a `Backward`."""
 
     def __init__(self, owner: Backward, affine: AffineMap, rows: Index, signs: Array) -> None:
+        super().__init__(signs * affine.offset[rows], owner.n_parts)
         self.owner = owner
-        self.coefficients: dict[int, Array] = {}
-        shape = (owner.n_parts, len(rows))
-        self.error = np.zeros(shape)
-        self.constant = np.broadcast_to(signs * affine.offset[rows], shape)
-        self.constant_size = np.abs(self.constant)
-        self.additions = 4
-        self.live = np.zeros(len(rows), dtype=bool)
         for term in affine.terms:
-            dense = to_dense(owner.restrict(term.matrix, rows, term.source))
-            self.live |= dense.any(axis=1)
-            self._accumulate(term.source, (signs[:, None] * dense)[None])
+            self.begin(term.source, signs[:, None] * to_dense(owner.restrict(term.matrix, rows, term.source)))
 
-    def _add_constant(self, value: Array) -> None:
-        self.constant = self.constant + value
-        self.constant_size = self.constant_size + np.abs(value)
-        self.additions += 1
-
-    def _accumulate(self, source: int, value: Array) -> None:
-        known = self.coefficients.get(source)
-        if known is None:
-            self.coefficients[source] = value
-            return
-        total = known + value
-        self.coefficients[source] = total
-        most = self.owner.stages[source - 1].post_most if source else self.owner.source_most[0]
-        self.error = self.error + 2.0 * UNIT * _dot(np.abs(total), most)
+    def most(self, source: int) -> Array:
+        """See `LinearBounds`."""
+        return self.owner.stages[source - 1].post_most if source else self.owner.source_most[0]
 
     def through_layer(self, source: int, choice: Choice | None) -> None:
         """Replace coefficients on post-activations by coefficients on what their layer's affine map reads."""
@@ -240,18 +221,18 @@ class _State:
         negative = coefficients - positive  # exact
         if choice is None:
             relaxation = stage.relaxation
-            lifted = _dot(positive, relaxation.up_offset)
+            lifted = dot(positive, relaxation.up_offset)
             chosen = negative * relaxation.low_slope[:, None, :]
             chosen += positive * relaxation.up_slope[:, None, :]
         else:
             lifted, chosen = self._chosen(positive, negative, stage.relaxation, choice)
         # Slopes: one rounding per coefficient. Product with W and b: scalar products over the layer's neurons.
         most = factor * stage.affine_most + 4.0 * UNIT * stage.relaxation.most
-        self.error = self.error + factor * lifted + _dot(np.abs(chosen), most)
-        self._add_constant(lifted)
-        self._add_constant(chosen @ stage.offset)
+        self.error = self.error + factor * lifted + dot(np.abs(chosen), most)
+        self.add_constant(lifted)
+        self.add_constant(chosen @ stage.offset)
         for origin, matrix in stage.terms:
-            self._accumulate(origin, apply_transposed(matrix, chosen))
+            self.accumulate(origin, apply_transposed(matrix, chosen))
 
     def _chosen(self, positive: Array, negative: Array, relaxation: Relaxation, choice: Choice) -> tuple[Array, Array]:
         """Constants (nonnegative sums) and coefficients on the pre-activations, by a choice made row by row."""
@@ -279,8 +260,8 @@ class _State:
         added = np.where(shift == 0, 0.0, shift * np.where(shift > 0, upper, lower))
         total, size = added.sum(axis=-1), np.abs(added).sum(axis=-1)
         # The multipliers are exact; rounded are the sum of what they add, and the coefficients that they change.
-        self.error = self.error + gamma(added.shape[-1] + 4) * size + 4.0 * UNIT * _dot(np.abs(chosen), relaxation.most)
-        self._add_constant(total)
+        self.error = self.error + gamma(added.shape[-1] + 4) * size + 4.0 * UNIT * dot(np.abs(chosen), relaxation.most)
+        self.add_constant(total)
         return lifted, chosen - shift
 
     def slopes(self) -> Array:
@@ -290,26 +271,8 @@ class _State:
 
     def concretise(self) -> Array:
         """The largest values over the boxes, rounded up."""
-        owner = self.owner
-        value = self.constant
-        error = self.error + 2.0 * self.additions * UNIT * self.constant_size
-        coefficients = self.coefficients.get(0)
-        if coefficients is not None:
-            size = np.abs(coefficients)
-            value = value + _dot(coefficients, owner.centre) + _dot(size, owner.radius)
-            error = error + gamma(coefficients.shape[-1] + 8) * _dot(size, owner.source_most[0])
-        error = SAFETY * error + np.where(self.live, UNDERFLOW * (1.0 + owner.largest), 0.0)
+        value, error = self.maximum(self.owner.centre, self.owner.radius, self.owner.largest)
         return np.nextafter(value + error, np.inf)
-
-
-def to_dense(matrix: Matrix) -> Array:
-    """A matrix as a plain array."""
-    return matrix.toarray() if isinstance(matrix, sparse.csr_array) else matrix
-
-
-def _dot(rows: Array, vectors: Array) -> Array:
-    """(parts or 1, rows, n) times (parts, n): (parts, rows)."""
-    return np.asarray(np.matmul(rows, vectors[:, :, None])[..., 0])
 
 
 MEMORY = 256 * 2**20

@@ -24,7 +24,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.network import AffineMap, Matrix
-from stablenet.propagate.crown import Array, Backward, Choice, Index, Stage, to_dense
+from stablenet.propagate.crown import Array, Backward, Choice, Index, Stage
+from stablenet.propagate.linear import to_dense
 
 Single = npt.NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from stablenet.milp import MILP
 from stablenet.model import LayerPlan, assemble, power_of_two
 from stablenet.network import AffineMap, Network
 from stablenet.propagate.base import Context
-from stablenet.propagate.crown import to_dense
+from stablenet.propagate.linear import to_dense
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -30,9 +30,10 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.milp import MILP
 from stablenet.network import apply_transposed
 from stablenet.propagate.base import Context
-from stablenet.propagate.crown import Choice, Index, chunks, to_dense
+from stablenet.propagate.crown import Choice, Index, chunks
 from stablenet.propagate.interval import SAFETY, UNDERFLOW, magnitude
 from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
+from stablenet.propagate.linear import to_dense
 from stablenet.propagate.sweep import Sweep, Tightening
 from stablenet.rounding import gamma
 
