@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
-from stablenet.backends.session import Answer, ArraySession, Request
+from stablenet.backends.session import Answer, Request, ResendingSession
 from stablenet.backends.thread import POLL
 
 from stablenet.errors import NotInstalledError, SolverError, UnsupportedError
@@ -125,7 +125,7 @@ class _Report:
         return bool(self.columns) and self.words in _STATUS and self.status not in {Status.INFEASIBLE, Status.UNBOUNDED}
 
 
-class CbcSession(ArraySession):
+class CbcSession(ResendingSession):
     """One model, written anew for each solve."""
 
     def __init__(self, backend: Backend, milp: MILP, settings: Settings) -> None:
@@ -140,16 +140,6 @@ class CbcSession(ArraySession):
     def close(self) -> None:
         """Remove the temporary folder."""
         self._folder.cleanup()
-
-    # A changed model is written by the next solve.
-    def _apply_bounds(self, columns: npt.NDArray[np.intp]) -> None:
-        del columns
-
-    def _apply_objective(self) -> None:
-        pass
-
-    def _apply_rows(self, rows: Rows) -> None:
-        del rows
 
     def _answer(self, request: Request) -> Answer:
         began = time.perf_counter()

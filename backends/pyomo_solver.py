@@ -30,10 +30,10 @@ import numpy as np
 import numpy.typing as npt
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
 from stablenet.backends.pyomo_child import save
-from stablenet.backends.session import Answer, ArraySession, Request
+from stablenet.backends.session import Answer, Request, ResendingSession
 
 from stablenet.errors import InputError, NotInstalledError, SolverError, UnknownNameError
-from stablenet.milp import MILP, Rows
+from stablenet.milp import MILP
 
 Array = npt.NDArray[np.float64]
 
@@ -269,7 +269,7 @@ class _Child:
         return answer
 
 
-class PyomoSession(ArraySession):
+class PyomoSession(ResendingSession):
     """One model, sent to the process for each solve."""
 
     def __init__(self, backend: PyomoSolver, milp: MILP, settings: Settings) -> None:
@@ -285,16 +285,6 @@ class PyomoSession(ArraySession):
         if self._child is not None:
             self._child.give_back()
             self._child = None
-
-    # A changed model is sent by the next solve.
-    def _apply_bounds(self, columns: npt.NDArray[np.intp]) -> None:
-        del columns
-
-    def _apply_objective(self) -> None:
-        pass
-
-    def _apply_rows(self, rows: Rows) -> None:
-        del rows
 
     def _answer(self, request: Request) -> Answer:
         began = time.perf_counter()

@@ -255,6 +255,19 @@ class ArraySession(Session):
             )
 
 
+class ResendingSession(ArraySession):
+    """A session whose solver is given the whole model at every solve: changes need no call of their own."""
+
+    def _apply_bounds(self, columns: npt.NDArray[np.intp]) -> None:
+        del columns
+
+    def _apply_objective(self) -> None:
+        pass
+
+    def _apply_rows(self, rows: Rows) -> None:
+        del rows
+
+
 def solver_module(module: str, backend: Backend) -> Any:
     """The solver's Python package, imported now; raises `NotInstalledError` saying how to get it."""
     try:

@@ -31,12 +31,13 @@ from stablenet.backends.base import registry as backends
 from stablenet.bounds import Bounds
 from stablenet.compiler import CompiledModel, compile_model
 from stablenet.domain import Box
-from stablenet.errors import StablenetError, UnsupportedError
+from stablenet.errors import UnsupportedError
 from stablenet.formulations.base import Formulation
 from stablenet.model import build_model, resolve
 from stablenet.network import AffineMap, Layer, Network, Term
 from stablenet.propagate import run
 from stablenet.search_model import SearchModel, build_search_model
+from stablenet.testing.suite import ConformanceError
 
 Array = npt.NDArray[np.float64]
 
@@ -47,10 +48,6 @@ PREFERRED = ("highs", "scip")
 MARGINS = (0.0, 1e-6)
 VARIANTS = (("interval", 0.0, True), ("crown", 0.0, False), ("crown", 1e-6, True), ("interval", 1e-6, False))
 """Bounds, margin and whether bounds decide."""
-
-
-class ConformanceError(StablenetError, AssertionError):
-    """A formulation does not do what it must."""
 
 
 @dataclass(frozen=True)

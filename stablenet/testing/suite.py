@@ -26,7 +26,7 @@ PLENTY = Limits(time=30.0)
 
 
 class ConformanceError(StablenetError, AssertionError):
-    """A backend that does not keep the contract."""
+    """A backend or a formulation that does not keep the contract."""
 
 
 @dataclass(frozen=True)
