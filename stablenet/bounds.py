@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Bounds:
             layers.append(LayerBounds(_frozen(lower), _frozen(upper), code, code, proof, proof))
         return cls((method,), tuple(layers))
 
-    def tighten(self, method: str, layer: int, lower: Array, upper: Array, *, rigorous: bool) -> Self:
+    def tighten(self, method: str, layer: int, lower: Array, upper: Array, *, rigorous: bool | Flags) -> Self:
         """Intersect one layer with new bounds. NaN tightens nothing; an equal bound keeps its origin, unless
         the new one alone is rigorous.
         """
@@ -72,6 +73,18 @@ class Bounds:
             np.where(drop, rigorous, old.upper_rigorous),
         )
         return type(self)(methods, (*self.layers[:layer], new, *self.layers[layer + 1 :]))
+
+    def intersect(self, other: Self) -> Self:
+        """The tighter of both, entry by entry, with its method and rigour."""
+        result = self
+        for k, layer in enumerate(other.layers):
+            none = np.full(len(layer.lower), np.nan)
+            for code, method in enumerate(other.methods):
+                lower = np.where(layer.lower_by == code, layer.lower, np.nan)
+                upper = np.where(layer.upper_by == code, layer.upper, np.nan)
+                result = result.tighten(method, k, lower, none, rigorous=layer.lower_rigorous)
+                result = result.tighten(method, k, none, upper, rigorous=layer.upper_rigorous)
+        return result
 
 
 def _frozen(values: Array) -> Array:

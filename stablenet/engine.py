@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.backends.base import Settings
 from stablenet.backends.base import registry as backends
 from stablenet.bounds import Bounds
 from stablenet.deadline import Deadline, SearchStoppedError
@@ -32,11 +31,10 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.ledger import Event, Ledger
 from stablenet.network import Network
 from stablenet.options import Options
-from stablenet.propagate import Context
 from stablenet.propagate import registry as bound_methods
 from stablenet.propagate import run as run_bounds
 from stablenet.report import Report, check_belongs, network_to_json, resume_into
-from stablenet.search.base import Problem, Search, check_combination
+from stablenet.search.base import Problem, Search, bound_context, check_combination
 from stablenet.search.base import registry as searches
 
 
@@ -115,14 +113,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
 def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
     parts, options = job.domain.parts, job.options
-    context = Context(
-        backend=job.backend,
-        settings=Settings(options.tolerance, options.tolerance, log=options.log_path),
-        threads=options.threads,
-        seed=options.seed,
-        memory_limit=options.memory_limit,
-        deadline=deadline,
-    )
+    context = bound_context(options, job.backend, deadline)
     bounds = []
     for number, part in enumerate(parts):
         bounds.append(run_bounds("interval", job.network, part))
@@ -132,7 +123,7 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
         if job.bounds.name != "interval":
             bounds[number] = job.bounds.run(job.network, part, context)
             ledger.set_bounds(number, bounds[number])
-        if job.options.decide_by_bounds:
+        if options.decide_by_bounds:
             ledger.refute_by_bounds(number, bounds[number])
     return bounds
 

@@ -132,7 +132,11 @@ class Ledger:
     @property
     def verdicts(self) -> npt.NDArray[np.int8]:
         """`Verdict` of each neuron, (n,), by the table of the design."""
-        positive, negative = self.states
+        return self._verdicts(self.states)
+
+    @staticmethod
+    def _verdicts(states: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        positive, negative = states
         both = (positive == State.WITNESSED) & (negative == State.WITNESSED)
         verdict = np.where(both, Verdict.UNSTABLE, Verdict.UNKNOWN)
         verdict = np.where(negative == State.REFUTED, Verdict.STABLY_ACTIVE, verdict)
@@ -143,7 +147,8 @@ class Ledger:
 
         With ``part``, only those not yet refuted on that part.
         """
-        mask = np.asarray((self.states == State.OPEN) & (self.verdicts == Verdict.UNKNOWN))
+        states = self.states
+        mask = np.asarray((states == State.OPEN) & (self._verdicts(states) == Verdict.UNKNOWN))
         return mask if part is None else np.asarray(mask & (self.part_by[part] < 0))
 
     @property

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 
 from stablenet.ledger import Mask
-from stablenet.propagate import Context
 from stablenet.propagate import run as run_bounds
 from stablenet.search.base import Problem, Search, check_combination
 from stablenet.search.branch import Brancher
@@ -80,27 +79,10 @@ class _AutoPart:
         problem = self.problem
         if not self._pending().any():
             return
-        context = Context(
-            backend=problem.backend,
-            settings=problem.settings,
-            threads=problem.options.threads,
-            seed=problem.options.seed,
-            memory_limit=problem.options.memory_limit,
-            deadline=problem.deadline,
-        )
-        bounds = run_bounds(TIGHTEN, problem.network, problem.domain.parts[self.part], context)
-        problem.deadline.check()
-        known = problem.bounds[self.part]
-        for k, layer in enumerate(bounds.layers):
-            known = known.tighten(
-                TIGHTEN.partition(":")[0],
-                k,
-                layer.lower,
-                layer.upper,
-                rigorous=bool(layer.lower_rigorous.all() and layer.upper_rigorous.all()),
-            )
-        problem.bounds[self.part] = known
-        problem.ledger.set_bounds(self.part, known)
-        problem.ledger.refute_by_bounds(self.part, known)
+        found = run_bounds(TIGHTEN, problem.network, problem.domain.parts[self.part], problem.context)
+        bounds = problem.bounds[self.part].intersect(found)
+        problem.bounds[self.part] = bounds
+        problem.ledger.set_bounds(self.part, bounds)
+        problem.ledger.refute_by_bounds(self.part, bounds)
         for nodes in BRANCH_NODES:
             Brancher(problem, self.part).run(nodes)

@@ -18,7 +18,25 @@ from stablenet.formulations.base import Formulation
 from stablenet.ledger import Ledger
 from stablenet.network import Network
 from stablenet.options import Options
+from stablenet.propagate import Context
 from stablenet.registry import Registry, refuse_argument
+
+
+def solver_settings(options: Options) -> Settings:
+    """Tolerances and log of every solver of a run."""
+    return Settings(feasibility=options.tolerance, integrality=options.tolerance, log=options.log_path)
+
+
+def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Context:
+    """What the bound methods of a run may use."""
+    return Context(
+        backend=backend,
+        settings=solver_settings(options),
+        threads=options.threads,
+        seed=options.seed,
+        memory_limit=options.memory_limit,
+        deadline=deadline,
+    )
 
 
 @dataclass(eq=False)
@@ -39,8 +57,12 @@ class Problem:
     @property
     def settings(self) -> Settings:
         """Solver settings; the margin is at least ten times the tolerances."""
-        tolerance = self.options.tolerance
-        return Settings(feasibility=tolerance, integrality=tolerance, log=self.options.log_path)
+        return solver_settings(self.options)
+
+    @property
+    def context(self) -> Context:
+        """What bound methods may use."""
+        return bound_context(self.options, self.backend, self.deadline)
 
     def limits(
         self, *, time_limit: float | None = None, nodes: int | None = None, backend: Backend | None = None
