@@ -93,11 +93,11 @@ def assert_figures(report: dict[str, Any], text: str) -> None:
         for question in (neuron["positive"], neuron["negative"])
         if question["state"] == "refuted"
     )
-    solved = sum(by.values()) - by["interval"] - by["crown"]
+    assert set(by) == {"interval", "crown", "branch"}
     stable = counts["stably_active"] + counts["stably_inactive"]
     said = (
         f"{stable} of its {len(report['neurons'])} neurons",
-        f"intervals prove {by['interval']} of them, CROWN {by['crown']} more, and the last {solved} take a MILP",
+        f"intervals prove {by['interval']} of them, CROWN {by['crown']} more, and branching the last {by['branch']}",
         f"{counts['unstable']} are unstable",
     )
     for claim in said:
