@@ -139,12 +139,12 @@ def _evidence(refuted: int, rigorous: int, witnessed: int) -> str:
 
 
 def _solves(solves: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Solves", "by", "solves", "rows", "binaries", "nodes", "translate s", "solver s")
+    table = _table("Solves", "by", "solves", "rows", "binaries", "nodes", "build s", "translate s", "solver s")
     for by in dict.fromkeys(row["by"] for row in solves):
         mine = [row for row in solves if row["by"] == by]
         largest = [str(max(row.get(key) or 0 for row in mine)) for key in ("rows", "binaries")]
         nodes = str(sum(row.get("nodes") or 0 for row in mine))
-        times = [f"{sum(row.get(key) or 0.0 for row in mine):.2f}" for key in ("translate_s", "solver_s")]
+        times = [f"{sum(row.get(key) or 0.0 for row in mine):.2f}" for key in ("build_s", "translate_s", "solver_s")]
         table.add_row(by, str(len(mine)), *largest, nodes, *times)
     return table
 

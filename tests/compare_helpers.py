@@ -171,7 +171,7 @@ def small_report(*, solved: bool = True, lie: bool = False) -> dict[str, Any]:
     layers = [{"layer": k, "name": f"relu{k}", "size": 3, "shape": [3], "origin": "Relu"} for k in range(2)]
     solve = {
         "by": "network", "rows": 9, "binaries": 3, "nodes": 7, "root_bound": 2.0, "dual_bound": 0.0,
-        "translate_s": 0.01, "solver_s": 0.1, "status": "Optimal",
+        "build_s": 0.005, "translate_s": 0.01, "cuts_s": 0.0, "solver_s": 0.1, "status": "Optimal",
     }  # fmt: skip
     return {
         "schema": "stablenet.report/1", "status": "complete" if solved else "stopped",
@@ -227,7 +227,8 @@ def _row(i: int, seconds: float | None, seed: int, text: str) -> dict[str, Any]:
         "instance": f"net{i}", "formulation": "bigm", "bounds": "crown", "search": "network",
         "step": "fair", "outcome": "time" if seconds is None else "solved", "reason": "",
         "pending_start": 3, "pending_end": 3 if seconds is None else 0, "work_s": work, "wall_s": work + 1,
-        "solver_s": 0.9 * work, "cpu_s": work, "bounds_s": 0.01, "translate_s": 0.02, "nodes": 7, "peak_mb": 200.0,
+        "solver_s": 0.9 * work, "cpu_s": work, "bounds_s": 0.01,
+        "build_s": 0.01, "translate_s": 0.02, "cuts_s": 0.0, "nodes": 7, "peak_mb": 200.0,
         "load": 1.0, "time_limit": 10.0, "curve": json.dumps(report["curve"]), "machine": json.dumps(MACHINE),
         "versions": "{}", "command": f"stablenet find net{i}.onnx", **counts,
         "report_sha256": hashlib.sha256(text.encode()).hexdigest(),

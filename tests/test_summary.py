@@ -35,8 +35,8 @@ REPORT = {
     "domain": {"kind": "box", "lower": [0.0, 0.0], "upper": [1.0, 1.0]},
     "seconds": {"load": 0.011, "bounds": 0.022, "falsify": 0.033, "search": 4.4, "total": 5.5},
     "solves": [
-        {"by": "network", "rows": 7, "binaries": 2, "nodes": 5, "translate_s": 0.25, "solver_s": 1.5},
-        {"by": "network", "rows": 7, "binaries": 2, "nodes": None, "translate_s": 0.25, "solver_s": 2.25},
+        {"by": "network", "rows": 7, "binaries": 2, "nodes": 5, "build_s": 0.125, "translate_s": 0.25, "solver_s": 1.5},
+        {"by": "network", "rows": 7, "binaries": 2, "nodes": None, "build_s": 0.0, "translate_s": 0.25, "solver_s": 2.25},
     ],
     "counts": {"stably_active": 1, "stably_inactive": 2, "unstable": 2, "unknown": 0, "rigorous": 4},
     "neurons": [
@@ -95,7 +95,7 @@ def test_every_figure_is_the_report_s():
     assert table["network (MILP)"] == ["1", "1", "within solver tolerance, replayed inputs"]
     assert table["open, not needed"][0] == "2"
     assert table["open, pending"][0] == "0"
-    assert table["network"] == ["2", "7", "2", "5", "0.50", "3.75"]
+    assert table["network"] == ["2", "7", "2", "5", "0.12", "0.50", "3.75"]
     assert table["seconds"] == ["0.011", "0.022", "0.033", "4.400", "1.034", "5.500"]
 
 

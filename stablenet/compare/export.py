@@ -23,8 +23,8 @@ METRIC = "work_s"
 SUMMARY = {
     "member": "", "cells": "problems", "runs": "runs", "solved": "solved", "outcomes": "not solved",
     "sgm10": "SGM 10 s", "sgm1": "SGM 1 s", "par2": "PAR2", "par10": "PAR10", "share": "best on",
-    "tightening": "bounds s", "translate": "build s", "solver": "solver s", "cpu": "CPU s", "nodes": "nodes",
-    "bound": "bound at timeout",
+    "tightening": "bounds s", "build": "build s", "translate": "load s", "cuts": "cuts s",
+    "solver": "solver s", "cpu": "CPU s", "nodes": "nodes", "bound": "bound at timeout",
     "peak_mb": "peak MB", "closed": "closed",
 }  # fmt: skip
 """Columns of a summary table with their heads."""

@@ -148,6 +148,7 @@ def _from_report(report: dict[str, Any]) -> dict[str, Any]:
         "work_s": _work(report),
         "build_s": _sum(solves, "build_s"),
         "translate_s": _sum(solves, "translate_s"),
+        "cuts_s": _sum(solves, "cuts_s"),
         "solver_s": _sum(solves, "solver_s"),
         "solves": len(solves),
         "nodes": None if None in nodes else sum(nodes),

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 METRICS = {
     "work_s": "network in memory to last verdict",
     "wall_s": "start to end of the process",
-    "solver_s": "inside the solver",
+    "solver_s": "inside the solver, rounds of cuts at the root apart",
     "cpu_s": "processor time",
 }
 """Times that can be compared, with what they cover."""
@@ -160,7 +160,8 @@ def _measures(view: View, member: int) -> dict[str, Any]:
         "member": view.members[member], "cells": len(view.cells), "runs": len(rows), "solved": len(finished),
         "outcomes": outcomes, "sgm10": shifted_geometric_mean(view.capped[member], 10.0),
         "sgm1": shifted_geometric_mean(view.capped[member], 1.0), "par2": penalised(2.0), "par10": penalised(10.0),
-        "tightening": average(rows, "bounds_s"), "translate": average(rows, "translate_s"),
+        "tightening": average(rows, "bounds_s"), "build": average(rows, "build_s"),
+        "translate": average(rows, "translate_s"), "cuts": average(rows, "cuts_s"),
         "solver": average(rows, "solver_s"), "cpu": average(rows, "cpu_s"),
         "nodes": average(finished, "nodes", np.median),
         "bound": average(timed_out, "final_bound"), "peak_mb": average(rows, "peak_mb", np.max),

@@ -32,7 +32,7 @@ COLUMNS = {
     "stably_active": "INTEGER", "stably_inactive": "INTEGER", "unstable": "INTEGER", "unknown": "INTEGER",
     "rigorous": "INTEGER", "pending_start": "INTEGER", "pending_end": "INTEGER",
     "work_s": "REAL", "load_s": "REAL", "bounds_s": "REAL", "falsify_s": "REAL", "search_s": "REAL", "build_s": "REAL",
-    "translate_s": "REAL", "solver_s": "REAL", "total_s": "REAL", "wall_s": "REAL", "cpu_s": "REAL",
+    "translate_s": "REAL", "cuts_s": "REAL", "solver_s": "REAL", "total_s": "REAL", "wall_s": "REAL", "cpu_s": "REAL",
     "frozen_s": "REAL", "solves": "INTEGER", "nodes": "INTEGER", "rows": "INTEGER", "binaries": "INTEGER",
     "root_bound": "REAL", "final_bound": "REAL", "peak_mb": "REAL", "load": "REAL",
     "time_limit": "REAL", "memory_limit": "REAL", "threads": "INTEGER",

@@ -90,15 +90,17 @@ class Rounds:
         self.fixed = np.zeros(len(questions), dtype=bool)
         self.asked = len(questions)
         self.begin = owner.models.start(self.model)
-        self.translate = time.monotonic() - began
+        self.spent = {"build_s": time.monotonic() - began}
 
     def run(self) -> None:
         """Solve until nothing of the model is pending."""
         began = time.monotonic()
         with self.problem.backend.open(self.model.milp, self.problem.settings) as session:
-            self.translate += time.monotonic() - began
+            self.spent["translate_s"] = time.monotonic() - began
             if self.problem.formulation.cuts != "none":
+                began = time.monotonic()
                 self.model.root_rounds(session, self.problem.limits())
+                self.spent["cuts_s"] = time.monotonic() - began
             self._inject_root(session)
             while self._drop_closed(session):
                 self.asked = int(np.count_nonzero(self.live))
@@ -110,8 +112,8 @@ class Rounds:
                     start=self._start(),
                     callbacks=self._callbacks(),
                 )
-                self.owner.models.record(self.model, result, self.owner.by, self.translate)
-                self.translate = 0.0
+                self.owner.models.record(self.model, result, self.owner.by, self.spent)
+                self.spent = {}
                 if not self._digest(result):
                     break
 
@@ -246,7 +248,7 @@ class Rounds:
                 result = self.problem.solve(
                     session, limits, target=CLAIM, dual_stop=REFUTING, start=self._start(), backend=second
                 )
-                self.owner.models.record(self.model, result, checking, 0.0)
+                self.owner.models.record(self.model, result, checking, {})
                 self.owner.models.impossible(second, self.model, result, self.begin, checking)
                 claimed = self._claimed(result)
                 if result.x is None or not claimed.any():

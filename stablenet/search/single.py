@@ -52,7 +52,7 @@ class Singles:
         model = self.models.build(mask, witness=False)
         start = self.models.start(model)
         questions = [(side, int(index)) for side in SIDES for index in np.flatnonzero(mask[side])]
-        queue = _Queue(self, model, start, questions, time.monotonic() - began)
+        queue = _Queue(self, model, start, questions, {"build_s": time.monotonic() - began})
         workers = min(self.problem.options.threads, len(questions))
         if workers == 1:
             queue.work(threads=self.problem.options.threads)
@@ -82,14 +82,14 @@ class _Queue:
         model: SearchModel,
         start: Array,
         questions: Sequence[tuple[Side, int]],
-        translate: float,
+        spent: dict[str, float],
     ) -> None:
         self.owner = owner
         self.problem = owner.problem
         self.model = model
         self.start = start
         self.questions = questions
-        self.translate = translate
+        self.spent = spent
         self.ticket = count()
         self.closed = False
         self.error: BaseException | None = None
@@ -104,10 +104,10 @@ class _Queue:
 
     def work(self, *, threads: int) -> None:
         """Ask questions until there are no more."""
-        options, settings = self.problem.options, self.problem.settings
+        options = self.problem.options
         with ExitStack() as stack:
             asker = _Asker(self, self.problem.backend, threads)
-            asker.session = stack.enter_context(asker.backend.open(self.model.milp, settings))
+            asker.open(stack)
             second: _Asker | None = None
             while not self.closed and (i := next(self.ticket)) < len(self.questions):
                 question = self.questions[i]
@@ -116,7 +116,7 @@ class _Queue:
                 if options.check_with is not None:
                     if second is None:
                         second = _Asker(self, backends.get(options.check_with), threads, second=True)
-                        second.session = stack.enter_context(second.backend.open(self.model.milp, settings))
+                        second.open(stack)
                     if not second.refutes(question) and self.is_open(question):
                         continue
                 # Where the second solver has shown the question, this puts the first one's word on record.
@@ -140,6 +140,13 @@ class _Asker:
         self.backend = backend
         self.threads = threads
         self.by = f"{self.owner.by} ({backend.name})" if second else self.owner.by
+        self.spent: dict[str, float] = {}
+
+    def open(self, stack: ExitStack) -> None:
+        """Load the model; the stack closes the session."""
+        began = time.monotonic()
+        self.session = stack.enter_context(self.backend.open(self.queue.model.milp, self.problem.settings))
+        self.spent["translate_s"] = time.monotonic() - began
 
     def refutes(self, question: tuple[Side, int]) -> bool:
         """Ask; whether the answer proves that the question's sign is impossible. Points that show it are entered."""
@@ -149,12 +156,14 @@ class _Asker:
         objective, _ = model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
         self.session.change_objective(objective, maximize=True)
         if self.problem.formulation.cuts != "none":
+            began = time.monotonic()
             model.root_rounds(self.session, self.problem.limits(backend=self.backend))
+            self.spent["cuts_s"] = time.monotonic() - began
         result = self._solve(question)
         if self.queue.closed:
             return False
-        spent, self.queue.translate = self.queue.translate, 0.0
-        owner.models.record(model, result, self.by, spent)
+        spent, self.spent, built, self.queue.spent = self.spent, {}, self.queue.spent, {}
+        owner.models.record(model, result, self.by, {**built, **spent})
         owner.models.impossible(self.backend, model, result, self.queue.start, self.by)
         if result.x is not None:
             owner.models.show(model.inputs(result.x), owner.by)

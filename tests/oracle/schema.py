@@ -91,7 +91,9 @@ SOLVE: dict[str, Check] = {
     "nodes": maybe(whole),
     "root_bound": maybe(number),
     "dual_bound": maybe(number),
+    "build_s": amount,
     "translate_s": amount,
+    "cuts_s": amount,
     "solver_s": amount,
     "status": text,
 }

@@ -52,7 +52,7 @@ function progress() {
   if (!DATA.curve.length) return null;
   const top = Math.max(...DATA.curve.map(([t]) => t), 0.02), most = Math.max(...DATA.curve.map(([, n]) => n), 1);
   const points = DATA.curve.map(([t, n]) => [Math.max(t, 1e-3), n / most]);
-  const kinds = [["by", true], ["rows"], ["binaries"], ["nodes"], ["root_bound"], ["dual_bound"], ["translate_s"], ["solver_s"], ["status", true]].map(([key, text]) => ({ key, head: key.replaceAll("_", " "), text }));
+  const kinds = [["by", true], ["rows"], ["binaries"], ["nodes"], ["root_bound"], ["dual_bound"], ["build_s"], ["translate_s"], ["cuts_s"], ["solver_s"], ["status", true]].map(([key, text]) => ({ key, head: key.replaceAll("_", " "), text }));
   return el("section", {}, el("h2", {}, "The run"), el("div", { class: "grid" },
     plot("curve", { title: "Questions left open over time", xLabel: "seconds", yLabel: `share of ${most} questions`, xLog: true, xRange: [1e-3, top], yRange: [0, 1], series: [{ name: "pending", index: 0, points }] }),
     el("div", { class: "card" }, el("h3", {}, "Seconds"), table("seconds", Object.keys(DATA.seconds).map((key) => ({ key })), [DATA.seconds]))),
