@@ -36,7 +36,7 @@ REPORT = {
     "seconds": {"load": 0.011, "bounds": 0.022, "falsify": 0.033, "search": 4.4, "total": 5.5},
     "solves": [
         {"by": "network", "rows": 7, "binaries": 2, "nodes": 5, "build_s": 0.125, "translate_s": 0.25, "solver_s": 1.5},
-        {"by": "network", "rows": 7, "binaries": 2, "nodes": None, "build_s": 0.0, "translate_s": 0.25, "solver_s": 2.25},
+        {"by": "network", "rows": 7, "binaries": 2, "nodes": None, "translate_s": 0.25, "solver_s": 2.25},
     ],
     "counts": {"stably_active": 1, "stably_inactive": 2, "unstable": 2, "unknown": 0, "rigorous": 4},
     "neurons": [
