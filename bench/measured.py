@@ -1,0 +1,261 @@
+"""One search in a process of its own, and what it cost; rows are kept as JSON lines.
+
+A row that is in the file already, and is no crash, is not measured again: a command may be interrupted. Its key is
+a digest of the network's and the domain's contents and of the options. ``code`` is a digest of the package's
+sources, so that a table can say if its rows are not all of the same code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+GRACE = 30.0
+"""Seconds that a search may overrun its limit before its process is killed; the row's outcome is then "hang"."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A search to measure. ``options`` are those of `find_stable`; ``isolate`` puts a supervisor above its engine."""
+
+    network: str
+    domain: str
+    options: dict[str, Any] = field(default_factory=dict)
+    isolate: bool = False
+
+    @property
+    def key(self) -> str:
+        """Digest of all that the row depends on but the code."""
+        content = [_contents(self.network), _domain_contents(self.domain), self.options, self.isolate]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _contents(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _domain_contents(spec: str) -> str:
+    from stablenet.compare.grid import split_domain
+
+    before, path, after = split_domain(spec)
+    return spec if path is None else f"{before}{_contents(path)}{after}"
+
+
+@cache
+def code_digest() -> str:
+    """Digest of the package's sources."""
+    digest = hashlib.sha256()
+    for folder in ("stablenet", "backends", "formulations"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+class Results:
+    """Rows in a file of JSON lines, by key; the last one of a key counts."""
+
+    def __init__(self, path: Path, *, again: bool = False) -> None:
+        self.path = path
+        self.rows: dict[str, Row] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and not again:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):  # the last line of a run that was killed
+                    row = json.loads(line)
+                    if row["outcome"] != "crash":
+                        self.rows[row["key"]] = row
+
+    def measure(self, request: Request, name: str) -> Row:
+        """The row of a request, measured if it is not there yet."""
+        key = request.key
+        if key not in self.rows:
+            row = {"key": key, "name": name, **asdict(request), "code": code_digest(), "load": os.getloadavg()[0]}
+            row |= run(request)
+            self.rows[key] = row
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps(row))
+            print(f"{name}: {row['outcome']}, {row.get('work_s', 0.0):.2f} s", file=sys.stderr, flush=True)
+        return self.rows[key]
+
+
+def run(request: Request) -> Row:
+    """Measure a search in a new process; that and all below it are ended when the time is up."""
+    limit = request.options.get("time_limit")
+    threads = str(request.options.get("threads", 0) or os.cpu_count() or 1)
+    blas = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        child = subprocess.Popen(
+            [sys.executable, __file__, str(answer)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=os.environ | blas,
+        )
+        try:
+            _, errors = child.communicate(json.dumps(asdict(request)).encode(), None if limit is None else limit + GRACE)
+        except subprocess.TimeoutExpired:
+            return {"outcome": "hang"}
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        if not answer.is_file():
+            words = errors.decode(errors="replace").strip().splitlines()
+            return {"outcome": "crash", "reason": words[-1] if words else f"exit code {child.returncode}"}
+        found: Row = json.loads(answer.read_text(encoding="utf-8"))
+        return found
+
+
+# In the child
+
+
+def main() -> None:
+    """Carry out the request on standard input, write the row to the file named."""
+    from stablenet import find_stable, load_onnx
+    from stablenet.errors import ContradictionError
+
+    request = Request(**json.loads(sys.stdin.buffer.read()))
+    options = request.options
+    network: Any = request.network
+    if not request.isolate:  # the clock starts with the network in memory and all packages loaded
+        network = load_onnx(request.network)
+        _warm_up(options)
+    cpu = _cpu()
+    began = time.perf_counter()
+    outcome = ""
+    try:
+        report = find_stable(network, request.domain, isolate=request.isolate, **options).to_json()
+    except ContradictionError as error:
+        report, outcome = getattr(error.report, "data", None), "contradiction"
+    wall = time.perf_counter() - began
+    row = {"wall_s": wall, "cpu_s": _cpu() - cpu, "peak_mb": _peak()}
+    if report is not None:
+        outcome = outcome or ("complete" if report["status"] == "complete" else report["stopped_by"])
+        row |= from_report(report)
+    Path(sys.argv[1]).write_text(json.dumps({"outcome": outcome, **row}), encoding="utf-8")
+
+
+def _warm_up(options: dict[str, Any]) -> None:
+    """Import what the search needs and start BLAS and solver, on two neurons."""
+    import numpy as np
+
+    from stablenet import Box, find_stable
+    from stablenet.network import AffineMap, Layer, Network, Term
+
+    weights = np.array([[1.0, -0.5], [-0.25, 1.0]])
+    layers = tuple(Layer(AffineMap(np.full(2, -0.1), (Term(k, weights),)), f"relu{k}", (2,)) for k in range(2))
+    network = Network(2, layers, AffineMap(np.zeros(1), (Term(2, weights[:1]),)))
+    small = {key: value for key, value in options.items() if key not in {"samples", "resume"}}
+    find_stable(network, Box(-np.ones(2), np.ones(2)), **small)
+
+
+def _cpu() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in usage)
+
+
+def _peak() -> float:
+    """Megabytes resident at most in this process or in one below it."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 2**20
+
+
+def from_report(report: Row) -> Row:
+    """What a row keeps of a report."""
+    from stablenet.compare.rows import pending_in, states_of
+
+    seconds = report["seconds"]
+    before = seconds["bounds"] + seconds["falsify"]
+    found = [pending for at, pending in report["curve"] if at <= before + 1e-3]
+    states = states_of(report)
+    sides = [neuron[side] for neuron in report["neurons"] for side in ("positive", "negative")]
+    return {
+        "neurons": len(report["neurons"]),
+        "inputs": report["network"]["n_inputs"],
+        "counts": report["counts"],
+        "open": min(found, default=states.size),
+        "open_end": pending_in(report),
+        "by": dict(Counter(side["by"] for side in sides if side["state"] != "open").most_common()),
+        "seconds": seconds,
+        "work_s": before + seconds["search"],
+        "solves": _solves(report["solves"]),
+        "states": ["".join(map(str, side)) for side in states.tolist()],
+    }
+
+
+def _solves(solves: Iterable[Row]) -> dict[str, Row]:
+    """Of each source of solves: how many, seconds in the solver and in translation, nodes, rows, binaries."""
+    found: dict[str, Row] = {}
+    for solve in solves:
+        row = found.setdefault(
+            solve["by"], {"solves": 0, "solver_s": 0.0, "translate_s": 0.0, "nodes": 0, "rows": 0, "binaries": 0}
+        )
+        row["solves"] += 1
+        for key in ("solver_s", "translate_s", "nodes"):
+            row[key] += solve[key] or 0
+        for key in ("rows", "binaries"):
+            row[key] = max(row[key], solve[key] or 0)
+    return found
+
+
+# Tables
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"
+
+
+def circumstances(rows: Sequence[Row]) -> Iterator[str]:
+    """On what machine and with what code rows were measured."""
+    from stablenet.compare.machine import describe_machine
+    from stablenet.report import package_versions
+
+    machine, loads = describe_machine(), [row["load"] for row in rows]
+    versions = ", ".join(f"{name} {number}" for name, number in package_versions().items() if name != "stablenet")
+    yield f"{machine['cpu']}, {machine['cores']} cores, load at the start of a row {min(loads):.1f} to {max(loads):.1f};"
+    yield f"Python {machine['python']}, {versions}."
+    codes = sorted({row["code"] for row in rows})
+    if len(codes) > 1:
+        yield f"\n**Rows are of {len(codes)} states of the code ({', '.join(codes)}); `--again` measures them anew.**"
+
+
+def seconds(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def publish(lines: Iterable[str], output: Path | None) -> None:
+    """Print a page, and write it if there is a file for it."""
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
