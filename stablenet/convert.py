@@ -6,6 +6,7 @@ objects. The file is what all else in this package works on; nothing keeps a ref
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.errors import InputError, NotInstalledError, UnsupportedError
+from stablenet.errors import InputError, NetworkError, NotInstalledError, UnsupportedError
 from stablenet.files import atomic_path
 from stablenet.network import Network
 from stablenet.onnx_io import load_onnx
@@ -21,12 +22,15 @@ from stablenet.onnx_io import load_onnx
 OPSET = 17
 
 
-def from_torch(module: Any, input_shape: Sequence[int], path: str | Path) -> Network:
+def from_torch(module: Any, input_shape: Sequence[int], path: str | Path, *, dynamo: bool = False) -> Network:
     """The network of a ``torch.nn.Module``, written as an ONNX file by torch's own exporter.
 
     ``input_shape`` is the shape of one sample; the batch is symbolic. The module is exported as for inference
-    (``eval``), and left in the mode it was in. Raises `NotInstalledError` without torch, `InputError` for an object
-    that is no module, and `NetworkError` where the exported graph is not piecewise linear.
+    (``eval``), and each of its modules is left in the mode it was in. Batch normalisation after a convolution is folded
+    by torch, in the module's own precision: the network is that of the file. ``dynamo`` takes torch's newer exporter,
+    which needs the package onnxscript, in place of the one by tracing. Raises `NotInstalledError` without torch,
+    `InputError` for an object that is no module or does not take such inputs, and `NetworkError` where torch cannot
+    export it or the graph is not piecewise linear.
     """
     try:
         import torch
@@ -34,27 +38,67 @@ def from_torch(module: Any, input_shape: Sequence[int], path: str | Path) -> Net
         raise NotInstalledError('torch is not installed: pip install "stablenet[torch]"') from None
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"an object of type {type(module).__name__}; a torch.nn.Module is expected")
-    training = module.training
-    first = next(iter(module.parameters()), None)
-    kind = {} if first is None else {"dtype": first.dtype, "device": first.device}
-    sample = torch.zeros((1, *input_shape), **kind)
+    if not all(isinstance(n, int) and n > 0 for n in input_shape):
+        raise InputError(f"input_shape {tuple(input_shape)!r}; positive integers, without the batch, are expected")
+    modes = [(part, part.training) for part in module.modules()]
     try:
+        module.eval()
         with atomic_path(Path(path)) as temporary, torch.no_grad():
-            module.eval()
-            torch.onnx.export(
-                module,
-                (sample,),
-                str(temporary),
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}},
-                opset_version=OPSET,
-                dynamo=False,
-            )
-            load_onnx(temporary)
+            _export(torch, module, _sample(torch, module, input_shape), temporary, dynamo=dynamo)
+            try:
+                load_onnx(temporary)
+            except NetworkError as error:
+                error.args = (str(error).replace(str(temporary), "the exported module"),)
+                raise
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training
     return load_onnx(path)
+
+
+def _sample(torch: Any, module: Any, input_shape: Sequence[int]) -> Any:
+    """A batch of two zeros, which the module is seen to take and to give one tensor for."""
+    known = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
+    kind = {} if known is None else {"dtype": known.dtype, "device": known.device}
+    sample = torch.zeros((2, *input_shape), **kind)
+    try:
+        result = module(sample)
+    except Exception as error:  # whatever the module's own code raises
+        raise InputError(f"the module takes no batch of shape {tuple(sample.shape)}: {_line(error)}") from None
+    if not isinstance(result, torch.Tensor):
+        raise InputError(f"the module gives a {type(result).__name__}; one tensor is expected")
+    return sample
+
+
+def _export(torch: Any, module: Any, sample: Any, path: Path, *, dynamo: bool) -> None:
+    """Write a module as ONNX by one of torch's two exporters."""
+    if dynamo:
+        try:
+            import onnxscript  # noqa: F401 - torch's exporter needs it
+        except ImportError:
+            raise NotInstalledError("torch's newer exporter needs onnxscript: pip install onnxscript") from None
+        batch = torch.export.Dim("batch")
+        options = {
+            "opset_version": OPSET + 1,
+            "dynamic_shapes": ({0: batch},),
+            "external_data": False,
+            "verbose": False,
+        }
+    else:
+        axes = {"input": {0: "batch"}, "output": {0: "batch"}}
+        options = {"opset_version": OPSET, "dynamic_axes": axes}
+    names = {"input_names": ["input"], "output_names": ["output"]}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, about the exporter
+            torch.onnx.export(module, (sample,), str(path), dynamo=dynamo, **names, **options)
+    except Exception as error:  # torch's exporter raises errors of many kinds
+        raise NetworkError(f"torch cannot export the module: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, with its kind where it has no text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def from_sklearn(estimator: Any, path: str | Path) -> Network:
