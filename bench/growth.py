@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from measured import Request, Results, Row, circumstances, publish, seconds, table
+from measured import Request, Results, Row, circumstances, publish, seconds, share_closed, table
 from trained import image_file, recipe_of, trained
 
 WIDTHS = ("2x100", "2x200", "2x400", "2x800")
@@ -35,12 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 Key = tuple[str, float, str, str]
 """Shape, L1 penalty, domain as shown, search."""
 
+Found = tuple[Row, int | None]
+"""A row, and the questions open after bounds and falsifying."""
+
 
 def grow(given: argparse.Namespace) -> int:
     """Measure all rows; returns the exit code."""
     results = Results(given.results, again=given.again)
     shapes = list(dict.fromkeys([*given.widths, *given.depths]))
-    rows: dict[Key, Row] = {}
+    rows: dict[Key, Found] = {}
     for l1 in given.l1:
         recipes = {shape: recipe_of(shape, l1, epochs=given.epochs) for shape in shapes}
         files = trained(given.cache, recipes.values())
@@ -50,9 +53,11 @@ def grow(given: argparse.Namespace) -> int:
                     options = {"search": search, "time_limit": given.limit}
                     options |= {name: getattr(given, name) for name in ("bounds", "solver", "threads", "seed")}
                     request = Request(str(files[recipe.name]), domain, options)
-                    rows[shape, l1, shown, search] = results.measure(request, f"{recipe.name} {shown} {search}")
+                    name = f"{recipe.name} {shown}"
+                    found = results.measure(request, f"{name} {search}"), results.opened(request, name)
+                    rows[shape, l1, shown, search] = found
     publish(page(given, rows), given.output)
-    return 4 if any(row["outcome"] == "contradiction" for row in rows.values()) else 0
+    return 4 if any(row["outcome"] == "contradiction" for row, _ in rows.values()) else 0
 
 
 def domains(given: argparse.Namespace) -> Iterator[tuple[str, str]]:
@@ -63,12 +68,12 @@ def domains(given: argparse.Namespace) -> Iterator[tuple[str, str]]:
         yield f"ball {size:g}", f"ball:{centre}:{size:g}:0:1"
 
 
-def page(given: argparse.Namespace, rows: dict[Key, Row]) -> Iterator[str]:
+def page(given: argparse.Namespace, rows: dict[Key, Found]) -> Iterator[str]:
     """The lines of the page."""
     yield "# Growth with width and depth\n"
     yield f"`python bench/ladder.py {' '.join(given.shown)}`: bounds {given.bounds}, falsifying, solver {given.solver},"
     yield f"{given.threads} threads, {given.limit:g} s for each run, balls around image {given.image}."
-    yield from circumstances(list(rows.values()))
+    yield from circumstances([row for row, _ in rows.values()])
     yield "\nSeconds from the network in memory to the last verdict, and questions open after bounds and falsifying."
     yield "`>` is a run that was stopped, with the share of the questions open before the search that it closed. The"
     yield "exponent e is that of the fit `seconds ~ size^e` to the runs that ended; size is the width, or the depth.\n"
@@ -79,24 +84,24 @@ def page(given: argparse.Namespace, rows: dict[Key, Row]) -> Iterator[str]:
             yield ""
 
 
-def _table(given: argparse.Namespace, rows: dict[Key, Row], what: str, shapes: Sequence[str]) -> Iterator[str]:
+def _table(given: argparse.Namespace, rows: dict[Key, Found], what: str, shapes: Sequence[str]) -> Iterator[str]:
     lines = []
     for l1 in given.l1:
         for shown, _ in domains(given):
             for search in given.searches:
                 found = [rows[shape, l1, shown, search] for shape in shapes]
-                lines.append([f"{l1:g}", shown, search, *map(cell, found), exponent(what, shapes, found)])
+                lines.append([f"{l1:g}", shown, search, *(cell(*one) for one in found), exponent(what, shapes, [row for row, _ in found])])
     yield from table(["L1", "domain", "search", *shapes, "exponent"], lines)
 
 
-def cell(row: Row) -> str:
-    """Time and open questions of a run."""
+def cell(row: Row, opened: int | None) -> str:
+    """Time of a run, and the questions that were open before its search."""
     if "work_s" not in row:
         return str(row["outcome"])
     if row["outcome"] == "complete":
-        return f"{seconds(row['work_s'])} ({row['open']})"
-    closed = 1.0 - row["open_end"] / max(1, row["open"])
-    return f"> {seconds(row['work_s'])} ({row['open']}, {closed:.0%})"
+        return f"{seconds(row['work_s'])} ({opened})"
+    share = share_closed(row, opened)
+    return f"> {seconds(row['work_s'])} ({opened}{'' if share is None else f', {share:.0%}'})"
 
 
 def exponent(what: str, shapes: Sequence[str], rows: Sequence[Row]) -> str:

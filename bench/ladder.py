@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import growth
-from measured import Request, Results, Row, circumstances, publish, seconds, table
+from measured import Request, Results, Row, circumstances, publish, seconds, share_closed, table
 from trained import NO_IMAGES, have_images, image_file
 
 IMAGE = 7
@@ -55,12 +55,12 @@ class Step:
         """Seconds: the goal where a share counts, else enough to see by how much it is missed."""
         return self.goal if self.closed is not None else max(2.0 * self.goal, 20.0)
 
-    def met(self, row: Row) -> bool:
-        """Whether a row meets the goal."""
+    def met(self, row: Row, opened: int | None) -> bool:
+        """Whether a row meets the goal; ``opened`` questions were open after bounds and falsifying."""
         if "work_s" not in row or row["outcome"] == "contradiction" or row["peak_mb"] > MEMORY:
             return False
         if self.closed is not None:
-            return share_closed(row) >= self.closed
+            return (share_closed(row, opened) or 0.0) >= self.closed
         if self.decided is not None and row["outcome"] != "complete":
             return bool(share_decided(row) >= self.decided and row["work_s"] <= self.goal)
         return bool(row["outcome"] == "complete" and row["work_s"] < self.goal)
@@ -101,11 +101,6 @@ def share_decided(row: Row) -> float:
     return float(1.0 - row["counts"]["unknown"] / max(1, row["neurons"]))
 
 
-def share_closed(row: Row) -> float:
-    """Share of the questions open after bounds and falsifying that the search closed."""
-    return float(1.0 - row["open_end"] / row["open"]) if row["open"] else 1.0
-
-
 def request(step: Step, networks: Path, cache: Path, options: dict[str, Any]) -> Request | str:
     """What to run for a row, or why it cannot be run."""
     network = networks / f"{step.network}.onnx"
@@ -124,20 +119,32 @@ def request(step: Step, networks: Path, cache: Path, options: dict[str, Any]) ->
     return Request(str(network), domain, {**options, "time_limit": step.limit}, isolate=True)
 
 
-def line(step: Step, row: Row, baseline: Row | None) -> list[object]:
+@dataclass(frozen=True)
+class Measured:
+    """A row of the ladder with what was measured on it; ``opened`` as in `Results.opened`."""
+
+    step: Step
+    opened: int | None
+    row: Row
+    baseline: Row | None = None
+
+
+def line(found: Measured) -> list[object]:
     """The cells of a row."""
+    step, row, baseline = found.step, found.row, found.baseline
     if "work_s" not in row:
         outcome = f"{row['outcome']}: {row.get('reason', '')}".rstrip(": ")
         return [step.name, *[""] * 3, outcome, *[""] * 7, step.aim, "**no**", *([""] if baseline is not None else [])]
     spent = row["seconds"]
     parts = [seconds(spent[what]) for what in ("load", "bounds", "falsify", "search")]
     done = "complete" if row["outcome"] == "complete" else f"{share_decided(row):.1%} decided ({row['outcome']})"
-    if row["open_end"] and row["open"]:
-        done += f", {share_closed(row):.1%} of open closed"
+    share = share_closed(row, found.opened)
+    if row["open_end"] and share is not None:
+        done += f", {share:.1%} of open closed"
     closed = ", ".join(f"{by} {n}" for by, n in row["by"].items())
-    cells: list[object] = [step.name, row["neurons"], row["open"], closed, done]
+    cells: list[object] = [step.name, row["neurons"], "?" if found.opened is None else found.opened, closed, done]
     cells += [*parts, seconds(row["work_s"]), seconds(spent["total"]), f"{row['peak_mb']:.0f}"]
-    cells += [step.aim, "yes" if step.met(row) else "**no**"]
+    cells += [step.aim, "yes" if step.met(row, found.opened) else "**no**"]
     return [*cells, ratio(baseline, row)] if baseline is not None else cells
 
 
@@ -158,20 +165,18 @@ HEADS = (
 )
 
 
-def page(given: argparse.Namespace, measured: list[tuple[Step, Row, Row | None]], left_out: list[str]) -> Iterator[str]:
+def page(given: argparse.Namespace, measured: list[Measured], left_out: list[str]) -> Iterator[str]:
     """The lines of the page."""
     yield "# The ladder\n"
     yield f"`python bench/ladder.py {' '.join(given.shown)}`: search {given.search}, bounds {given.bounds},"
     yield f"solver {given.solver}, {given.threads} threads, seed {given.seed}."
-    rows = [row for _, *found in measured for row in found if row is not None]
-    if rows:
-        yield from circumstances(rows)
+    yield from circumstances([row for found in measured for row in (found.row, found.baseline) if row is not None])
     yield "\n*Open* are the questions pending after bounds and falsifying. *Work* is bounds, falsifying and search, from the"
     yield "network in memory to the last verdict; *total* has process start and loading too. A row is stopped at"
     yield "its goal where a share counts, else at twice that. *MB* is the largest process's resident memory.\n"
     heads = [*HEADS, "neuron / this"] if given.neuron else HEADS
-    yield from table(heads, (line(*found) for found in measured))
-    met = sum(step.met(row) for step, row, _ in measured)
+    yield from table(heads, map(line, measured))
+    met = sum(found.step.met(found.row, found.opened) for found in measured)
     yield f"\n{met} of {len(measured)} goals are met."
     yield from (f"\nLeft out: {reason}." for reason in left_out)
 
@@ -182,7 +187,7 @@ def climb(given: argparse.Namespace) -> int:
         raise SystemExit("--networks names no folder with the public networks")
     results = Results(given.results, again=given.again)
     options = {name: getattr(given, name) for name in ("search", "bounds", "solver", "threads", "seed")}
-    measured: list[tuple[Step, Row, Row | None]] = []
+    measured: list[Measured] = []
     left_out: list[str] = []
     for step in LADDER:
         if not re.search(given.rows, step.name):
@@ -191,15 +196,17 @@ def climb(given: argparse.Namespace) -> int:
         if isinstance(wanted, str):
             left_out.append(f"{step.name}, since {wanted}")
             continue
+        opened = results.opened(wanted, step.name)
         row, baseline = results.measure(wanted, step.name), None
         if given.neuron:
             slow = Request(wanted.network, wanted.domain, {**wanted.options, "search": "neuron"}, isolate=True)
             baseline = results.measure(slow, f"{step.name} (neuron)")
-        measured.append((step, row, baseline))
+        measured.append(Measured(step, opened, row, baseline))
     if not measured:
         raise SystemExit("; ".join(left_out) or f"no row matches {given.rows!r}")
     publish(page(given, measured, left_out), given.output)
-    return 4 if any(row["outcome"] == "contradiction" for _, *found in measured for row in found if row) else 0
+    rows = [row for found in measured for row in (found.row, found.baseline) if row is not None]
+    return 4 if any(row["outcome"] == "contradiction" for row in rows) else 0
 
 
 def main() -> None:

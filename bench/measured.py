@@ -87,13 +87,20 @@ class Results:
         """The row of a request, measured if it is not there yet."""
         key = request.key
         if key not in self.rows:
-            row = {"key": key, "name": name, **asdict(request), "code": code_digest(), "load": os.getloadavg()[0]}
+            row: Row = {"key": key, "name": name, **asdict(request), "code": code_digest(), "load": os.getloadavg()[0]}
             row |= run(request)
             self.rows[key] = row
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps(row))
             print(f"{name}: {row['outcome']}, {row.get('work_s', 0.0):.2f} s", file=sys.stderr, flush=True)
         return self.rows[key]
+
+
+    def opened(self, request: Request, name: str) -> int | None:
+        """Questions that bounds and falsifying leave pending, from a run without a search; None if that failed."""
+        options = {**request.options, "search": "off"}
+        row = self.measure(Request(request.network, request.domain, options), f"{name} (bounds and falsifying)")
+        return row.get("open_end")
 
 
 def run(request: Request) -> Row:
@@ -186,14 +193,12 @@ def from_report(report: Row) -> Row:
 
     seconds = report["seconds"]
     before = seconds["bounds"] + seconds["falsify"]
-    found = [pending for at, pending in report["curve"] if at <= before + 1e-3]
     states = states_of(report)
     sides = [neuron[side] for neuron in report["neurons"] for side in ("positive", "negative")]
     return {
         "neurons": len(report["neurons"]),
         "inputs": report["network"]["n_inputs"],
         "counts": report["counts"],
-        "open": min(found, default=states.size),
         "open_end": pending_in(report),
         "by": dict(Counter(side["by"] for side in sides if side["state"] != "open").most_common()),
         "seconds": seconds,
@@ -216,6 +221,13 @@ def _solves(solves: Iterable[Row]) -> dict[str, Row]:
         for key in ("rows", "binaries"):
             row[key] = max(row[key], solve[key] or 0)
     return found
+
+
+def share_closed(row: Row, opened: int | None) -> float | None:
+    """Share that the search closed of the questions open after bounds and falsifying; None where it is not known."""
+    if opened is None or "open_end" not in row:
+        return None
+    return 1.0 - float(row["open_end"]) / opened if opened else 1.0
 
 
 # Tables
