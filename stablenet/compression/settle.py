@@ -11,7 +11,7 @@ from scipy import sparse
 from stablenet.compression.draft import Array, Block, Draft, Index, dense
 from stablenet.compression.steps import Provenance
 from stablenet.domain import Domain
-from stablenet.equivalence.backward import Relaxation, System
+from stablenet.equivalence.backward import System
 from stablenet.errors import InputError
 from stablenet.network import AffineMap, Layer, Matrix, Network, Term
 
@@ -87,7 +87,7 @@ class _Settling:
         self.changed.append(changed)
         self.place[k + 1] = len(self.layers)
         if k <= self.last_stand_in:
-            self._push()
+            self.system.take(affine)  # bounds for stand-ins of later layers
 
     @staticmethod
     def _shape(old: Layer, size: int) -> tuple[int, ...]:
@@ -170,13 +170,3 @@ class _Settling:
 
     def _no_slack(self, affine: AffineMap) -> Array:
         return np.zeros((self.system.n_parts, affine.size))
-
-    def _push(self) -> None:
-        """Bound the newest layer, for stand-ins of later ones."""
-        affine, system = self.layers[-1].affine, self.system
-        none = self._no_slack(affine)
-        lower, upper = system.bounds(affine, none, np.zeros(0, np.intp))
-        undecided = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
-        if len(undecided):
-            lower, upper = system.bounds(affine, none, undecided)
-        system.push(affine, none, (lower, upper), Relaxation.relu(lower, upper))

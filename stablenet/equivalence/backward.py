@@ -127,6 +127,16 @@ class System:
         self.highs.append(relaxation.high)
         return len(self.nodes)
 
+    def take(self, affine: AffineMap) -> tuple[Array, Array]:
+        """Add a layer of plain ReLUs; returns the bounds of its g, linear ones where intervals leave the sign open."""
+        none = np.zeros((self.n_parts, affine.size))
+        lower, upper = self.bounds(affine, none, np.zeros(0, np.intp))
+        undecided = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
+        if len(undecided):
+            lower, upper = self.bounds(affine, none, undecided)
+        self.push(affine, none, (lower, upper), Relaxation.relu(lower, upper))
+        return lower, upper
+
     def bounds(self, affine: AffineMap, slack: Array, rows: Index | None = None) -> tuple[Array, Array]:
         """Bounds of ``affine +- slack``, (parts, n): intervals, and linear bounds for ``rows`` (None: for all).
 

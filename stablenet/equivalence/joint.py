@@ -92,6 +92,11 @@ class Joint:
         self.shares: list[list[_Share]] = [[_Share(0, n, n)]]
         self.treated: list[Treated] = []
         self.order: list[tuple[str, int]] = []
+        self.own: list[tuple[Array, Array]] = []
+        if any((partners < 0).any() for partners in pairing.neurons):
+            # What B's own structure proves, as that a stand-in is active, the joint system may be too loose to see.
+            alone = System(low, high)
+            self.own = [alone.take(layer.affine) for layer in b.layers]
 
     def run(self) -> tuple[Array, Array]:
         """Bounds of ``B(x) - A(x)``, (parts, n_outputs) each."""
@@ -137,7 +142,7 @@ class Joint:
         if len(paired):
             shares += self._related(affine, paired, partner, partners[paired])
         if len(own):
-            shares.append(self._alone(affine, own))
+            shares.append(self._alone(layer, own))
         self.shares.append(shares)
 
     def _related(self, affine: AffineMap, rows: Index, partner: int, others: Index) -> list[_Share]:
@@ -161,11 +166,13 @@ class Joint:
             shares.append(_Share(place, rows[moved], np.arange(len(moved))))
         return shares
 
-    def _alone(self, affine: AffineMap, rows: Index) -> _Share:
-        offset, terms = self._of_b(affine, rows)
+    def _alone(self, layer: int, rows: Index) -> _Share:
+        offset, terms = self._of_b(self.b.layers[layer].affine, rows)
         part = AffineMap(offset, tuple(Term(s, m) for s, m in sorted(terms.items())))
         none = np.zeros((self.system.n_parts, len(rows)))
-        lower, upper = self.treated[-1].bounds = self.system.bounds(part, none)
+        joint, own = self.system.bounds(part, none), self.own[layer]
+        lower, upper = np.fmax(joint[0], own[0][:, rows]), np.fmin(joint[1], own[1][:, rows])
+        self.treated[-1].bounds = lower, upper
         place = self.system.push(part, none, (lower, upper), Relaxation.relu(lower, upper))
         return _Share(place, rows, np.arange(len(rows)))
 
