@@ -69,11 +69,15 @@ class _Map:
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """A `Stage` in single precision. ``open`` lists its undecided neurons among the alive ones."""
+    """A `Stage` in single precision. ``open`` lists its undecided neurons among the alive ones.
+
+    ``through``, (parts, 1, alive), is 0 where a neuron among them is inactive, else 1; None if there is no such neuron.
+    """
 
     terms: tuple[tuple[int, _Map], ...]
     offset: Single
     open: Index
+    through: Single | None
     lower: Single
     upper: Single
     low_slope: Single
@@ -89,10 +93,12 @@ class _Level:
     def of(cls, stage: Stage) -> _Level:
         relaxation = stage.relaxation
         terms = tuple((source, _Map(matrix)) for source, matrix in stage.terms)
+        dead = ~relaxation.open & (relaxation.up_slope == 0)
         return cls(
             terms,
             stage.offset.astype(np.float32),
             np.flatnonzero(relaxation.open.any(axis=0)),
+            (~dead).astype(np.float32)[:, None, :] if dead.any() else None,
             *(
                 array[:, None, :].astype(np.float32)
                 for array in (
@@ -282,6 +288,8 @@ class _Run:
                 negative = mine - positive
                 found.positive[k], found.negative[k] = positive, negative
                 chosen = np.repeat(post, len(self.owner.centre), axis=0) if len(post) == 1 else post.copy()
+                if level.through is not None:
+                    chosen *= level.through
                 chosen[..., level.open] = positive * self.up_slope[k] + negative * self._low(variables, k)
                 value = value + _sum(positive, self.up_offset[k])
             found.size[k] = np.abs(chosen).max(axis=-1, keepdims=True)
@@ -314,12 +322,12 @@ class _Run:
                 pre = pre + matrix.forward(posts[source])
             pres.append(pre)
             positive = back.positive[k]
+            post = np.array(pre) if level.through is None else pre * level.through
             if positive is not None and len(level.open):
                 mine = pre[..., level.open]
                 raised = self.up_slope[k] * mine + self.up_offset[k]
-                pre = np.array(pre)
-                pre[..., level.open] = np.where(positive > 0, raised, self._low(variables, k) * mine)
-            posts.append(pre)
+                post[..., level.open] = np.where(positive > 0, raised, self._low(variables, k) * mine)
+            posts.append(post)
         return point, pres
 
     def gradient(self, variables: Variables, back: _Pass, pres: list[Single]) -> list[Single]:
