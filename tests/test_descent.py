@@ -77,7 +77,7 @@ def test_gradients_are_the_slopes_of_the_values(inactive: int, active: int) -> N
     state = _Run(descent, network.layers[2].affine, rows, signs, held)
     back = state.back(variables)
     _, pres = state.forward(variables, back)
-    step = 1e-2
+    step = 1e-3
     wrong: list[bool] = []
     for array, gradient in zip(variables.arrays(), state.gradient(variables, back, pres), strict=True):
         for at in rng.integers(array.shape[2], size=8) if array.shape[2] else []:
@@ -88,7 +88,7 @@ def test_gradients_are_the_slopes_of_the_values(inactive: int, active: int) -> N
                 values.append(state.back(variables).value.astype(np.float64))
             array[..., at] = kept
             difference = (values[0] - values[1]) / (2 * step)
-            wrong += (np.abs(gradient[..., at] - difference) > 1e-3 * (1 + np.abs(difference).max())).ravel().tolist()
+            wrong += (np.abs(gradient[..., at] - difference) > 5e-3 * (1 + np.abs(difference).max())).ravel().tolist()
     # The values are piecewise linear: between two points there may be a kink.
     assert len(wrong) >= 96
     assert np.mean(wrong) < 0.05
