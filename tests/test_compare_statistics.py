@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stablenet.compare.statistics import (
+    MANY,
     axes_that_vary,
     best_shares,
     bootstrap,
@@ -108,6 +109,14 @@ def test_pairs_by_hand(rows):
     assert pair["p"] == pytest.approx(wilcoxon(np.log([0.5, 2, 2])))
 
 
+def test_of_many_members_each_is_compared_with_the_best_one():
+    many = [row(f"s{k:02}", f"i{i}", 1.0 + (k - 3) ** 2 + i) for k in range(MANY + 1) for i in range(3)]
+    found = pairs(make_view(many, "solver"))
+    assert [pair["a"] for pair in found] == ["s03"] * MANY
+    assert "s03" not in {pair["b"] for pair in found}
+    assert len(pairs(make_view([r for r in many if r["solver"] != "s00"], "solver"))) == MANY * (MANY - 1) / 2
+
+
 def test_instances_weigh_alike_however_many_cells_they_have():
     many = [row("a", "i1", 4.0, bounds=f"b{k}") for k in range(9)] + [
         row("b", "i1", 1.0, bounds=f"b{k}") for k in range(9)
@@ -135,7 +144,7 @@ def test_cells_that_not_all_members_ran_are_dropped(rows):
 
 def test_method_view_and_axes_that_vary(rows):
     view = make_view([*rows, *(row("a", f"i{k}", 1.0, bounds="interval") for k in (1, 2, 3))], "method")
-    assert view.members == ("bigm crown network a fair", "bigm crown network b fair", "bigm interval network a fair")
+    assert view.members == ("crown a", "crown b", "interval a")
     assert axes_that_vary(rows) == ["method", "solver"]
 
 

@@ -100,6 +100,17 @@ def test_unknown_columns_are_refused(store):
         store.add({"key": "k", "colour": 1})
 
 
+def test_a_sweep_begun_by_an_earlier_version_goes_on(store, tmp_path):
+    add(store, "k", [("witnessed", "open")])
+    store.set_plan(["k"])
+    store.db.execute("ALTER TABLE runs DROP COLUMN cuts_s")
+    assert store.rows()[0]["cuts_s"] is None
+    with Store(tmp_path, create=True) as again:
+        again.add({"key": "l", "instance": "net", "cuts_s": 1.5})
+        again.set_plan(["k", "l"])
+        assert [row["cuts_s"] for row in again.rows()] == [None, 1.5]
+
+
 def test_what_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(InputError, match="no sweep is here"):
         Store(tmp_path)

@@ -14,6 +14,7 @@ from stablenet.compare.export import write_all
 from stablenet.compare.page import report_page, sweep_page
 from stablenet.compare.statistics import cactus, make_view, profile
 from stablenet.compare.store import Store
+from stablenet.report import dumps
 
 parse = ET.fromstring  # of files that we wrote
 SVG = "{http://www.w3.org/2000/svg}"
@@ -132,6 +133,28 @@ def test_choices_redraw_figures(chromium, sweep, tmp_path):
 
 
 @pytest.mark.browser
+def test_a_glance_counts_what_was_solved(chromium, tmp_path):
+    with Store(make_sweep(tmp_path)) as store:
+        for row in store.rows():
+            key = f"{row['key']}-loose"
+            text = dumps(store.report(row["key"]))
+            store.add({**row, "key": key, "bounds": "interval", "outcome": "crash" if row["seed"] else "time"}, text)
+        store.set_plan(row["key"] for row in store.rows(all_rows=True))
+        tab = Tab(chromium, write(tmp_path, sweep_page(store)))
+    heads = tab.page.locator("#glance th").all_inner_texts()
+    cells = [row.split("\t") for row in tab.page.locator("#glance tbody tr").all_inner_texts()]
+    assert heads == ["bounds", "cbc", "highs", "scip"]
+    assert [line[0] for line in cells] == ["crown", "interval"]
+    assert [" ".join(text.split()) for text in cells[0][1:]] == ["2/6 > limit", "6/6 1.65 s", "4/6 0.99 s"]
+    assert [" ".join(text.split()) for text in cells[1][1:]] == ["0/6 > limit"] * 3
+    tab.page.locator("#glance td", has_text="0/6").first.hover()
+    assert tab.page.locator("#tip").inner_text() == "not solved: 3 time, 3 crash"
+    tab.page.locator("#glance").get_by_label("columns").select_option("instance")
+    assert tab.page.locator("#glance th").all_inner_texts() == ["bounds", "net0", "net1", "net2"]
+    tab.close()
+
+
+@pytest.mark.browser
 def test_figures_and_tables_are_saved(chromium, sweep, tmp_path):
     with Store(sweep) as store:
         tab = Tab(chromium, write(tmp_path, sweep_page(store)))
@@ -175,7 +198,7 @@ def test_contradictions_come_first(chromium, tmp_path):
     with Store(make_sweep(tmp_path / "s", liar=True)) as store:
         tab = Tab(chromium, write(tmp_path, sweep_page(store)))
     box = tab.page.locator("#contradictions")
-    assert "1 runs gave wrong answers" in box.inner_text()
+    assert "1 run gave wrong answers" in box.inner_text()
     assert "cbc" in box.inner_text()
     places = tab.page.evaluate("[...document.querySelectorAll('section')].map((s) => s.id)")
     assert places[0] == "contradictions"

@@ -5,6 +5,7 @@ Witnesses are certified by forward pass and replayed by whoever reads the report
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ def find_contradictions(store: Store) -> list[dict[str, Any]]:
     return found
 
 
-def method_name(row: dict[str, Any]) -> str:
-    """A run's method in a few words."""
-    return " ".join(str(row[axis]) for axis in METHOD if row[axis] != "-")
+def method_name(row: dict[str, Any], axes: Sequence[str] = METHOD) -> str:
+    """A run's method in a few words: its values on some axes."""
+    return " ".join(str(row[axis]) for axis in axes if row[axis] != "-")
 
 
 def wrong_keys(contradictions: list[dict[str, Any]]) -> dict[str, str]:

@@ -23,14 +23,14 @@ METRIC = "work_s"
 SUMMARY = {
     "member": "", "cells": "problems", "runs": "runs", "solved": "solved", "outcomes": "not solved",
     "sgm10": "SGM 10 s", "sgm1": "SGM 1 s", "par2": "PAR2", "par10": "PAR10", "share": "best on",
-    "tightening": "bounds s", "build": "build s", "translate": "load s", "cuts": "cuts s",
+    "tightening": "bounds s", "build": "build s", "translate": "translate s", "cuts": "cuts s",
     "solver": "solver s", "cpu": "CPU s", "nodes": "nodes", "bound": "bound at timeout",
     "peak_mb": "peak MB", "closed": "closed",
 }  # fmt: skip
 """Columns of a summary table with their heads."""
 
 PAIRS = {
-    "a": "a", "b": "b", "instances": "instances", "ratio": "time a / b", "low": "low", "high": "high", "bound": "bound",
+    "a": "a", "b": "b", "instances": "instances", "bound": "bound", "ratio": "time a / b", "low": "low", "high": "high",
     "a_faster": "a faster", "b_faster": "b faster", "p": "p", "p_holm": "p (Holm)",
 }  # fmt: skip
 """Columns of a table of pairs with their heads."""

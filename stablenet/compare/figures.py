@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -61,13 +61,18 @@ class _Scale:
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
+        """Lines with a number: 1, 2 and 5 in up to two decades, in more of them the decades alone."""
         if not self.log:
             return [self.low + i * (self.high - self.low) / 5 for i in range(6)]
-        decades = range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1)
-        if len(decades) >= 2:
-            return [10.0**d for d in decades]
-        return [m * 10.0**d for d in range(math.floor(self.low), math.ceil(self.high) + 1) for m in (1, 2, 5)
-                if self.low <= math.log10(m * 10.0**d) <= self.high]  # fmt: skip
+        return self._within((1,) if self.high - self.low > 2.01 else (1, 2, 5))
+
+    def lines(self) -> list[float]:
+        """Fainter lines without one."""
+        return self._within(range(2, 10)) if self.log and self.high - self.low <= 4.01 else []
+
+    def _within(self, factors: Iterable[int]) -> list[float]:
+        every = (m * 10.0**d for d in range(math.floor(self.low), math.ceil(self.high) + 1) for m in factors)
+        return [value for value in every if self.low - 1e-9 <= math.log10(value) <= self.high + 1e-9]
 
 
 def draw(plot: Plot) -> str:
@@ -79,8 +84,8 @@ def draw(plot: Plot) -> str:
     body = [*_frame(plot, x, y)]
     for i, (name, points) in enumerate(plot.series.items()):
         body.append(_series(plot, i, name, points, (x, y)))
-    names = [] if plot.markers else list(plot.series)
-    body += _legend(names)
+    names = [] if plot.markers and len(plot.series) == 1 else list(plot.series)
+    body += _legend(names, markers=plot.markers)
     return _document(body, HEIGHT + 16 * len(names), plot.title)
 
 
@@ -97,11 +102,15 @@ def _document(body: Sequence[str], height: float, title: str, width: float = WID
 def _frame(plot: Plot, x: _Scale, y: _Scale) -> Iterator[str]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     yield f'<text x="{LEFT}" y="18" font-size="13" font-weight="bold">{escape(plot.title)}</text>'
+    faint = [f"M{x(value):.1f} {TOP}V{bottom}" for value in x.lines()]
+    faint += [f"M{LEFT} {y(value):.1f}H{right}" for value in y.lines()]
+    if faint:
+        yield f'<path d="{"".join(faint)}" stroke="#f2f2f2"/>'
     for value in x.ticks():
-        yield f'<path d="M{x(value):.1f} {TOP}V{bottom}" stroke="#e4e4e4"/>'
+        yield f'<path d="M{x(value):.1f} {TOP}V{bottom}" stroke="#dddddd"/>'
         yield f'<text x="{x(value):.1f}" y="{bottom + 15}" text-anchor="middle">{number(value)}</text>'
     for value in y.ticks():
-        yield f'<path d="M{LEFT} {y(value):.1f}H{right}" stroke="#e4e4e4"/>'
+        yield f'<path d="M{LEFT} {y(value):.1f}H{right}" stroke="#dddddd"/>'
         yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{number(value)}</text>'
     if plot.diagonal:
         yield f'<path d="M{LEFT} {bottom}L{right} {TOP}" stroke="#888888" stroke-dasharray="4 3"/>'
@@ -139,10 +148,11 @@ def _series(plot: Plot, i: int, name: str, points: Points, scales: tuple[_Scale,
     return f'<path d="{"".join(parts)}" fill="none" {_style(i)}><title>{escape(name)}</title></path>'
 
 
-def _legend(names: Sequence[str]) -> Iterator[str]:
+def _legend(names: Sequence[str], *, markers: bool) -> Iterator[str]:
     for i, name in enumerate(names):
         y = HEIGHT + 4 + 16 * i
-        yield f'<path d="M{LEFT} {y}h24" {_style(i)}/>'
+        mark = f'<circle cx="{LEFT + 12}" cy="{y}" r="4" fill="{COLOURS[i % len(COLOURS)]}"/>'
+        yield mark if markers else f'<path d="M{LEFT} {y}h24" {_style(i)}/>'
         yield f'<text x="{LEFT + 30}" y="{y + 4}">{escape(name)}</text>'
 
 
@@ -154,6 +164,8 @@ def number(value: float) -> str:
 def view_figures(view: View, metric_label: str) -> Iterator[tuple[str, str]]:
     """Name and SVG of a view's figures: profile, cactus, anytime and one scatter for each pair of few members."""
     top = float(view.limit.max())
+    curves = anytime(view)
+    begun = min((t for points in curves.values() for t, share in points if share > 0), default=top)
     ratios = [point[0] for points in profile(view).values() for point in points]
     plots = {
         "profile": Plot(
@@ -162,11 +174,11 @@ def view_figures(view: View, metric_label: str) -> Iterator[tuple[str, str]]:
         ),
         "cactus": Plot(
             f"Problems solved over time, by {view.axis}", f"seconds ({metric_label})", "share of problems solved",
-            cactus(view), x_range=(min(0.01, top / 10), top),
+            cactus(view), x_range=(_decade(float(view.capped.min()), top), top),
         ),
         "anytime": Plot(
             f"Questions closed over time, by {view.axis}", "seconds", "share of pending questions closed",
-            anytime(view), x_range=(0.01, top), step=False,
+            curves, x_range=(_decade(begun, top), top),
         ),
     }  # fmt: skip
     for name, plot in plots.items():
@@ -177,14 +189,22 @@ def view_figures(view: View, metric_label: str) -> Iterator[tuple[str, str]]:
                 yield f"{view.axis}-scatter-{a + 1}-{b + 1}", draw(scatter(view, a, b, metric_label))
 
 
+def _decade(value: float, top: float) -> float:
+    """Where an axis of seconds begins that shows ``value`` and ends at ``top``."""
+    return min(top / 10, 10.0 ** math.floor(math.log10(max(value, 1e-3)) + 1e-9))
+
+
 def scatter(view: View, a: int, b: int, metric_label: str) -> Plot:
-    """Times of two members, one point for each cell; unsolved ones lie on the limit."""
+    """Times of two members, one point for each cell, a colour for each instance; unsolved ones lie on the limit."""
     top = float(view.limit.max())
-    low = min(0.01, float(view.capped[[a, b]].min()))
-    points = np.stack([view.capped[a], view.capped[b]], axis=1).tolist()
+    low = _decade(float(view.capped[[a, b]].min()), top)
+    points = np.stack([view.capped[a], view.capped[b]], axis=1)
+    series = {name: points[view.unit == i].tolist() for i, name in enumerate(view.instances)}
+    if len(series) > len(COLOURS):
+        series = {"problems": points.tolist()}
     return Plot(
         f"{view.members[a]} against {view.members[b]}", f"{view.members[a]}: seconds ({metric_label})",
-        f"{view.members[b]}: seconds", {"cells": points}, y_log=True, markers=True, diagonal=True,
+        f"{view.members[b]}: seconds", series, y_log=True, markers=True, diagonal=True,
         x_range=(low, top), y_range=(low, top),
     )  # fmt: skip
 

@@ -35,6 +35,9 @@ METRICS = {
 }
 """Times that can be compared, with what they cover."""
 
+MANY = 12
+"""With more members than this, pairs are those with the best one only."""
+
 FLOOR = 1e-3
 """Seconds below which times are not told apart."""
 
@@ -81,11 +84,12 @@ class View:
 
 
 def make_view(rows: Sequence[Row], axis: str, *, metric: str = "work_s", wrong: frozenset[str] = frozenset()) -> View:
-    """The view of an axis (one of `METHOD`) or of whole methods (``method``)."""
+    """The view of an axis (one of `METHOD`) or of whole methods (``method``), named by the axes that vary."""
     groups: dict[str, dict[tuple[str, ...], list[Row]]] = {}
     others = () if axis == "method" else tuple(name for name in METHOD if name != axis)
+    naming = tuple(name for name in METHOD if len({row[name] for row in rows}) > 1)
     for row in rows:
-        member = method_name(row) if axis == "method" else str(row[axis])
+        member = (method_name(row, naming) or method_name(row)) if axis == "method" else str(row[axis])
         if member != "-":
             cell = (str(row["instance"]), *(str(row[name]) for name in others))
             groups.setdefault(member, {}).setdefault(cell, []).append(row)
@@ -252,7 +256,7 @@ def run_curve(row: Row, grid: Array, wrong: frozenset[str] | Mapping[str, str] =
 
 
 def pairs(view: View, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Each two members compared, instance by instance.
+    """Each two members compared, instance by instance; of more than `MANY`, each with the one of the least mean (1 s).
 
     ``ratio`` is the geometric mean of time of ``a`` over time of ``b``, instances weighing alike, with a bootstrap
     interval by instance; runs that were not solved count at their limit, and ``bound`` says what that makes of the
@@ -260,7 +264,7 @@ def pairs(view: View, *, seed: int = 0) -> list[dict[str, Any]]:
     ``p_holm`` corrected for the number of pairs.
     """
     result: list[dict[str, Any]] = []
-    for a, b in combinations(range(len(view.members)), 2):
+    for a, b in _which(view):
         logs = np.log(view.capped[a]) - np.log(view.capped[b])
         per_instance = np.array([logs[view.unit == i].mean() for i in range(len(view.instances))])
         if not len(per_instance):
@@ -279,6 +283,14 @@ def pairs(view: View, *, seed: int = 0) -> list[dict[str, Any]]:
     for entry, corrected in zip(result, holm([entry["p"] for entry in result]), strict=True):
         entry["p_holm"] = corrected
     return result
+
+
+def _which(view: View) -> list[tuple[int, int]]:
+    every = range(len(view.members))
+    if len(every) <= MANY or not len(view.cells):
+        return list(combinations(every, 2))
+    best = min(every, key=lambda m: shifted_geometric_mean(view.capped[m], 1.0))
+    return [(best, m) for m in every if m != best]
 
 
 def bootstrap(values: Array, *, seed: int = 0) -> tuple[float, float]:

@@ -90,6 +90,9 @@ class Store:
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
         self.db.executescript(_TABLES)
+        there = {row["name"] for row in self.db.execute("PRAGMA table_info(runs)")}
+        for name in COLUMNS.keys() - there:  # of a sweep begun by an earlier version
+            self.db.execute(f"ALTER TABLE runs ADD COLUMN {name} {COLUMNS[name]}")
         self.db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA,))
 
     def __enter__(self) -> Self:
@@ -177,7 +180,8 @@ class Store:
     def rows(self, *, all_rows: bool = False) -> list[dict[str, Any]]:
         """Rows that the grid asks for, in its order (or all there are)."""
         planned = "SELECT runs.* FROM runs JOIN planned USING (key) ORDER BY position"
-        return [dict(row) for row in self.db.execute("SELECT * FROM runs ORDER BY ended" if all_rows else planned)]
+        found = self.db.execute("SELECT * FROM runs ORDER BY ended" if all_rows else planned)
+        return [{**dict.fromkeys(COLUMNS), **dict(row)} for row in found]
 
     def report(self, key: str) -> dict[str, Any] | None:
         """The full report of a run; its digest is checked against the row's."""

@@ -23,8 +23,10 @@ function num(value) {
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return value.toLocaleString("en").replaceAll(",", " ");
   const size = Math.abs(value);
-  return size >= 1000 ? value.toFixed(0) : size >= 1e-3 || size === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+  return size >= 1000 ? value.toFixed(0) : size >= 1e-3 || size === 0 ? String(Number(value.toPrecision(3))) : size >= 1e-5 ? value.toFixed(4) : value.toExponential(1);
 }
+const count = (n, word) => `${num(n)} ${word}${n === 1 ? "" : "s"}`;
+const decade = (value) => 10 ** Math.floor(Math.log10(value) + 1e-9);
 const plain = (value) => value !== null && typeof value === "object"
   ? Object.entries(value).filter(([name]) => name !== "solved").map(([name, count]) => `${count} ${name}`).join(", ") : value;
 
@@ -116,13 +118,14 @@ function scale(low, high, start, end, log) {
   const f = log ? Math.log10 : (x) => x;
   const [a, b] = [f(low), Math.max(f(high), f(low) + 1e-9)];
   const at = (x) => start + Math.min(1, Math.max(0, (f(Math.max(x, log ? 1e-300 : -Infinity)) - a) / (b - a))) * (end - start);
-  at.ticks = [];
-  if (!log) for (let i = 0; i <= 5; i++) at.ticks.push(Number((low + (i * (high - low)) / 5).toPrecision(6)));
+  // Ticks have words, lines have none. Up to two decades show 1, 2 and 5, more of them the decades alone.
+  at.ticks = at.lines = [];
+  if (!log) at.ticks = [0, 1, 2, 3, 4, 5].map((i) => Number((low + (i * (high - low)) / 5).toPrecision(6)));
   else {
-    const decades = [];
-    for (let d = Math.ceil(a - 1e-9); d <= Math.floor(b + 1e-9); d++) decades.push(10 ** d);
-    at.ticks = decades.length > 1 ? decades : [1, 2, 5].flatMap((m) => [Math.floor(a), Math.ceil(a)].map((d) => m * 10 ** d))
-      .filter((t) => Math.log10(t) >= a - 1e-9 && Math.log10(t) <= b + 1e-9).sort((x, y) => x - y);
+    const within = (factors) => Array.from({ length: Math.ceil(b) - Math.floor(a) + 1 }, (_, d) => d + Math.floor(a))
+      .flatMap((d) => factors.map((m) => m * 10 ** d)).filter((t) => f(t) >= a - 1e-9 && f(t) <= b + 1e-9);
+    at.ticks = within(b - a > 2.01 ? [1] : [1, 2, 5]);
+    if (b - a <= 4.01) at.lines = within([2, 3, 4, 5, 6, 7, 8, 9]);
   }
   return at;
 }
@@ -134,6 +137,8 @@ function plot(name, spec) {
   const y = scale(...spec.yRange, height - bottom, top, spec.yLog);
   const tick = (value) => Math.abs(value) >= 1e-3 || value === 0 ? String(Number(value.toPrecision(3))) : value.toExponential(0);
   const root = sv("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": spec.title });
+  for (const t of x.lines) root.append(sv("path", { class: "gridline thin", d: `M${x(t)} ${top}V${height - bottom}` }));
+  for (const t of y.lines) root.append(sv("path", { class: "gridline thin", d: `M${left} ${y(t)}H${width - right}` }));
   for (const t of x.ticks) root.append(sv("path", { class: "gridline", d: `M${x(t)} ${top}V${height - bottom}` }),
     sv("text", { x: x(t), y: height - bottom + 15, "text-anchor": "middle" }, tick(t)));
   for (const t of y.ticks) root.append(sv("path", { class: "gridline", d: `M${left} ${y(t)}H${width - right}` }),
@@ -159,7 +164,7 @@ function plot(name, spec) {
   }
   const save = () => download(`${name}.svg`, standalone(root, spec), "image/svg+xml");
   return el("div", { class: "card", id: `figure-${name}` }, el("div", { class: "head" }, el("h3", {}, spec.title),
-    el("button", { class: "small", onclick: save }, "SVG")), root, spec.note ? el("small", {}, spec.note) : null);
+    el("button", { class: "small", onclick: save }, "SVG")), root, spec.key ? swatches(spec.series.map((s) => [s.name, colour(s.index)])) : null, spec.note ? el("small", {}, spec.note) : null);
 }
 
 function standalone(root, spec) {
@@ -167,16 +172,17 @@ function standalone(root, spec) {
   const originals = root.querySelectorAll("*"), copies = copy.querySelectorAll("*");
   originals.forEach((node, i) => {
     const style = getComputedStyle(node);
-    for (const key of ["fill", "stroke", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size"]) copies[i].setAttribute(key, style.getPropertyValue(key));
+    for (const key of ["fill", "stroke", "opacity", "stroke-width", "stroke-dasharray", "fill-opacity", "font-size"]) copies[i].setAttribute(key, style.getPropertyValue(key));
     copies[i].setAttribute("font-family", "sans-serif");
     for (const key of ["class", "style", "data-tip"]) copies[i].removeAttribute(key);
   });
-  const legend = spec.series.some((s) => s.markers) ? [] : spec.series;
+  const legend = spec.series.length > 1 || !spec.series.some((s) => s.markers) ? spec.series : [];
   const height = PLOT.height + 16 * legend.length + (legend.length ? 8 : 0);
   legend.forEach((s, i) => {
     const at = PLOT.height + 10 + 16 * i;
     const shade = getComputedStyle(document.documentElement).getPropertyValue(`--c${s.index % COLOURS}`).trim();
-    copy.append(sv("path", { d: `M${PLOT.left} ${at}h24`, stroke: shade, "stroke-width": 2, "stroke-dasharray": dash(s.index) || "none" }),
+    copy.append(s.markers ? sv("circle", { cx: PLOT.left + 12, cy: at, r: 4, fill: shade })
+      : sv("path", { d: `M${PLOT.left} ${at}h24`, stroke: shade, "stroke-width": 2, "stroke-dasharray": dash(s.index) || "none" }),
       sv("text", { x: PLOT.left + 30, y: at + 4, "font-size": 11, "font-family": "sans-serif", fill: getComputedStyle(document.body).color }, s.name));
   });
   copy.setAttribute("xmlns", SVG);
@@ -225,8 +231,9 @@ function painter(map, sources, mode) {
 function mapKey(mode, sources) {
   const entries = mode === "verdict" ? Object.values(VERDICTS).map(([name, variable]) => [name, css(variable)])
     : [...sources.map((name, i) => [name, colour(i)]), ["open", css("--unknown")]];
-  return el("div", { class: "bar" }, entries.map(([name, fillColour]) =>
-    el("small", {}, el("span", { class: "swatch", style: `background:${fillColour}` }), name)));
+  return swatches(entries);
 }
+
+const swatches = (entries) => el("div", { class: "bar" }, entries.map(([name, shade]) => el("small", {}, el("span", { class: "swatch", style: `background:${shade}` }), name)));
 
 const tile = (value, label) => el("div", { class: "tile" }, el("b", {}, value), el("small", {}, label));
