@@ -177,8 +177,9 @@ class _Progress:
         self._next = now + 0.1
         total = 2 * ledger.n_neurons
         elapsed = time.time() - STARTED
+        stage = f"{ledger.stage}; " if ledger.stage else ""
         self._status.update(
-            f"{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
+            f"{stage}{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
             f"{len(ledger.solves)} solves, {elapsed:.0f} s"
         )
 

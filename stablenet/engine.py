@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +115,27 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
     parts, options = job.domain.parts, job.options
     context = bound_context(options, job.backend, deadline)
+    context.progress = ledger.progress
     bounds = []
     for number, part in enumerate(parts):
         bounds.append(run_bounds("interval", job.network, part))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()
+        keep = context.keep = partial(_keep, ledger, number, decide=options.decide_by_bounds)
         if job.bounds.name != "interval":
             bounds[number] = job.bounds.run(job.network, part, context)
-            ledger.set_bounds(number, bounds[number])
-        if options.decide_by_bounds:
-            ledger.refute_by_bounds(number, bounds[number])
+        keep(bounds[number])
+    for row in context.costs:
+        ledger.add_tightening(row)
     return bounds
+
+
+def _keep(ledger: Ledger, part: int, bounds: Bounds, *, decide: bool) -> None:
+    """Enter a part's bounds, and what they decide."""
+    ledger.set_bounds(part, bounds)
+    if decide:
+        ledger.refute_by_bounds(part, bounds)
 
 
 def read_samples(path: Path, n_inputs: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -32,6 +32,9 @@ NEGATIVE: Side = 1
 SIDES: tuple[Side, Side] = (POSITIVE, NEGATIVE)
 SIDE_NAMES = ("positive", "negative")
 
+PROGRESS = 0.2
+"""Seconds between two words on how far a stage is."""
+
 
 class State(enum.IntEnum):
     """State of a question."""
@@ -85,6 +88,8 @@ class Ledger:
         self.points: list[Array] = []
         self.contradictions: list[Contradiction] = []
         self.solves: list[dict[str, Any]] = []
+        self.tightening: list[dict[str, Any]] = []
+        self.stage = ""
         self.seconds: dict[str, float] = {}
         self.curve: list[tuple[float, int]] = []
         self.borderline = np.zeros((2, n), dtype=bool)
@@ -100,6 +105,7 @@ class Ledger:
         self._order = np.zeros((n_parts, 2, n), dtype=np.int64)
         self._first: dict[tuple[int, int], int] = {}
         self._refutations = 0
+        self._shown = -np.inf
 
     # Reading
 
@@ -294,6 +300,17 @@ class Ledger:
         """Record one MILP solve."""
         self._send({"event": "solve", "row": dict(row)})
 
+    def add_tightening(self, row: Mapping[str, Any]) -> None:
+        """Record what tightening the bounds of one layer cost."""
+        self._send({"event": "tightening", "row": dict(row)})
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is: ``stage`` then reads so. Most calls are passed over, since they come fast."""
+        now = time.monotonic()
+        if done == total or now >= self._shown + PROGRESS:
+            self._shown = now
+            self._send({"event": "progress", "stage": f"{stage}: {done} of {total}"})
+
     def add_seconds(self, what: str, seconds: float) -> None:
         """Add to the time spent on something."""
         self._send({"event": "seconds", "what": what, "seconds": seconds})
@@ -381,7 +398,14 @@ class Ledger:
     def _on_solve(self, event: Event) -> None:
         self.solves.append(event["row"])
 
+    def _on_tightening(self, event: Event) -> None:
+        self.tightening.append(event["row"])
+
+    def _on_progress(self, event: Event) -> None:
+        self.stage = event["stage"]
+
     def _on_seconds(self, event: Event) -> None:
+        self.stage = ""
         self.seconds[event["what"]] = self.seconds.get(event["what"], 0.0) + event["seconds"]
 
     def _on_borderline(self, event: Event) -> None:
@@ -394,6 +418,8 @@ class Ledger:
         "distrust": _on_distrust,
         "bounds": _on_bounds,
         "solve": _on_solve,
+        "tightening": _on_tightening,
+        "progress": _on_progress,
         "seconds": _on_seconds,
         "borderline": _on_borderline,
     }

@@ -220,6 +220,8 @@ def build_report(
         "witnesses": [point.tolist() for point in ledger.points],
         "curve": [[seconds, n] for seconds, n in ledger.curve],
     }
+    if ledger.tightening:
+        data["tightening"] = ledger.tightening
     if ledger.contradictions:
         data["contradictions"] = [vars(found) for found in ledger.contradictions]
     return Report(data)

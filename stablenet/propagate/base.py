@@ -20,14 +20,18 @@ def _ignore(stage: str, done: int, total: int) -> None:
     del stage, done, total
 
 
+def _forget(bounds: Bounds) -> None:
+    del bounds
+
+
 @dataclass(eq=False)
 class Context:
     """What a method may use, and where it writes what it cost.
 
     ``backend`` solves LPs and MILPs (None: HiGHS). ``deadline`` ends the work; what was found until then is returned.
-    ``progress(stage, done, total)`` is called as questions are done. ``costs`` receives one row per layer and
-    stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked on), ``tightened``, ``seconds``, and what
-    the method adds.
+    ``progress(stage, done, total)`` is called as questions are done, ``keep(bounds)`` after each layer with the best
+    so far, for whoever may be killed before the end. ``costs`` receives one row per layer and stage: ``by``,
+    ``layer``, ``questions`` (upper and lower bounds worked on), ``tightened``, ``seconds``, and what the method adds.
     """
 
     backend: Backend | None = None
@@ -37,6 +41,7 @@ class Context:
     memory_limit: float | None = None
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     progress: Callable[[str, int, int], None] = _ignore
+    keep: Callable[[Bounds], None] = _forget
     costs: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -32,6 +32,9 @@ Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 T = TypeVar("T")
 
+PATIENCE = 0.5
+"""Seconds that solvers may overrun the deadline before their answers are no longer waited for."""
+
 
 class LayerModel:
     """The layers before ``depth`` on a part, with these bounds. Columns and rows are scaled by powers of two."""
@@ -129,7 +132,7 @@ def ask_all(
     """``ask(session, question)`` for every question until the deadline, on `Context.threads` sessions.
 
     Yields pairs as they come. A question on which the solver fails comes with the `SolverError`, and the session
-    is opened anew; any other error ends the work and is raised.
+    is opened anew; any other error ends the work and is raised. Solvers that overrun the deadline are left alone.
     """
     backend, todo = solver_of(context), SimpleQueue[T]()
     for question in questions:
@@ -169,7 +172,11 @@ def ask_all(
         thread.start()
     try:
         while n:
-            answer = answers.get()
+            left = context.deadline.left
+            try:
+                answer = answers.get(timeout=None if left is None else max(left, 0.0) + PATIENCE)
+            except Empty:
+                return
             if answer is None:
                 n -= 1
             elif isinstance(answer, BaseException):

@@ -78,6 +78,7 @@ class Sweep:
         low, high = post_bounds(lower, upper)
         self._lows.append(low)
         self._highs.append(high)
+        self.context.keep(self.bounds)
 
     @contextmanager
     def cost(self, by: str, questions: int) -> Iterator[dict[str, Any]]:

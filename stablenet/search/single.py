@@ -173,7 +173,8 @@ class _Asker:
             return True
         if result.status in STOPS and not (result.status is Status.NODES and owner.nodes is not None):
             raise SearchStoppedError(STOPS[result.status])
-        if owner.nodes is None:
+        # A relaxation that does not refute says nothing about how close to 0 the truth is.
+        if owner.nodes is None and self.problem.formulation.exact:
             owner.ledger.set_borderline(side, np.array([index]))
         return False
 
