@@ -31,6 +31,13 @@ def compress(
     domain: Annotated[str | None, Spec] = None,
     dtype: Annotated[str | None, typer.Option(help="Type of the weights: float32, float64. Default: NET's.")] = None,
     merge: Annotated[bool, typer.Option(help="Merge and fold active neurons; without, removal alone: exact.")] = True,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Convolutions as Gemm wherever that can be; else where it is smaller.")
+    ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Bound up to which neurons are merged. Default: 1e-3 of the largest output."),
+    ] = None,
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Further inputs to check on.")] = None,
     check: Annotated[int, typer.Option(help="Random points and vertices to check on.")] = 1000,
     formulation: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "bigm",
@@ -61,7 +68,14 @@ def compress(
         threads=threads,
         seed=seed,
     )
-    keywords = {"dtype": dtype, "merge": merge, "check": check, "seed": seed}
+    keywords = {
+        "dtype": dtype,
+        "merge": merge,
+        "dense": dense,
+        "tolerance": tolerance,
+        "check": check,
+        "seed": seed,
+    }
     raise typer.Exit(_compress(net, path, report, domain, options=options, keywords=keywords, as_json=as_json))
 
 

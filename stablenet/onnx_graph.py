@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -22,7 +23,7 @@ class Graph:
 
     Maps are numbered as layers, the output last. ``free[k]`` says that map k can be written as Gemm nodes with any
     numbers, and its layer lose any neuron: it computes a vector from inputs and plain ReLUs, is not larger so than its
-    nodes are, and all that reads its layer is free too.
+    nodes are, and all that reads its layer is free too. ``anew[k]`` says that it has to be: see `unrolled`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -46,6 +47,18 @@ class Graph:
         out = self.graph.output[0].type.tensor_type.shape.dim
         self.output_batched = self.batched if not len(out) else len(out) == len(self.output_dims) + 1
         self.free = self._free()
+        self.anew = (False,) * len(self.free)
+
+    def unrolled(self, first: int) -> Graph:
+        """The same graph with maps from ``first`` on free wherever Gemm nodes can compute them, images or not."""
+        other = copy(self)
+        layers = self.network.layers
+        could = [k >= first and (self.free[k] or self._linear(k)) for k in range(len(layers) + 1)]
+        for k in reversed(range(len(layers))):
+            could[k] = could[k] and all(could[reader] for reader in self._readers(k))
+        other.free = tuple(free or new for free, new in zip(self.free, could, strict=True))
+        other.anew = tuple(could) if other.free != self.free else self.anew
+        return other
 
     @property
     def is_double(self) -> bool:
@@ -148,11 +161,7 @@ class Graph:
         network = self.network
         layers = network.layers
         plain = [self._plain(k) for k in range(len(layers) + 1)]
-        readers: list[set[int]] = [set() for _ in layers]
-        for k in range(len(layers) + 1):
-            for term in self.map(k).terms:
-                if term.source:
-                    readers[term.source - 1].add(k)
+        readers = [self._readers(k) for k in range(len(layers))]
         free = list(plain)
         for k in reversed(range(len(layers))):
             free[k] = plain[k] and all(free[reader] for reader in readers[k])
@@ -164,12 +173,22 @@ class Graph:
                 free[k] = free[k] and all(free[reader] for reader in readers[k])
         return tuple(free)
 
+    def _readers(self, layer: int) -> set[int]:
+        """The maps that read a layer."""
+        maps = range(layer + 1, len(self.network.layers) + 1)
+        return {k for k in maps if any(term.source == layer + 1 for term in self.map(k).terms)}
+
+    def _linear(self, k: int) -> bool:
+        """Whether a map computes a plain ReLU's argument, or the output, from inputs and plain ReLUs."""
+        layers = self.network.layers
+        if k < len(layers) and layers[k].origin != "Relu":
+            return False
+        return all(not term.source or layers[term.source - 1].origin == "Relu" for term in self.map(k).terms)
+
     def _plain(self, k: int) -> bool:
         layers = self.network.layers
-        if k < len(layers) and (layers[k].origin != "Relu" or len(layers[k].shape) > 1 + (not self.batched)):
+        if not self._linear(k) or (k < len(layers) and len(layers[k].shape) > 1 + (not self.batched)):
             return False
         affine = self.map(k)
-        if any(term.source and layers[term.source - 1].origin != "Relu" for term in affine.terms):
-            return False
         times = max(len(affine.terms), 1)  # a product of a sum has its columns once for each summand
         return affine.n_connections <= times * (self.parameters(k) + affine.size)

@@ -93,7 +93,8 @@ class _Rewrite:
         anew = []
         for k, old in enumerate(target.maps):
             free = graph.free[old]
-            anew.append(free and (graph.exact_map(old) or target.changed[k] or graph.element != self.element))
+            new = graph.anew[old] or graph.exact_map(old) or target.changed[k] or graph.element != self.element
+            anew.append(free and new)
         for k, old in enumerate(target.maps):
             if graph.free[old] and not anew[k] and not self._sliceable(k, anew):
                 anew[k] = True

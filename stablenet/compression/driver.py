@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stablenet.compression.check import check_points, check_written, compare_files
-from stablenet.compression.draft import Array, Block, Draft, Mask
+from stablenet.compression.draft import Array
 from stablenet.compression.evidence import Evidence
 from stablenet.compression.metadata import (
     BOUND_KEY,
@@ -23,14 +25,14 @@ from stablenet.compression.metadata import (
     domain_text,
 )
 from stablenet.compression.plan import Operations, reduce
+from stablenet.compression.planning import Planned, draft_of, plans, unrolled
 from stablenet.compression.settle import Settled, Stored, settle
 from stablenet.compression.steps import Provenance, Step
 from stablenet.domain import Domain
 from stablenet.equivalence.joint import Joint, Pairing
-from stablenet.errors import ReportError, StablenetError, UnknownNameError
+from stablenet.errors import InputError, ReportError, StablenetError, UnknownNameError
 from stablenet.files import atomic_path
-from stablenet.network import Network, apply
-from stablenet.onnx_channels import Channels
+from stablenet.network import Network
 from stablenet.onnx_graph import Graph
 from stablenet.onnx_io import load_onnx
 from stablenet.onnx_rewrite import Target, rewrite
@@ -38,25 +40,8 @@ from stablenet.report import Report
 
 STORED = ("float32", "float64")
 
-
-def draft_of(network: Network, evidence: Evidence, free: tuple[bool, ...]) -> Draft:
-    """The draft that steps start from; ``free`` has an entry per map, the output last."""
-    most = np.max([np.maximum(np.abs(p.lower), np.abs(p.upper)) for p in evidence.domain.parts], axis=0)
-    blocks: list[Block] = []
-    sizes: list[Array] = [most]
-    for k, layer in enumerate(network.layers):
-        reach = np.abs(layer.affine.offset)
-        for term in layer.affine.terms:
-            reach = reach + apply(term.absolute, sizes[term.source])
-        top = np.maximum(np.minimum(evidence.upper[k], reach), 0.0)
-        sizes.append(top)
-        blocks.append(
-            Block.of(layer.affine, active=evidence.active[k], inactive=evidence.inactive[k], most=top, free=free[k])
-        )
-    none = np.zeros(network.n_outputs, bool)
-    nothing = np.zeros(network.n_outputs)
-    blocks.append(Block.of(network.output, active=none, inactive=none, most=nothing, free=free[-1]))
-    return Draft(network, blocks, most)
+RELATIVE = 1e-3
+"""Merging may cost this share of the largest output by default, as a proven bound; mostly it costs far less."""
 
 
 def compress_network(
@@ -69,58 +54,15 @@ def compress_network(
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
-    """A plan for a file: the finished maps, the steps that led there, and the connections that are left."""
-
-    graph: Graph
-    settled: Settled
-    steps: tuple[Step, ...]
-    connections: int
-
-
-def plans(graph: Graph, evidence: Evidence, stored: Stored) -> tuple[Planned, Planned]:
-    """The best plan for the network of a file, and that of the published operations alone.
-
-    All operations are greedy, so an early one may spoil a better later one: where the published ones alone leave less,
-    they come first, and the others after them.
-    """
-    masks = _channels(graph, evidence)
-    paper = _plan(graph, evidence, masks, stored, ("paper",))
-    best = _plan(graph, evidence, masks, stored, ("all",))
-    if best.connections > paper.connections:
-        best = _plan(graph, evidence, masks, stored, ("paper", "all"))
-    return best, paper
-
-
-def _channels(graph: Graph, evidence: Evidence) -> list[Mask]:
-    """Neurons of layers that keep their nodes which go with whole channels, by layer."""
-    structured = [k for k, free in enumerate(graph.free) if not free]
-    masks = [np.zeros(layer.size, bool) for layer in graph.network.layers]
-    if structured:
-        for k, neurons in Channels(graph, structured, evidence.inactive).removable().items():
-            masks[k][neurons] = True
-    return masks
-
-
-def _plan(
-    graph: Graph, evidence: Evidence, masks: list[Mask], stored: Stored, rounds: tuple[Operations, ...]
-) -> Planned:
-    draft = draft_of(graph.network, evidence, graph.free)
-    steps: list[Step] = []
-    for operations in rounds:
-        steps += reduce(draft, masks, operations)
-        masks = [np.zeros(block.size, bool) for block in draft.blocks[:-1]]
-    return Planned(graph, settle(draft, evidence.domain, stored), tuple(steps), draft.connections)
-
-
-@dataclass(frozen=True, eq=False)
 class Compressed:
     """A compressed network: the file's bytes, what was read back from them, and what is proven about it.
 
     ``bound`` is an upper bound on |f - f'| over the domain for each output, (n_outputs,), proof against rounding, if
     the report's refutations hold; ``rigorous_bound`` believes only those that are rigorous. ``steps`` are all
-    operations in order, ``paper`` the network and steps of the published operations alone. ``checked`` is the
-    number of points on which both files were compared, ``runtime`` what evaluated them.
+    operations in order, ``paper`` the network and steps of the published operations alone. ``left_out`` are layers of
+    the original whose active neurons were left as they are since the bound would have been ``full_bound``, more than
+    ``tolerance``. ``checked`` is the number of points on which both files were compared, ``runtime`` what evaluated
+    them.
     """
 
     original: Network
@@ -133,6 +75,9 @@ class Compressed:
     rigorous_bound: Array
     paper: tuple[Network, tuple[Step, ...]]
     original_bytes: int
+    tolerance: float
+    left_out: tuple[int, ...] = ()
+    full_bound: float | None = None
     checked: int = 0
     runtime: str = ""
 
@@ -149,6 +94,8 @@ def compress(
     domain: Domain | None = None,
     dtype: str | None = None,
     merge: bool = True,
+    dense: bool = False,
+    tolerance: float | None = None,
     samples: Array | None = None,
     check: int = 1000,
     seed: int = 0,
@@ -156,28 +103,45 @@ def compress(
     """Compress the network of an ONNX file by what a report has refuted.
 
     ``dtype`` is float32 or float64, None for the file's own. Without ``merge`` neurons are only removed: that is exact.
-    ``samples``, (batch, n_inputs), are further points on
-    which the result is compared with the original before it is returned, beside ``check`` random points of the domain,
-    its vertices and the report's witnesses. Raises `ReportError` where the report is about another network (or another
-    ``domain``, if one is given), `InputError` for a type that the graph cannot be stored in, and `ContradictionError`
-    where the result differs from the original by more than is proven: the report then holds what is not true.
+    Convolutional layers keep their nodes unless Gemm nodes hold fewer numbers, or wherever they can with ``dense``.
+    ``tolerance`` is the bound up to which active neurons are merged and layers folded (None: `RELATIVE` times the
+    largest output on points of the domain); where it would be exceeded, the earlier layers are left as they are.
+    ``samples``, (batch, n_inputs), are further points on which the result is compared with the original before it is
+    returned, beside ``check`` random points of the domain, its vertices and the report's witnesses. Raises
+    `ReportError` where the report is about another network (or another ``domain``, if one is given), `InputError` for
+    a type that the graph cannot be stored in, and `ContradictionError` where the result differs from the original by
+    more than is proven: the report then holds what is not true.
     """
     found = report if isinstance(report, Report) else Report.read(report)
     graph = Graph(network)
     evidence = Evidence.of(found, graph.network, domain)
-    if not merge:
-        evidence = evidence.only_inactive()
-    stored = _stored(dtype, graph)
-    planned, paper = plans(graph, evidence, stored)
-    result = _built(planned, evidence, stored)
-    result = replace(
-        result, paper=(paper.settled.network, paper.steps), original_bytes=len(graph.model.SerializeToString())
-    )
+    limit = _tolerance(graph.network, evidence.domain, tolerance)
+    builder = _Builder(evidence, _stored(dtype, graph))
+    usable = evidence if merge else evidence.merging_after(len(graph.network.layers))
+    planned, paper = builder.choose(graph, usable, dense=dense)
+    result = builder.within(planned, usable, limit)
+    size = len(graph.model.SerializeToString())
+    result = replace(result, paper=(paper.settled.network, paper.steps), original_bytes=size)
     points = check_points(evidence.domain, _witnesses(found, graph.network), samples, check, seed)
     runtime, count = compare_files(
-        graph, result.network, result.data, points=points, bound=result.bound, domain=evidence.domain, stored=stored
+        graph,
+        result.network,
+        result.data,
+        points=points,
+        bound=result.bound,
+        domain=evidence.domain,
+        stored=builder.stored,
     )
     return replace(result, checked=count, runtime=runtime)
+
+
+def _tolerance(network: Network, domain: Domain, tolerance: float | None) -> float:
+    if tolerance is None:
+        points = check_points(domain, np.zeros((0, network.n_inputs)), None, 64, 0)
+        return RELATIVE * (float(np.abs(network.forward(points)).max(initial=0.0)) or 1.0)
+    if not tolerance >= 0:
+        raise InputError(f"tolerance {tolerance}; a number from 0 up is expected")
+    return tolerance
 
 
 def _stored(dtype: str | None, graph: Graph) -> Stored:
@@ -196,52 +160,107 @@ def _witnesses(report: Report, network: Network) -> Array:
     return points[np.isfinite(points).all(axis=1)]
 
 
-def _built(planned: Planned, evidence: Evidence, stored: Stored) -> Compressed:
-    """Write the graph, read it back, and bound what is different."""
-    graph, settled = planned.graph, planned.settled
-    target: Target | None = Target(
-        settled.network, settled.maps, settled.provenance.neurons, settled.changed, stored, evidence.inactive
-    )
-    metadata = {
-        DOMAIN_KEY: domain_text(evidence.domain),
-        SOURCE_KEY: graph.network.sha256,
-        PROVENANCE_KEY: json.dumps(
-            {
-                layer.name: entry
-                for layer, entry in zip(settled.network.layers, settled.provenance.to_json(), strict=True)
-            },
-            separators=(",", ":"),
-        ),
-    }
-    if not planned.steps:
-        target = None  # nothing to change: the file stays as it is
-    first = read_back(rewrite(graph, target, metadata))
-    check_written(settled.network, first, evidence.domain)
-    pairing = by_provenance(graph.network, first)
-    if pairing is None:
-        raise StablenetError("the compressed network has lost its provenance")
-    bound = difference_bound(graph.network, first, pairing, evidence)
-    rigorous = bound
-    if not all(
-        (r | ~(a | i)).all() for r, a, i in zip(evidence.rigorous, evidence.active, evidence.inactive, strict=True)
-    ):
-        rigorous = difference_bound(graph.network, first, pairing, evidence.only_rigorous())
-    worst = {BOUND_KEY: float(bound.max(initial=0.0)), RIGOROUS_KEY: float(rigorous.max(initial=0.0))}
-    model = rewrite(graph, target, metadata | {key: repr(value) for key, value in worst.items()})
-    final = read_back(model)
-    provenance = Provenance(pairing.layers, pairing.neurons)
-    return Compressed(
-        graph.network,
-        final,
-        model.SerializeToString(),
-        planned.steps,
-        provenance,
-        evidence.domain,
-        bound,
-        rigorous,
-        (graph.network, ()),
-        0,
-    )
+@dataclass(frozen=True, eq=False)
+class _Builder:
+    """Turns plans into files; ``evidence`` is all that the report proves, which bounds may use even if plans do not."""
+
+    evidence: Evidence
+    stored: Stored
+
+    def choose(self, graph: Graph, usable: Evidence, *, dense: bool) -> tuple[Planned, Planned]:
+        """The plan whose file holds the fewest numbers, and the published operations' plan on the graph as it is."""
+        best, paper = plans(graph, usable, self.stored)
+        if dense:
+            for other in unrolled(graph, usable, None):
+                best = plans(other, usable, self.stored)[0]
+            return best, paper
+        size = self._numbers(best)
+        for other in unrolled(graph, usable, size):
+            planned = plans(other, usable, self.stored)[0]
+            numbers = self._numbers(planned)
+            if numbers < size:
+                best, size = planned, numbers
+        return best, paper
+
+    def _numbers(self, planned: Planned) -> int:
+        """How many numbers the file of a plan stores."""
+        return sum(prod(tensor.dims) for tensor in self._model(planned, {}).graph.initializer)
+
+    def within(self, planned: Planned, usable: Evidence, limit: float) -> Compressed:
+        """The file of a plan, or of the one that merges from the earliest layer on for which the bound is in limits.
+
+        What a merge rounds grows through each layer behind it, so the last layers come cheapest.
+        """
+        full = self.build(planned, limit)
+        worst = float(full.bound.max(initial=0.0))
+        if worst <= limit or not planned.merging:
+            return full
+        layers, low, high = planned.merging, 0, len(planned.merging)
+        best: Compressed | None = None
+        while low < high:  # layers[:low] have to go; without layers[:high] the bound is known to be in limits
+            middle = (low + high) // 2
+            result = self._without(planned.graph, usable, layers[middle], limit)
+            if result.bound.max(initial=0.0) <= limit:
+                best, high = result, middle
+            else:
+                low = middle + 1
+        if best is None:
+            best = self._without(planned.graph, usable, layers[-1], limit)
+        return replace(best, left_out=layers[: min(low + 1, len(layers))], full_bound=worst)
+
+    def _without(self, graph: Graph, usable: Evidence, layer: int, limit: float) -> Compressed:
+        return self.build(plans(graph, usable.merging_after(layer), self.stored)[0], limit)
+
+    def _model(self, planned: Planned, metadata: Mapping[str, str]) -> Any:
+        settled = planned.settled
+        target: Target | None = Target(
+            settled.network,
+            settled.maps,
+            settled.provenance.neurons,
+            settled.changed,
+            self.stored,
+            self.evidence.inactive,
+        )
+        if not planned.steps and not any(planned.graph.anew) and not self._converts(planned.graph):
+            target = None  # nothing to change: the file stays as it is
+        return rewrite(planned.graph, target, metadata)
+
+    def _converts(self, graph: Graph) -> bool:
+        return graph.is_double != (self.stored == "float64")
+
+    def build(self, planned: Planned, limit: float) -> Compressed:
+        """Write the graph, read it back, and bound what is different."""
+        network, settled, evidence = planned.graph.network, planned.settled, self.evidence
+        entries = zip(settled.network.layers, settled.provenance.to_json(), strict=True)
+        metadata = {
+            DOMAIN_KEY: domain_text(evidence.domain),
+            SOURCE_KEY: network.sha256,
+            PROVENANCE_KEY: json.dumps({layer.name: entry for layer, entry in entries}, separators=(",", ":")),
+        }
+        first = read_back(self._model(planned, metadata))
+        check_written(settled.network, first, evidence.domain)
+        pairing = by_provenance(network, first)
+        if pairing is None:
+            raise StablenetError("the compressed network has lost its provenance")
+        bound = difference_bound(network, first, pairing, evidence)
+        rigorous = (
+            bound if evidence.is_rigorous else difference_bound(network, first, pairing, evidence.only_rigorous())
+        )
+        worst = {BOUND_KEY: float(bound.max(initial=0.0)), RIGOROUS_KEY: float(rigorous.max(initial=0.0))}
+        model = self._model(planned, metadata | {key: repr(value) for key, value in worst.items()})
+        return Compressed(
+            network,
+            read_back(model),
+            model.SerializeToString(),
+            planned.steps,
+            Provenance(pairing.layers, pairing.neurons),
+            evidence.domain,
+            bound,
+            rigorous,
+            paper=(network, ()),
+            original_bytes=0,
+            tolerance=limit,
+        )
 
 
 def difference_bound(a: Network, b: Network, pairing: Pairing, evidence: Evidence) -> Array:

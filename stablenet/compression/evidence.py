@@ -65,9 +65,10 @@ class Evidence:
         none = tuple(np.zeros(layer.size, bool) for layer in network.layers)
         return cls(domain, none, none, none, tuple(np.full(layer.size, np.inf) for layer in network.layers))
 
-    def only_inactive(self) -> Evidence:
-        """The same without the stably active neurons."""
-        return replace(self, active=tuple(np.zeros_like(mask) for mask in self.active))
+    def merging_after(self, layer: int) -> Evidence:
+        """The same without the stably active neurons of layers up to ``layer``, which are then left as they are."""
+        active = tuple(mask if k > layer else np.zeros_like(mask) for k, mask in enumerate(self.active))
+        return replace(self, active=active)
 
     def trusted(self) -> list[tuple[Array, Array]]:
         """Per layer the bounds (lower, upper) of g that follow: 0 on one side where stable, else infinite."""
@@ -75,6 +76,12 @@ class Evidence:
             (np.where(active, 0.0, -np.inf), np.where(inactive, 0.0, np.inf))
             for active, inactive in zip(self.active, self.inactive, strict=True)
         ]
+
+    @property
+    def is_rigorous(self) -> bool:
+        """Whether every stable neuron rests on rigorous evidence."""
+        layers = zip(self.rigorous, self.active, self.inactive, strict=True)
+        return all(bool((sure | ~(active | inactive)).all()) for sure, active, inactive in layers)
 
     def only_rigorous(self) -> Evidence:
         """The same without what is not rigorous."""

@@ -60,6 +60,9 @@ def summary(result: Compressed) -> dict[str, Any]:
         "bytes": [result.original_bytes, None, len(result.data)],
         "bound": float(result.bound.max(initial=0.0)),
         "rigorous_bound": float(result.rigorous_bound.max(initial=0.0)),
+        "tolerance": result.tolerance,
+        "left_out": [names[k] for k in result.left_out],
+        "full_bound": result.full_bound,
         "checked": result.checked,
         "runtime": result.runtime,
         "steps": [step.to_json() for step in result.steps],
@@ -93,11 +96,19 @@ def render(data: dict[str, Any], console: Console) -> None:
         steps = [step for step in data["steps"] if step["kind"] == kind]
         if steps:
             lost, saved = sum(_lost(step) for step in steps), sum(int(step["connections"]) for step in steps)
-            console.print(Text(f"{title}: {lost:,} neurons, {saved:,} connections"))
+            console.print(Text(f"{title}: {lost:,} neurons, {saved:,} connections"), soft_wrap=True)
     conditions = [step["condition"] for step in data["steps"] if step["condition"] is not None]
     if conditions:
         console.print(f"condition of the worst basis {max(conditions):.3g}")
-    console.print(Text(_bound_line(data)))
+    console.print(Text(_bound_line(data)), soft_wrap=True)
+    if data["left_out"]:
+        console.print(
+            Text(
+                f"not merged: {', '.join(data['left_out'])}, or the bound would be {data['full_bound']:.3g}, above the "
+                f"tolerance {data['tolerance']:.3g}; --tolerance and --dtype float64 change that"
+            ),
+            soft_wrap=True,
+        )
     console.print(f"checked on {data['checked']:,} points with {data['runtime']}")
 
 
