@@ -215,6 +215,9 @@ def test_page_of_a_single_run(chromium, tmp_path):
     grey = tab.page.evaluate("[...document.querySelector('canvas').getContext('2d').getImageData(4, 4, 1, 1).data]")
     assert grey == [255, 255, 255, 255]
     assert tab.column("solves", "nodes") == ["7"]
+    assert tab.column("sources", "by") == ["falsify", "network"]
+    assert tab.column("sources", "witnessed") == ["6", "0"]
+    assert tab.column("sources", "refuted") == ["0", "3"]
     tab.close()
 
 

@@ -154,7 +154,7 @@ function plot(name, spec) {
     }
     let d = "";
     for (const [px, py] of s.points) {
-      if (s.step) d += `${d ? "H" : `M${x(spec.xRange[0])} ${y(spec.yRange[0])}H`}${x(px).toFixed(1)}V${y(py).toFixed(1)}`;
+      if (s.step) d += `${d ? "H" : `M${x(spec.xRange[0])} ${y(s.from ?? spec.yRange[0])}H`}${x(px).toFixed(1)}V${y(py).toFixed(1)}`;
       else d += `${d ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`;
     }
     if (!d) continue;

@@ -7,7 +7,7 @@ function header() {
   return [
     el("header", {}, el("h1", {}, file.split("/").pop()), themeButton()),
     el("p", { class: "muted" }, `${DATA.network.n_inputs} inputs, ${NEURONS} neurons in ${DATA.network.layers.length} layers; domain: ${DATA.domain.kind}${DATA.domain.parts > 1 ? ` of ${DATA.domain.parts} parts` : ""}; `
-      + `${DATA.config.formulation}, ${DATA.config.bounds}, ${DATA.config.search}, ${DATA.config.solver}; ${DATA.created}`),
+      + `${DATA.config.formulation}, ${DATA.config.bounds}, ${DATA.config.search}, ${DATA.config.solver}; ${DATA.created.replace("T", " ").slice(0, 16)} UTC`),
     el("div", { class: "tiles" }, tile(`${stable} of ${NEURONS}`, "stable"), tile(c.stably_active, "stably active"), tile(c.stably_inactive, "stably inactive"), tile(c.unstable, "unstable"),
       tile(c.unknown, "unknown"), tile(c.rigorous, "on rigorous evidence"), tile(`${num(DATA.seconds.total)} s`, DATA.status === "complete" ? "complete" : `stopped by ${DATA.stopped_by}`)),
   ];
@@ -37,7 +37,8 @@ function boundsCard(layer, offset) {
   const root = sv("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `bounds of layer ${layer.layer}` });
   const ticks = [-100, -10, -1, 0, 1, 10, 100].filter((t) => f(t) >= low && f(t) <= high);
   for (const t of ticks) root.append(sv("path", { class: t === 0 ? "axis" : "gridline", d: `M${left} ${y(t)}H${width - right}` }), sv("text", { x: left - 5, y: y(t) + 4, "text-anchor": "end" }, String(t)));
-  order.forEach((i, k) => root.append(sv("path", { d: `M${left + (k + 0.5) * step} ${y(DATA.upper[i])}V${y(DATA.lower[i])}`, "stroke-width": Math.max(1, step * 0.8), style: `stroke:${css(VERDICTS[DATA.map.verdict[i]][1])}`,
+  root.append(sv("text", { transform: `translate(12 ${height / 2}) rotate(-90)`, "text-anchor": "middle" }, "pre-activation"));
+  order.forEach((i, k) => root.append(sv("path", { d: `M${left + (k + 0.5) * step} ${y(DATA.upper[i])}V${Math.max(y(DATA.lower[i]), y(DATA.upper[i]) + 1.5)}`, "stroke-width": Math.max(1, step * 0.8), style: `stroke:${css(VERDICTS[DATA.map.verdict[i]][1])}`,
     "data-tip": `neuron ${i - offset}: ${num(DATA.lower[i])} to ${num(DATA.upper[i])}, ${VERDICTS[DATA.map.verdict[i]][0]}` })));
   return el("div", { class: "card" }, el("div", { class: "head" }, el("h3", {}, `layer ${layer.layer} ${layer.name}`)), root);
 }
@@ -48,14 +49,25 @@ function bounds() {
   return el("section", { id: "bounds" }, el("h2", {}, "Bounds on pre-activations"), el("p", { class: "muted" }, "One line for each neuron, from lower to upper bound on the domain, in order of the lower one; the scale is linear near 0 and logarithmic far from it."), el("div", { class: "grid" }, cards));
 }
 
+// Two questions for each neuron; those that were not needed for its verdict may be open.
+function sources() {
+  const rows = DATA.map.sources.map((by) => ({ by, witnessed: 0, refuted: 0 }));
+  for (const letter of DATA.map.positive + DATA.map.negative) {
+    const q = question(DATA.map.sources, letter);
+    if (q.by !== null) rows[q.by][q.state] += 1;
+  }
+  return rows.filter((row) => row.witnessed + row.refuted).sort((a, b) => b.witnessed + b.refuted - a.witnessed - a.refuted);
+}
+
 function progress() {
   if (!DATA.curve.length) return null;
   const top = Math.max(...DATA.curve.map(([t]) => t), 0.02), most = Math.max(...DATA.curve.map(([, n]) => n), 1);
   const points = DATA.curve.map(([t, n]) => [Math.max(t, 1e-3), n / most]);
   const kinds = [["by", true], ["rows"], ["binaries"], ["nodes"], ["root_bound"], ["dual_bound"], ["build_s"], ["translate_s"], ["cuts_s"], ["solver_s"], ["status", true]].map(([key, text]) => ({ key, head: key.replaceAll("_", " "), text }));
   return el("section", {}, el("h2", {}, "The run"), el("div", { class: "grid" },
-    plot("curve", { title: "Questions left open over time", xLabel: "seconds", yLabel: `share of ${most} questions`, xLog: true, xRange: [1e-3, top], yRange: [0, 1], series: [{ name: "pending", index: 0, points }] }),
-    el("div", { class: "card" }, el("h3", {}, "Seconds"), table("seconds", Object.keys(DATA.seconds).map((key) => ({ key })), [DATA.seconds]))),
+    plot("curve", { title: "Questions left open over time", xLabel: "seconds", yLabel: `share of ${most} questions`, xLog: true, xRange: [1e-3, top], yRange: [0, 1], series: [{ name: "pending", index: 0, points, step: true, from: 1 }] }),
+    el("div", { class: "card" }, el("h3", {}, "What closed the questions"), table("sources", [{ key: "by", text: true }, { key: "witnessed" }, { key: "refuted" }], sources()),
+      el("h3", {}, "Seconds"), table("seconds", Object.keys(DATA.seconds).map((key) => ({ key })), [DATA.seconds]))),
     DATA.solves.length ? table("solves", kinds, DATA.solves) : null);
 }
 
@@ -76,7 +88,7 @@ function witnesses() {
     ? el("div", { class: "images" }, DATA.witnesses.map((point, i) => el("figure", {}, image(point, DATA.shape), el("figcaption", {}, `${i}: closes ${DATA.closes[i]}`))))
     : table("witnesses", [{ key: "number" }, { key: "closes", head: "closes" }, ...DATA.witnesses[0].slice(0, 40).map((_, k) => ({ key: `x${k}` }))],
       DATA.witnesses.map((point, i) => ({ number: i, closes: DATA.closes[i], ...Object.fromEntries(point.slice(0, 40).map((v, k) => [`x${k}`, v])) })));
-  return el("section", { id: "witnesses" }, el("h2", {}, "Witnesses"), el("p", { class: "muted" }, `Inputs of the domain whose forward pass closes questions.${more}`), body);
+  return el("section", { id: "witnesses" }, el("h2", {}, "Witnesses"), el("p", { class: "muted" }, `Inputs of the domain whose forward pass closes questions${DATA.shape.length ? ", each shaded from its least to its greatest value" : ""}.${more}`), body);
 }
 
 window.stablenet = { DATA };
