@@ -60,8 +60,8 @@ class Compressed:
     ``bound`` is an upper bound on |f - f'| over the domain for each output, (n_outputs,), proof against rounding, if
     the report's refutations hold; ``rigorous_bound`` believes only those that are rigorous. ``steps`` are all
     operations in order, ``paper`` the network and steps of the published operations alone. ``left_out`` are layers of
-    the original whose active neurons were left as they are since the bound would have been ``full_bound``, more than
-    ``tolerance``. ``checked`` is the number of points on which both files were compared, ``runtime`` what evaluated
+    the original whose active neurons were left as they are since the bound, with all of them ``full_bound``, would have
+    been more than ``tolerance``. ``checked`` is the number of points on which both files were compared, ``runtime`` what evaluated
     them.
     """
 
@@ -77,7 +77,7 @@ class Compressed:
     original_bytes: int
     tolerance: float
     left_out: tuple[int, ...] = ()
-    full_bound: float | None = None
+    full_bound: float = 0.0
     checked: int = 0
     runtime: str = ""
 
@@ -168,14 +168,20 @@ class _Builder:
     stored: Stored
 
     def choose(self, graph: Graph, usable: Evidence, *, dense: bool) -> tuple[Planned, Planned]:
-        """The plan whose file holds the fewest numbers, and the published operations' plan on the graph as it is."""
+        """The plan whose file holds the fewest numbers, and the published operations' plan on the graph as it is.
+
+        Where nothing is merged the result has to be exact: then only maps that fold without rounding change their form.
+        """
         best, paper = plans(graph, usable, self.stored)
         if dense:
             for other in unrolled(graph, usable, None):
                 best = plans(other, usable, self.stored)[0]
             return best, paper
         size = self._numbers(best)
+        merging = any(mask.any() for mask in usable.active)
         for other in unrolled(graph, usable, size):
+            if not merging and not all(other.exact_map(k) for k, new in enumerate(other.anew) if new):
+                continue
             planned = plans(other, usable, self.stored)[0]
             numbers = self._numbers(planned)
             if numbers < size:
@@ -191,25 +197,13 @@ class _Builder:
 
         What a merge rounds grows through each layer behind it, so the last layers come cheapest.
         """
-        full = self.build(planned, limit)
-        worst = float(full.bound.max(initial=0.0))
-        if worst <= limit or not planned.merging:
-            return full
-        layers, low, high = planned.merging, 0, len(planned.merging)
-        best: Compressed | None = None
-        while low < high:  # layers[:low] have to go; without layers[:high] the bound is known to be in limits
-            middle = (low + high) // 2
-            result = self._without(planned.graph, usable, layers[middle], limit)
-            if result.bound.max(initial=0.0) <= limit:
-                best, high = result, middle
-            else:
-                low = middle + 1
-        if best is None:
-            best = self._without(planned.graph, usable, layers[-1], limit)
-        return replace(best, left_out=layers[: min(low + 1, len(layers))], full_bound=worst)
-
-    def _without(self, graph: Graph, usable: Evidence, layer: int, limit: float) -> Compressed:
-        return self.build(plans(graph, usable.merging_after(layer), self.stored)[0], limit)
+        full = result = self.build(planned, limit)
+        left_out: tuple[int, ...] = ()
+        while result.bound.max(initial=0.0) > limit and len(left_out) < len(planned.merging):
+            left_out = planned.merging[: len(left_out) + 1]
+            less = plans(planned.graph, usable.merging_after(left_out[-1]), self.stored)[0]
+            result = self.build(less, limit)
+        return replace(result, left_out=left_out, full_bound=float(full.bound.max(initial=0.0)))
 
     def _model(self, planned: Planned, metadata: Mapping[str, str]) -> Any:
         settled = planned.settled
