@@ -146,6 +146,9 @@ def verify(
     formulation: Annotated[str, typer.Option(help="Encoding of a ReLU layer; see `stablenet formulations`.")] = "bigm",
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    steps: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Only these: bounds, gradient, split, stable, milp.")
+    ] = None,
     output: Annotated[str | None, typer.Option(metavar="X.npy", help="Where a counterexample goes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -153,6 +156,7 @@ def verify(
 
     Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
     """
+    from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
     from stablenet.options import Options
 
@@ -169,7 +173,10 @@ def verify(
         formulation=formulation,
         threads=options.threads,
         seed=seed,
+        steps=STEPS if steps is None else [step.strip() for step in steps.split(",")],
     )
+    for note in result.notes:
+        typer.echo(f"stablenet: {note}", err=True)
     if target is not None and result.outcome == "different" and result.found is not None:
         import numpy as np
 

@@ -15,14 +15,16 @@ from compress_tools import domain_of, plain, points_of, quick_report, save_dense
 from oracle.exact import extrema
 from oracle.networks import case
 from oracle.plain import Region
+from stablenet.backends.base import Status
+from stablenet.backends.base import registry as backends
 
 from stablenet.compression.driver import compress
 from stablenet.domain import Box
 from stablenet.equivalence.counterexample import difference_network
 from stablenet.equivalence.joint import Joint
 from stablenet.equivalence.pairing import by_matching, checked
-from stablenet.equivalence.verify import verify
-from stablenet.errors import InputError
+from stablenet.equivalence.verify import STEPS, verify
+from stablenet.errors import InputError, SolverError, UnknownNameError
 from stablenet.network import AffineMap, Network, Term
 from stablenet.onnx_io import load_onnx
 
@@ -76,6 +78,87 @@ def test_the_answer_is_that_of_exact_arithmetic(seed, tmp_path):
         assert below.found is not None
         assert 0.9 * truth < below.found.difference <= truth * (1 + 1e-9)
         assert domain.contains(below.found.point).all()
+
+
+SMALL = [s for s in range(60) if case(s).family in ("dense", "dyadic") and s != 18]  # those of 18 hardly differ
+
+
+@pytest.mark.parametrize("seed", SMALL[:6])
+@pytest.mark.parametrize("solver", ["highs", "scip"])
+def test_the_milp_alone_decides_as_exact_arithmetic_does(seed, solver, tmp_path):
+    a, domain = small(seed, tmp_path)
+    b = perturbed(a, seed, 0.05)
+    truth = largest(a, b, domain)
+    assert truth > 1e-6
+    options = {"steps": ["milp"], "solver": solver, "time_limit": 60}
+    above = verify(a, b, domain, tolerance=1.02 * truth, **options)
+    assert (above.outcome, above.by, above.rigorous, above.notes) == ("equal", "milp", False, ())
+    assert above.bound >= truth * (1 - 1e-6)
+    below = verify(a, b, domain, tolerance=0.95 * truth, **options)
+    assert below.outcome == "different"
+    assert 0.95 * truth < below.found.difference <= truth * (1 + 1e-9)
+
+
+def between(tmp_path) -> tuple[Network, Network, object, float]:
+    """Networks of many inputs and a tolerance that holds, and that neither bounds nor the search for phases prove."""
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=s) / np.sqrt(s[1]) for s in ((8, 26), (6, 8), (2, 6))]
+    offsets = [rng.normal(size=n) * 0.1 for n in (8, 6, 2)]
+    a = load_onnx(save_dense(tmp_path, weights, offsets))
+    b = perturbed(a, 1, 0.1)
+    domain = Box(-np.ones(26), np.ones(26))
+    bound = verify(a, b, domain, tolerance=1e3, steps=["bounds"]).bound
+    found = verify(a, b, domain, tolerance=0.999 * bound, steps=["gradient"]).found.difference
+    return a, b, domain, 0.7 * found + 0.3 * bound
+
+
+def test_the_milp_closes_what_bounds_leave_open(tmp_path):
+    a, b, domain, tolerance = between(tmp_path)
+    rest = verify(a, b, domain, tolerance=tolerance, steps=[step for step in STEPS if step != "milp"])
+    assert rest.outcome == "undecided"
+    assert rest.bound > tolerance
+    result = verify(a, b, domain, tolerance=tolerance, time_limit=60)
+    assert (result.outcome, result.by, result.rigorous) == ("equal", "milp", False)
+    assert result.found.difference <= result.bound <= tolerance
+
+
+def test_a_solver_that_fails_is_named_and_proves_nothing(tmp_path, monkeypatch):
+    a, b, domain, tolerance = between(tmp_path)
+
+    def fails(*_, **__):
+        raise SolverError("the solver is out of order")
+
+    monkeypatch.setattr("stablenet.equivalence.verify.largest_difference", fails)
+    result = verify(a, b, domain, tolerance=tolerance, steps=["bounds", "milp"])
+    assert result.outcome == "undecided"
+    assert result.bound > tolerance
+    assert [note.split(": ")[-1] for note in result.notes] == ["the solver is out of order"] * 2
+    assert result.to_json()["notes"] == list(result.notes)
+
+
+def test_a_solver_that_says_infeasible_proves_nothing(tmp_path, monkeypatch):
+    a, b, domain, tolerance = between(tmp_path)
+    backend = type(backends.get("highs"))
+    opened = backend.open
+
+    def lying(self, *arguments, **keywords):
+        session = opened(self, *arguments, **keywords)
+        solve = session.solve
+        monkeypatch.setattr(session, "solve", lambda *a, **k: replace(solve(*a, **k), status=Status.INFEASIBLE))
+        return session
+
+    monkeypatch.setattr(backend, "open", lying)
+    result = verify(a, b, domain, tolerance=tolerance, steps=["milp"])
+    assert result.outcome == "undecided"
+    assert result.bound == np.inf
+    assert len(result.notes) == 2
+    assert all("infeasible" in note for note in result.notes)
+
+
+def test_an_unknown_step_is_named(tmp_path):
+    a, domain = small(0, tmp_path)
+    with pytest.raises(UnknownNameError, match="there are: bounds, gradient"):
+        verify(a, a, domain, steps=["bound"])
 
 
 def test_a_wrong_pairing_costs_sharpness_not_soundness(tmp_path):

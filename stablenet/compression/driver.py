@@ -61,8 +61,8 @@ class Compressed:
     the report's refutations hold; ``rigorous_bound`` believes only those that are rigorous. ``steps`` are all
     operations in order, ``paper`` the network and steps of the published operations alone. ``left_out`` are layers of
     the original whose active neurons were left as they are since the bound, with all of them ``full_bound``, would have
-    been more than ``tolerance``. ``checked`` is the number of points on which both files were compared, ``runtime`` what evaluated
-    them.
+    been more than ``tolerance``. ``checked`` is the number of points on which both files were compared, ``runtime``
+    what evaluated them.
     """
 
     original: Network

@@ -15,6 +15,7 @@ from stablenet.compiler import compile_model
 from stablenet.deadline import Deadline
 from stablenet.domain import Part
 from stablenet.equivalence.joint import Joint, Treated
+from stablenet.errors import SolverError
 from stablenet.folding import added
 from stablenet.formulations.base import Formulation
 from stablenet.model import build_model
@@ -23,8 +24,8 @@ from stablenet.network import AffineMap, Layer, Matrix, Network, Term
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
-TOLERANCE = 1e-9
-"""Feasibility and integrality asked of the solver; what it proves holds within that."""
+FEASIBILITIES = (1e-9, 1e-7)
+"""Feasibility and integrality asked of the solver, the second where it fails at the first; proofs hold within that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +136,7 @@ def largest_difference(
     *,
     formulation: str | Formulation,
     backend: Backend,
+    feasibility: float,
     tolerance: float,
     deadline: Deadline,
     threads: int,
@@ -142,8 +144,8 @@ def largest_difference(
 ) -> Array:
     """Dual bounds of |B(x) - A(x)| for the chosen outputs on a part, (outputs,): valid within solver tolerance.
 
-    Each solve stops as soon as its bound is at most ``tolerance``, or a point exceeds it; ``found`` is given the
-    inputs of solutions. Infinite where time ran out before a bound was known.
+    Each solve stops as soon as its bound is at most ``tolerance``, or a point exceeds it; ``found`` is given the inputs
+    of solutions. Infinite where time ran out before a bound was known. Raises `SolverError` where the solver fails.
     """
     import pyomo.environ as pyo
 
@@ -156,7 +158,7 @@ def largest_difference(
     inputs = compiled.columns(list(model.x.values()))
     columns = compiled.columns(list(model.output.values()))
     limit = np.full(len(outputs), np.inf)
-    with backend.open(compiled.milp, Settings(feasibility=TOLERANCE, integrality=TOLERANCE)) as session:
+    with backend.open(compiled.milp, Settings(feasibility=feasibility, integrality=feasibility)) as session:
         for i, output in enumerate(outputs):
             worst = 0.0
             for sign in (1.0, -1.0):
@@ -171,8 +173,9 @@ def largest_difference(
                 )
                 if result.x is not None:
                     found(part.clip(result.x[inputs]))
-                bound = result.dual_bound if result.status is not Status.INFEASIBLE else np.inf
-                worst = max(worst, bound)
+                if result.status is Status.INFEASIBLE:  # every input is a solution
+                    raise SolverError(f"{backend.name} calls the MILP of two networks infeasible, which it is not")
+                worst = max(worst, result.dual_bound)
             limit[i] = worst
     return limit
 

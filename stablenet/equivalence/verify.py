@@ -9,7 +9,7 @@ solver tolerance, and the result says which.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +25,10 @@ from stablenet.compression.metadata import SOURCE_KEY, bound_of, by_provenance
 from stablenet.deadline import Deadline
 from stablenet.domain import Domain, Part
 from stablenet.equivalence.counterexample import Found, Seeker
-from stablenet.equivalence.joint import Joint, Pairing, Sides
-from stablenet.equivalence.merged import largest_difference, merged
+from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
+from stablenet.equivalence.merged import FEASIBILITIES, largest_difference, merged
 from stablenet.equivalence.pairing import by_matching
-from stablenet.errors import ContradictionError, DomainError, InputError, NetworkError, SolverError
+from stablenet.errors import ContradictionError, DomainError, InputError, NetworkError, SolverError, UnknownNameError
 from stablenet.network import Network
 from stablenet.onnx_io import load_onnx
 from stablenet.spec import parse_domain
@@ -52,6 +52,9 @@ MOST_FINDING = 60.0
 
 BATCH_BYTES = 96 * 2**20
 
+STEPS = ("bounds", "gradient", "split", "stable", "milp")
+"""What is tried, in this order, points being sampled first: see `verify`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Verification:
@@ -59,7 +62,8 @@ class Verification:
 
     ``bound`` is a proven upper bound on every |A_j(x) - B_j(x)| over the domain (infinite if none is known), rigorous
     or within solver tolerance as ``rigorous`` says; ``found`` the certified point with the largest difference seen.
-    ``by`` names what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step.
+    ``by`` names what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes``
+    are failures on the way, such as a solver's, which proved nothing.
     """
 
     outcome: Outcome
@@ -70,6 +74,7 @@ class Verification:
     by: str
     neurons: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -87,6 +92,7 @@ class Verification:
             "by": self.by,
             "neurons": self.neurons,
             "seconds": self.seconds,
+            "notes": list(self.notes),
             "counterexample": None
             if found is None
             else {"input": found.point.tolist(), "output": found.output, "difference": found.difference},
@@ -104,11 +110,14 @@ def verify(
     formulation: str = "bigm",
     threads: int = 1,
     seed: int = 0,
+    steps: Sequence[str] = STEPS,
 ) -> Verification:
     """Whether |A(x) - B(x)| <= tolerance for every output on the whole domain.
 
-    ``tolerance`` None means the bound that one of the files states about itself, if it was made from the other, else
-    1e-5. Raises `InputError` where the networks' inputs or outputs, or the domain, do not fit.
+    ``steps`` are those of `STEPS` that are taken: the joint system's bounds, gradient steps, splitting of the domain,
+    the search for stable neurons, the MILP. ``tolerance`` None means the bound that one of the files states about
+    itself, if it was made from the other, else 1e-5. Raises `InputError` where the networks' inputs or outputs, or the
+    domain, do not fit.
     """
     first = a if isinstance(a, Network) else load_onnx(a)
     second = b if isinstance(b, Network) else load_onnx(b)
@@ -120,6 +129,9 @@ def verify(
     region = parse_domain(domain, first.n_inputs) if isinstance(domain, str) else domain
     if region.n_inputs != first.n_inputs:
         raise DomainError(f"the domain has {region.n_inputs} inputs, the networks {first.n_inputs}")
+    for step in steps:
+        if step not in STEPS:
+            raise UnknownNameError("step", step, STEPS)
     if tolerance is not None and not (np.isfinite(tolerance) and tolerance >= 0):
         raise InputError(f"tolerance {tolerance}; a finite number from 0 up is expected")
     if first.metadata.get(SOURCE_KEY) == second.sha256 != "":
@@ -135,6 +147,7 @@ def verify(
         formulation=formulation,
         threads=threads,
         seed=seed,
+        steps=steps,
     ).run()
 
 
@@ -154,15 +167,18 @@ class _Verifier:
     formulation: str
     threads: int
     seed: int
-    by: str = ""
+    steps: Sequence[str]
     seconds: dict[str, float] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.parts = self.domain.parts
         self.bounds = np.full(len(self.parts), np.inf)
         self.proofs = np.ones(len(self.parts), bool)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
+        self.treated: list[Treated] = []
+        self.tops: list[Array] = []
 
     def run(self) -> Verification:
         """Every step in turn, until the question is decided."""
@@ -172,14 +188,10 @@ class _Verifier:
         if self._differs():
             return self._result("different", "samples")
         self.pairing: Pairing = by_provenance(self.a, self.b) or by_matching(self.a, self.b, points[:64])
-        steps: dict[str, Callable[[], None]] = {
-            "bounds": self._whole,
-            "gradient": self._gradient,
-            "split": self._split,
-            "stable neurons": self._stable,
-            "milp": self._milp,
-        }
-        for name, step in steps.items():
+        known = (self._whole, self._gradient, self._split, self._stable, self._milp)
+        for name, step in zip(STEPS, known, strict=True):
+            if name not in self.steps:
+                continue
             began = time.monotonic()
             step()
             self.seconds[name] = round(time.monotonic() - began, 4)
@@ -204,7 +216,17 @@ class _Verifier:
 
     def _result(self, outcome: Outcome, by: str) -> Verification:
         bound, rigorous = float(self.bounds.max()), bool(self.proofs.all())
-        return Verification(outcome, self.tolerance, bound, rigorous, self.seeker.best, by, self.neurons, self.seconds)
+        return Verification(
+            outcome,
+            self.tolerance,
+            bound,
+            rigorous,
+            self.seeker.best,
+            by,
+            self.neurons,
+            self.seconds,
+            tuple(self.notes),
+        )
 
     def _joint(self, low: Array, high: Array, trusted: Sides | None = None) -> tuple[Joint, Array]:
         """The joint system on boxes, and bounds of |B - A| by box and output."""
@@ -236,6 +258,8 @@ class _Verifier:
             return self._differs() or self.deadline.over
 
         self.seeker.climb(stop)
+        if not self.treated:
+            return  # without the step "bounds" it is not known which neurons to wake
         partners: dict[int, list[npt.NDArray[np.intp]]] = {}
         for layer, (partner, neurons) in enumerate(zip(self.pairing.layers, self.pairing.neurons, strict=True)):
             partners.setdefault(partner, []).append(neurons)
@@ -291,8 +315,9 @@ class _Verifier:
         budget = MOST_FINDING if left is None else max(0.4 * left, 0.1)
         try:
             report = find_stable(self.a, self.domain, threads=self.threads, seed=self.seed, time_limit=budget)
-        except ContradictionError:
-            return  # some solver lied: nothing of it is used
+        except (ContradictionError, SolverError) as error:
+            self.notes.append(f"stable: nothing of that search is used: {error}")
+            return
         evidence = Evidence.of(report, self.a, self.domain)
         for known, rigorous in ((evidence.only_rigorous(), True), (evidence, False)):
             trusted = known.trusted()
@@ -306,23 +331,30 @@ class _Verifier:
             joint, bound = self._on_part(part)
             outputs = np.flatnonzero(bound > self.tolerance)
             rest = float(np.delete(bound, outputs).max(initial=0.0))
-            try:
-                limits = largest_difference(
-                    merged(joint),
-                    self.parts[part],
-                    outputs,
-                    formulation=self.formulation,
-                    backend=self.backend,
-                    tolerance=self.tolerance,
-                    deadline=self.deadline,
-                    threads=self.threads,
-                    found=lambda point: self.seeker.offer(point[None]),
-                )
-            except SolverError:
-                continue
-            self._prove(part, max(rest, float(limits.max(initial=0.0))), rigorous=False)
-            if self._differs():
+            for feasibility in FEASIBILITIES:
+                try:
+                    limits = self._largest(joint, part, outputs, feasibility)
+                except SolverError as error:
+                    self.notes.append(f"milp, part {part}, feasibility {feasibility:g}: {error}")
+                    continue
+                self._prove(part, max(rest, float(limits.max(initial=0.0))), rigorous=False)
+                break
+            if self._differs() or self.deadline.over:
                 return
+
+    def _largest(self, joint: Joint, part: int, outputs: npt.NDArray[np.intp], feasibility: float) -> Array:
+        return largest_difference(
+            merged(joint),
+            self.parts[part],
+            outputs,
+            formulation=self.formulation,
+            backend=self.backend,
+            feasibility=feasibility,
+            tolerance=self.tolerance,
+            deadline=self.deadline,
+            threads=self.threads,
+            found=lambda point: self.seeker.offer(point[None]),
+        )
 
 
 def _halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
