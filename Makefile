@@ -11,13 +11,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 # Two workers and a BLAS that takes both cores for each of them would be slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Processor time of one thread: other work and the number of cores hardly touch it.
+BENCH = $(ONE_THREAD) $(BIN)/python -m pytest bench --benchmark-timer=bench.clock.cpu \
+  --benchmark-columns=min,median,rounds --benchmark-sort=fullname
 comma := ,
 
 # What the caller's shell happens to hold must not reach the environment that is tested.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
-.PHONY: help demo test test-long lint types bench clean
+.PHONY: help demo test test-long lint types bench bench-compare bench-baseline clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -27,7 +30,7 @@ help:
 	@echo "make test-long  the long ones"
 	@echo "make lint       ruff: rules and format"
 	@echo "make types      mypy --strict"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      the benchmarks; bench-compare: beside the stored baseline; bench-baseline: store a new one"
 	@echo "make clean      remove .venv, caches and what was built"
 
 demo: $(VENV)/.installed
@@ -48,7 +51,16 @@ types: $(VENV)/.installed-dev
 	PYTHON="$(abspath $(BIN)/python)" .ci/types
 
 bench: $(VENV)/.installed-test+gurobi+cbc+bench
-	$(BIN)/python -m pytest bench --benchmark-columns=min,median,rounds
+	$(BENCH)
+
+# The baseline is a record of one machine: docs/comparing.md says what a ratio to it means.
+bench-compare: $(VENV)/.installed-test+gurobi+cbc+bench
+	@mkdir -p build
+	$(BENCH) -m "not long" --benchmark-compare=bench/baseline.json --benchmark-json=build/bench.json
+	$(BIN)/python bench/ratios.py build/bench.json
+
+bench-baseline: $(VENV)/.installed-test+gurobi+cbc+bench
+	$(BENCH) -m "not long" --benchmark-json=bench/baseline.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
