@@ -68,11 +68,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is set alike for every solver: tolerances (absolute), presolve, gap 0, and where its log goes."""
+    """What is set alike for every solver: tolerances (absolute), presolve, gap 0, and where its log goes.
+
+    ``submips`` False is a wish: no MILPs inside the MILP to find better solutions, from a search that finds
+    those by other means. Heeded where it was measured to pay (HiGHS).
+    """
 
     feasibility: float = 1e-9
     integrality: float = 1e-9
     presolve: bool = True
+    submips: bool = True
     log: Path | None = None
 
 

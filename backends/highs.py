@@ -34,6 +34,8 @@ Array = npt.NDArray[np.float64]
 SMALLEST_COEFFICIENT = 1e-12
 """HiGHS deletes coefficients up to ``small_matrix_value``; this is the least that it accepts for it."""
 
+_SUBMIPS = ("mip_heuristic_run_rins", "mip_heuristic_run_rens", "mip_heuristic_run_root_reduced_cost")
+
 _STATUS = {
     "kOptimal": Status.OPTIMAL,
     "kModelEmpty": Status.OPTIMAL,
@@ -115,7 +117,15 @@ class HighsSession(ArraySession):
         self._set("mip_rel_gap", 0.0)
         self._set("mip_abs_gap", 0.0)
         self._set("presolve", "on" if s.presolve else "off")
+        if not s.submips:
+            self._without_submips()
         self._set("small_matrix_value", SMALLEST_COEFFICIENT)
+
+    def _without_submips(self) -> None:
+        """No RINS, RENS and the like, which take most of the time where a question is to be refuted."""
+        known = [self._highs.setOptionValue(option, False) == self._api.HighsStatus.kOk for option in _SUBMIPS]
+        if not all(known):  # versions without these options have one that limits the effort
+            self._set("mip_heuristic_effort", 0.0)
 
     def _set(self, option: str, value: object) -> None:
         if self._highs.setOptionValue(option, value) != self._api.HighsStatus.kOk:

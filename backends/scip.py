@@ -173,7 +173,7 @@ class ScipSession(ArraySession):
         self._api = solver_module("pyscipopt", backend)
         self._main = _Loaded(self._api, self.milp, settings, relaxed=False)
         self._lp: _Loaded | None = None
-        self._link = scip_plugins.Link(self._main.model, self._main.columns)
+        self._link = scip_plugins.Link(self._api, self._main.model, self._main.columns)
         scip_plugins.include_events(self._api, self._link)
 
     @property

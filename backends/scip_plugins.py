@@ -30,9 +30,11 @@ def bound(model: Any, value: float) -> float:
 class Link:
     """Between the plugins of one SCIP model and the solve under way; ``watch`` is None between solves."""
 
-    def __init__(self, model: Any, columns: Sequence[Any]) -> None:
+    def __init__(self, api: Any, model: Any, columns: Sequence[Any]) -> None:
         self.model = model
         self.columns = columns
+        # Asked there to stop, SCIP fails: a start that is good enough is told once the root node has begun.
+        self.deaf = {api.SCIP_STAGE.TRANSFORMING, api.SCIP_STAGE.INITSOLVE}
         self.watch: Watch | None = None
         self.pending: list[Rows] = []
         """Lazy rows that the search gave and SCIP does not hold yet."""
@@ -44,8 +46,8 @@ class Link:
         return np.array([value(solution, column) for column in self.columns], dtype=np.float64)
 
     def finish(self) -> None:
-        """Stop SCIP if the watch has a reason."""
-        if self.watch is not None and self.watch.reason is not None:
+        """Stop SCIP if the watch has a reason and SCIP can be stopped now."""
+        if self.watch is not None and self.watch.reason is not None and self.model.getStage() not in self.deaf:
             self.model.interruptSolve()
 
 
@@ -57,6 +59,7 @@ def include_events(api: Any, link: Link) -> None:
         def eventinit(self) -> None:
             self.model.catchEvent(kinds.BESTSOLFOUND, self)
             self.model.catchEvent(kinds.DUALBOUNDIMPROVED, self)
+            self.model.catchEvent(kinds.NODEFOCUSED, self)
 
         def eventexec(self, event: Any) -> None:
             watch = link.watch
@@ -64,7 +67,7 @@ def include_events(api: Any, link: Link) -> None:
                 return
             if event.getType() == kinds.BESTSOLFOUND:
                 watch.saw_point(link.point(self.model.getBestSol()))
-            else:
+            elif event.getType() == kinds.DUALBOUNDIMPROVED:
                 watch.saw_bound(bound(self.model, self.model.getDualbound()))
             link.finish()
 

@@ -23,8 +23,8 @@ from stablenet.registry import Registry, refuse_argument
 
 
 def solver_settings(options: Options) -> Settings:
-    """Tolerances and log of every solver of a run."""
-    return Settings(feasibility=options.tolerance, integrality=options.tolerance, log=options.log_path)
+    """Tolerances and log of every solver of a run; witnesses are sought by forward passes, not by sub-MIPs."""
+    return Settings(feasibility=options.tolerance, integrality=options.tolerance, submips=False, log=options.log_path)
 
 
 def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Context:
