@@ -6,7 +6,7 @@ With ``L <= g <= U``, ``h = max(g, 0)`` and a binary ``z`` that is 1 where the n
 
 M. Fischetti, J. Jo, *Deep neural networks and mixed integer linear optimization*, Constraints 23 (2018), in
 the form of V. Tjeng, K. Xiao, R. Tedrake, *Evaluating robustness of neural networks with mixed integer
-programming*, ICLR 2019 (arXiv 1711.07356), eq. (6).
+programming*, ICLR 2019 (arXiv 1711.07356), section 4.1, eq. (6).
 
 Size for n neurons: n binaries, 3 n rows, 7 n nonzeros. Needs nothing beyond linear rows and binaries.
 """
@@ -36,7 +36,7 @@ class BigM(Formulation):
     name = "bigm"
     title = "big-M, one M per neuron and side"
     paper = "Fischetti & Jo 2018; Tjeng, Xiao & Tedrake 2019 (arXiv 1711.07356)"
-    equations = "Tjeng et al. eq. (6)"
+    equations = "Tjeng et al. section 4.1, eq. (6)"
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """Three rows per neuron."""

@@ -1,14 +1,15 @@
 """P-split: the inputs of each neuron in P groups, between big-M (P = 1) and the hull (P = number of inputs).
 
 C. Tsay, J. Kronqvist, A. Thebelt, R. Misener, *Partition-based formulations for mixed-integer optimization of
-trained ReLU neural networks*, NeurIPS 2021 (arXiv 2102.04373), section 3, and section 3.2 for the choice of the
-groups. The rows stand in `stablenet.formulations.disjunction`; our ``z`` is the paper's ``1 - sigma``. Strategies,
-by the weights of each neuron:
+trained ReLU neural networks*, NeurIPS 2021 (arXiv 2102.04373), section 3, which also has the strategies by
+which the groups are chosen. The rows stand in `stablenet.formulations.disjunction`; our ``z`` is the paper's
+``1 - sigma``. By the weights of each neuron:
 
 ``equal-size``   sorted weights cut into P runs of equal length (the default);
 ``equal-range``  weights by P intervals of equal width between their least and greatest; empty groups vanish;
 ``random``       dealt at random, with a fixed seed;
-``by-weight``    sorted by magnitude and dealt to and fro, so that each group gets large and small ones.
+``by-weight``    sorted by magnitude and dealt to and fro, so that each group gets large and small ones
+                 (*uneven magnitudes*).
 
 With ``equal-size`` the groups for P are unions of those for 2 P. Size for n neurons with c nonzero weights: n
 binaries, 2 P n continuous variables, (5 P + 4) n rows, c + (13 P + 9) n nonzeros. Needs nothing beyond linear rows

@@ -24,6 +24,7 @@ from stablenet.domain import Part
 from stablenet.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
 from stablenet.propagate.interval import affine_bounds, centre_radius, magnitude, post_bounds
 from stablenet.propagate.linear import LinearBounds, dot, to_dense
+from stablenet.propagate.multipliers import row_multipliers
 from stablenet.rounding import UNIT, gamma
 
 Array = npt.NDArray[np.float64]
@@ -175,14 +176,28 @@ class Backward:
     ) -> tuple[Array, Array]:
         """Upper bounds of ``signs * affine`` at the given rows, (parts, rows), and their slopes in the inputs.
 
-        ``choices`` are those for each of `all_stages`; without, the relaxations of least area are taken. The slopes,
-        (parts or 1, rows, n_inputs), are those of the linear upper bounds, for guiding searches.
+        ``choices`` are those for each of `all_stages`; without, the relaxations of least area are taken, and
+        multipliers for a polytope's rows that suit the slopes in the inputs. The slopes, (parts or 1, rows, n_inputs),
+        are those of the linear upper bounds, for guiding searches.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             state = _State(self, affine, rows, signs)
-            for source in range(len(self.all_stages), 0, -1):
-                state.through_layer(source, None if choices is None else choices[source - 1])
+            if choices is None:
+                for source in range(len(self.stages), 0, -1):
+                    state.through_layer(source, None)
+                if self.rows is not None:
+                    state.through_layer(len(self.all_stages), self._row_choice(state.slopes()))
+            else:
+                for source in range(len(self.all_stages), 0, -1):
+                    state.through_layer(source, choices[source - 1])
             return state.concretise(), state.slopes()
+
+    def _row_choice(self, slopes: Array) -> Choice:
+        """Multipliers of a polytope's rows for linear upper bounds with these slopes."""
+        assert self.rows is not None  # noqa: S101 - for the type checker
+        matrix = to_dense(self.rows.terms[0][1])
+        shift = row_multipliers(slopes, self.centre, self.radius, matrix, self.rows.relaxation.upper[0])
+        return Choice(np.zeros((1, 1, shift.shape[-1])), None, shift)
 
 
 def _row_stage(a: Array, b: Array, box_lower: Array, box_upper: Array) -> Stage:
@@ -285,6 +300,7 @@ def crown_layers(
     box_upper: Array,
     *,
     known: Sequence[tuple[Array, Array]] | None = None,
+    polytope: tuple[Array, Array] | None = None,
     up_to: int | None = None,
     last_rows: Index | None = None,
     watch: Callable[[int, Index, Array, Array], None] | None = None,
@@ -292,11 +308,12 @@ def crown_layers(
     """Bounds of every layer's pre-activations on a batch of boxes: per layer ``(lower, upper)``, (parts, n_k).
 
     Rows that intervals (over bounds so far) decide on every box are not carried back, and in the last layer
-    none but ``last_rows``. ``known`` are bounds to intersect with, ``up_to`` the number of layers wanted.
+    none but ``last_rows``. ``known`` are bounds to intersect with, ``polytope`` are rows a and b of ``a @ x <= b``
+    that narrow every box, ``up_to`` is the number of layers wanted.
     ``watch(layer, rows, slopes, bounds)`` is shown the slopes, (parts, 2 rows, n_inputs), and values, (parts, 2 rows),
     of the upper bounds of the rows and of their negatives.
     """
-    backward = Backward(network, box_lower, box_upper)
+    backward = Backward(network, box_lower, box_upper, polytope)
     lows, highs = [box_lower], [box_upper]
     result: list[tuple[Array, Array]] = []
     layers = network.layers[:up_to]

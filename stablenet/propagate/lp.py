@@ -12,7 +12,7 @@ general rows, for rows of known meaning.
 
 ``lp:NAME`` for another formulation bounds by its own relaxation. There the dual solution is made safe over the rows
 as compiled (Neumaier & Shcherbina, *Safe bounds in linear and mixed-integer linear programming*, Math. Program.
-99, 2004, eq. (2.5)): solver and tolerances need not be trusted. The coefficients that the formulation computed are, so
+99, 2004): solver and tolerances need not be trusted. The coefficients that the formulation computed are, so
 such bounds do not count as rigorous.
 """
 

@@ -50,10 +50,11 @@ class Crown(BoundMethod):
     rigorous = True
 
     def run(self, network: Network, part: Part, context: Context | None = None) -> Bounds:
-        """See `BoundMethod`. Of a polytope, the layers after the first see the box."""
+        """See `BoundMethod`. On a polytope its rows come in by multipliers chosen bound by bound."""
         bounds = Interval().run(network, part, context)
         known = [(layer.lower[None, :], layer.upper[None, :]) for layer in bounds.layers]
-        for k, (low, high) in enumerate(crown_layers(network, *_box(part), known=known)):
+        rows = None if part.a is None or part.b is None else (part.a, part.b)
+        for k, (low, high) in enumerate(crown_layers(network, *_box(part), known=known, polytope=rows)):
             bounds = bounds.tighten(self.name, k, low[0], high[0], rigorous=True)
         return bounds
 
