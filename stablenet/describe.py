@@ -14,7 +14,8 @@ def describe(network: Network) -> dict[str, Any]:
     """A network as JSON-ready data.
 
     Shapes are those of one sample. ``sources`` of an affine map: 0 is the input, k + 1 layer k.
-    ``import_error`` bounds the absolute error of every stored coefficient, 0 if ``exact_import``.
+    ``import_error`` bounds the absolute error of every stored coefficient, 0 if ``exact_import``. ``valid`` is what a
+    compressed file says of itself: the domain on which it is its original's equal, and the bound on the difference.
     """
     return {
         "file": network.file,
@@ -32,6 +33,7 @@ def describe(network: Network) -> dict[str, Any]:
         "exact_import": network.exact,
         "import_error": network.import_error,
         "metadata": dict(network.metadata),
+        "valid": _valid(network),
         "layers": [_layer(number, layer) for number, layer in enumerate(network.layers)],
     }
 
@@ -46,6 +48,20 @@ def _map(affine: AffineMap) -> dict[str, Any]:
         "connections": affine.n_connections,
         "nodes": list(affine.nodes),
     }
+
+
+def _valid(network: Network) -> dict[str, Any] | None:
+    """The domain and bound that a compressed file states; None for any other file."""
+    from stablenet.compression.metadata import bound_of, domain_of, domain_summary
+    from stablenet.errors import InputError
+
+    try:
+        domain = domain_of(network)
+    except InputError as error:
+        return {"domain": None, "text": str(error), "bound": None}
+    if domain is None:
+        return None
+    return {"domain": domain.to_json(), "text": domain_summary(domain), "bound": bound_of(network)}
 
 
 def _layer(number: int, layer: Layer) -> dict[str, Any]:
@@ -72,16 +88,19 @@ def render(description: dict[str, Any], console: Console) -> None:
         if description["exact_import"]
         else f"folded with rounding: each coefficient within {description['import_error']:.2g} of the file's"
     )
+    valid = description["valid"]
+    bound = "" if valid is None or valid["bound"] is None else f", where |f - f'| <= {valid['bound']:.3g}"
     lines = [
         f"file    {description['file']}  (opset {description['opset']})",
         f"input   {given['name']}  {_shape(given['shape'])}",
         f"output  {output['name']}  {_shape(output['shape'])}",
         f"size    {_count(description)}",
         f"import  {exact}",
+        *([] if valid is None else [f"valid   on {valid['text']}{bound}"]),
         *(f"{key}: {_short(value)}" for key, value in description["metadata"].items()),
     ]
     for line in lines:
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
     table = Table(box=None, header_style="bold")
     for heading in ("layer", "name", "origin", "shape", "neurons", "from", "connections", "folded nodes"):
         table.add_column(heading, justify="right" if heading in ("neurons", "connections") else "left")

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 Evaluator: TypeAlias = Callable[[Array], Array]
 
-MOST_SINGLE = 64
+MOST_SINGLE = 256
 """Points that a file with a fixed batch of 1 is run on, one by one."""
 
 MOST_REFERENCE = 16

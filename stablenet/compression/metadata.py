@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stablenet.compression.steps import Provenance
-from stablenet.domain import Box, Domain
+from stablenet.domain import Box, Domain, Polytope
 from stablenet.equivalence.joint import Pairing
 from stablenet.equivalence.pairing import checked
 from stablenet.errors import DomainError
@@ -58,6 +58,22 @@ def domain_of(network: Network) -> Domain | None:
     except (ValueError, zlib.error) as error:
         raise DomainError(f"{network.file}: its property {DOMAIN_KEY!r} is no domain ({error})") from None
     return domain_from_json(data)
+
+
+def domain_summary(domain: Domain) -> str:
+    """A domain in a few words."""
+    parts = domain.parts
+    text = domain_text(parts[0])
+    if not text.startswith("box:"):
+        low, high = parts[0].lower, parts[0].upper
+        free = int((high > low).sum())
+        text = (
+            f"a box of {len(low):,} inputs, {free:,} of them free, widths up to {float((high - low).max()):.4g}, "
+            f"within [{float(low.min()):.4g}, {float(high.max()):.4g}]"
+        )
+    rows = len(parts[0].a) if isinstance(parts[0], Polytope) else 0
+    cut = f", cut by {rows:,} inequalities" if rows else ""
+    return f"{text}{cut}" if len(parts) == 1 else f"a union of {len(parts):,} parts, the first {text}{cut}"
 
 
 def bound_of(network: Network) -> float | None:
