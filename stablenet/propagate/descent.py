@@ -127,7 +127,7 @@ class Variables:
         """Independent arrays."""
         return Variables([a.copy() for a in self.slopes], self.multipliers and [a.copy() for a in self.multipliers])
 
-    def take(self, rows: npt.NDArray[np.bool_] | Index) -> Variables:
+    def take(self, rows: npt.NDArray[np.bool_] | Index | slice) -> Variables:
         """Some of the rows."""
         return Variables([a[:, rows] for a in self.slopes], self.multipliers and [a[:, rows] for a in self.multipliers])
 
@@ -307,7 +307,7 @@ class _Run:
             # What nobody reads is felt, by its multipliers, in the inputs.
             if found.positive[k] is None and level.largest > 0:
                 found.size[k] = np.abs(inputs).max(axis=-1, keepdims=True) / np.float32(level.largest)
-        found.value = value + (inputs * self.owner.centre).sum(-1) + (np.abs(inputs) * self.owner.radius).sum(-1)
+        found.value = value + _sum(inputs, self.owner.centre) + _sum(np.abs(inputs), self.owner.radius)
         found.inputs = inputs
         return found
 

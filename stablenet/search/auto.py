@@ -2,8 +2,8 @@
 
 Few inputs: the domain is split, whose cost depends on the number of inputs and hardly on the network's size.
 Many inputs: bounds by `branch`, then branching on phases. Both ways are rigorous. What they leave is
-asked of the solver: each question alone with a small limit of nodes, then the single MILP for the hard rest. All
-choices count work and not seconds, so that a run repeats.
+asked of the solver: each question alone with a small limit of nodes, in turns with more branching, then the single
+MILP for the hard rest. All choices count work and not seconds, so that a run repeats.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ BOX_NEURONS = 300
 TIGHTEN = "branch:16"
 """Bounds for many inputs, before questions are branched on: neurons known to be unstable are bounded better too."""
 
-BRANCH_NODES = (64, 512, 4096)
+BRANCH_NODES = (64, 512, 4096, 32_768)
 """Nodes that branching may use for a question, in turns: what is closed early helps the layers after."""
 
 NODES = 1
-"""Nodes of the solver's first pass over single questions."""
+"""Nodes of the solver's pass over single questions."""
+
+LAST_BRANCH_NODES = 524_288
+"""Nodes that branching may use for a question that the solver's pass has left."""
 
 
 class Auto(Search):
@@ -72,6 +75,9 @@ class _AutoPart:
             self._branch()
         if problem.formulation.exact and self._pending().any():
             Singles(problem, self.part, "single", nodes=NODES).run(self._pending())
+        if problem.options.decide_by_bounds:
+            Brancher(problem, self.part).run(LAST_BRANCH_NODES)
+        if problem.formulation.exact and self._pending().any():
             PartSearch(problem, self.part, "network").run()
 
     def _branch(self) -> None:

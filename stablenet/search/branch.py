@@ -1,43 +1,31 @@
 """Branch and bound over the phases of neurons, with optimised linear bounds for many nodes at once.
 
-A node is a question together with phases that some neurons are held to. Its bound is a backward pass whose slopes and
-multipliers are chosen by descent (`Descent`); a node whose rigorous bound has the refuting sign is closed, others are
-divided at the neuron whose relaxation lifts the bound most (Wang et al., *Beta-CROWN*, NeurIPS 2021, arXiv 2103.06624;
-Bunel et al., *Branch and Bound for Piecewise Linear Neural Network Verification*, JMLR 2020). A question is refuted
-once all of its nodes are closed. The points at which the bounds are attained are tried as witnesses.
+A question is refuted once all leaves of its tree (`stablenet.propagate.forest`) have a rigorous bound of the refuting
+sign; the points at which bounds are attained are tried as witnesses. The questions of a layer are worked on together,
+those with the fewest nodes first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
 from stablenet.propagate.crown import Backward
-from stablenet.propagate.descent import Descent, Outcome, Variables
+from stablenet.propagate.forest import Forest, Leaf, Pair, Tree
 from stablenet.search.base import Problem, Search
-
-BATCH = 128
-"""Nodes bounded together."""
-
-FIRST_STEPS = 20
-"""Steps of descent for a question as a whole."""
-
-STEPS = 8
-"""Steps of descent for a node, which starts from what its parent found."""
 
 LAST_STEPS = 40
 LAST_ROUNDS = 12
-"""Descent for a node in which no undecided neuron is left to divide at, begun anew so many times with the first step
+"""Descent for a leaf in which no undecided neuron is left to split at, begun anew so many times with the first step
 size: its bound is a linear program's, often without solution, and the multipliers that show so are large."""
 
 TIE = 1e-6
-"""A node whose bound misses the refuting sign by less than this share of the neuron's range is a tie: its question is
-left to other searches."""
+"""A leaf whose bound misses the refuting sign by less than this share of the neuron's range is a tie."""
 
-Phases = list[npt.NDArray[np.int8]]
+TIES = 100
+"""A question with more ties is left to other searches: zero seems to be its optimum, which no splitting gets under."""
 
 
 class BranchSearch(Search):
@@ -71,193 +59,88 @@ class Brancher:
                 _Layer(self, layer, pending).run(max_nodes)
 
 
-@dataclass(eq=False)
-class _Nodes:
-    """A batch of nodes: question of each (r,), phases (1, r, alive) per layer, and where descent starts."""
-
-    question: Index
-    phases: Phases
-    start: Variables
-
-    def take(self, rows: Index | Mask) -> _Nodes:
-        return _Nodes(self.question[rows], [phase[:, rows] for phase in self.phases], self.start.take(rows))
-
-    @classmethod
-    def join(cls, batches: list[_Nodes]) -> _Nodes:
-        """All nodes of some batches."""
-        if len(batches) == 1:
-            return batches[0]
-        slopes = [np.concatenate(arrays, axis=1) for arrays in zip(*(b.start.slopes for b in batches), strict=True)]
-        multipliers = [
-            np.concatenate(arrays, axis=1) for arrays in zip(*(b.start.multipliers or [] for b in batches), strict=True)
-        ]
-        phases = [np.concatenate(arrays, axis=1) for arrays in zip(*(b.phases for b in batches), strict=True)]
-        question = np.concatenate([batch.question for batch in batches])
-        return cls(question, phases, Variables(slopes, multipliers))
-
-
-class _Layer:
-    """The questions of one layer and their nodes."""
+class _Layer(Forest):
+    """The questions of one layer and their trees."""
 
     def __init__(self, owner: Brancher, layer: int, pending: Mask) -> None:
-        self.owner = owner
-        self.problem = owner.problem
-        self.ledger = owner.problem.ledger
-        self.layer = layer
-        self.affine = self.problem.network.layers[layer].affine
-        self.neuron = np.concatenate([np.flatnonzero(pending[POSITIVE]), np.flatnonzero(pending[NEGATIVE])])
-        self.side = np.repeat([POSITIVE, NEGATIVE], np.count_nonzero(pending, axis=1)).astype(np.intp)
-        self.sign = np.where(self.side == POSITIVE, 1.0, -1.0)
-        self.flat = self.neuron + self.ledger.offsets[layer]
-        self.leaves = np.ones(len(self.neuron), dtype=np.int64)
-        self.nodes = np.zeros(len(self.neuron), dtype=np.int64)
-        self.dead = np.zeros(len(self.neuron), dtype=bool)
-        bounds = self.problem.bounds[owner.part].layers[layer]
-        self.tie = TIE * (bounds.upper - bounds.lower)[self.neuron]
-        self.backward, self.rigorous = self._push()
-        self.descent = Descent(self.backward)
-        self.stack = [self._roots()]
-
-    def _push(self) -> tuple[Backward, bool]:
-        """Bounds of the layers before, with phases that are rigorously refuted on the part."""
-        part, ledger = self.problem.domain.parts[self.owner.part], self.ledger
-        backward = Backward(self.problem.network, part.lower[None, :], part.upper[None, :])
-        known = (ledger.part_by[self.owner.part] >= 0) & ledger.part_rigorous[self.owner.part]
-        rigorous = True
-        for k, layer in enumerate(self.problem.bounds[self.owner.part].layers[: self.layer]):
-            inside = ledger.layer_slice(k)
-            lower = np.where(known[NEGATIVE, inside], np.maximum(layer.lower, 0.0), layer.lower)
-            upper = np.where(known[POSITIVE, inside], np.minimum(layer.upper, 0.0), layer.upper)
-            # Both refuted: g is 0; bounds that cross by rounding must not.
-            backward.push(np.minimum(lower, upper)[None, :], upper[None, :])
-            rigorous &= bool(layer.lower_rigorous.all() and layer.upper_rigorous.all())
-        return backward, rigorous
-
-    def _roots(self) -> _Nodes:
-        n = len(self.neuron)
-        phases = [np.zeros((1, n, len(level.offset)), np.int8) for level in self.descent.levels]
-        return _Nodes(np.arange(n), phases, self.descent.start(n, multipliers=True))
+        self.problem, self.ledger, self.by, self.at = owner.problem, owner.problem.ledger, owner.by, owner.part
+        backward, self.rigorous = _push(owner.problem, owner.part, layer)
+        part, options = owner.problem.domain.parts[owner.part], owner.problem.options
+        super().__init__(backward, part, owner.problem.deadline, options.threads)
+        bounds = self.problem.bounds[self.at].layers[layer]
+        tie = TIE * (bounds.upper - bounds.lower)
+        self.trees = [
+            Tree(int(neuron), 1.0 if side == POSITIVE else -1.0, float(tie[neuron]))
+            for side in SIDES
+            for neuron in np.flatnonzero(pending[side])
+        ]
+        self.offset = self.ledger.offsets[layer]
 
     def run(self, max_nodes: int | None) -> None:
-        """Bound and divide until no node is left."""
-        steps = FIRST_STEPS
-        while self.stack:
-            self.problem.deadline.check()
-            nodes = self._next(self._live(max_nodes))
-            if nodes is not None:
-                self._work(nodes, steps)
-            steps = STEPS
+        """Bound and split until every question is closed, given up or has used its nodes."""
+        self.plant(self.trees)
+        self.grow(self.trees, max_nodes)
+        self.deadline.check()
 
-    def _next(self, live: Mask) -> _Nodes | None:
-        """A batch from the top of the stack: depth first, so that the stack stays small."""
-        picked: list[_Nodes] = []
-        n = 0
-        while self.stack and n < BATCH:
-            nodes = self.stack.pop()
-            keep = live[nodes.question]
-            if not keep.any():
-                continue
-            picked.append(nodes if keep.all() else nodes.take(keep))
-            n += len(picked[-1].question)
-        if not picked:
-            return None
-        nodes = _Nodes.join(picked)
-        if n > BATCH and self.nodes.any():  # the roots are bounded together, with more steps
-            self.stack.append(nodes.take(np.arange(BATCH, n)))
-            nodes = nodes.take(np.arange(BATCH))
-        return nodes
+    def live(self, trees: Sequence[Tree]) -> list[Tree]:
+        """See `Forest`: a question may have been closed by a witness."""
+        pending = self.ledger.pending(self.at)
+        return [tree for tree in super().live(trees) if pending[_side(tree), self.offset + tree.row]]
 
-    def _live(self, max_nodes: int | None) -> Mask:
-        live = self.ledger.pending(self.owner.part)[self.side, self.flat] & ~self.dead
-        return np.asarray(live if max_nodes is None else live & (self.nodes < max_nodes))
-
-    def _work(self, nodes: _Nodes, steps: int) -> None:
-        question = nodes.question
-        rows, signs = self.neuron[question], self.sign[question]
-        outcome = self.descent.run(
-            self.affine, rows, signs, steps, start=nodes.start, phases=nodes.phases, multipliers=True
-        )
-        np.add.at(self.nodes, question, 1)
-        near = (outcome.values[0] > 0) & (outcome.values[0] <= self.tie[question])
-        self.dead[question[near]] = True
-        self._witness(outcome.points[0].astype(np.float64), rows, signs)
-        closed = self._closed(outcome, nodes.phases, rows, signs)
-        np.subtract.at(self.leaves, question[closed], 1)
-        self._divide(outcome, nodes, ~closed & self.ledger.pending(self.owner.part)[self.side, self.flat][question])
-        self._refute(np.unique(question[closed]))
-
-    def _closed(self, outcome: Outcome, phases: Phases, rows: Index, signs: Array) -> Mask:
-        """Nodes that the rigorous pass, with the choices that descent found, closes."""
-        likely = np.flatnonzero(outcome.values[0] < 0)
-        closed = np.zeros(len(rows), dtype=bool)
-        if len(likely):
-            chosen = [phase[:, likely] for phase in phases]
-            choices = self.descent.choices(outcome.variables.take(likely), chosen)
-            bounds, _ = self.backward.upper_bounds(self.affine, rows[likely], signs[likely], choices)
-            closed[likely[bounds[0] <= 0]] = True
-        return closed
-
-    def _witness(self, points: Array, rows: Index, signs: Array) -> None:
-        part = self.problem.domain.parts[self.owner.part]
-        points = part.clip(points)
-        values = self.problem.network.pre_activations(points, self.layer + 1)[self.layer]
-        shows = values[np.arange(len(rows)), rows] * signs > 0
+    def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:
+        """See `Forest`: what has the sign that is asked for may be a witness."""
+        del trees
+        shows = values > 0
         if shows.any():
-            self.problem.falsifier.witnesser.offer(points[shows], self.owner.by)
+            self.problem.falsifier.witnesser.offer(points[shows], self.by)
 
-    def _divide(self, outcome: Outcome, nodes: _Nodes, chosen: Mask) -> None:
-        """Two children for each chosen node, at the neuron whose relaxation costs most."""
-        scores = []
-        for level, gap, phase in zip(self.descent.levels, outcome.gap, nodes.phases, strict=True):
-            free = phase[0][:, level.open] == 0
-            # Where no gap shows, the widest relaxation is as good a guess as any.
-            scores.append(np.where(free, np.abs(gap[0]) + 1e-9 * level.up_offset[0][:, level.open], -1.0))
-        score = np.concatenate([np.full((len(chosen), 1), -1.0), *scores], axis=1)
-        best = score.argmax(axis=1) - 1
-        able = best >= 0
-        self._last(outcome, nodes, chosen & ~able)
-        parents = np.flatnonzero(chosen & able)
-        if not len(parents):
-            return
-        ends = np.cumsum([len(level.open) for level in self.descent.levels])
-        layer = np.searchsorted(ends, best[parents], side="right")
-        column = best[parents] - np.concatenate([[0], ends])[layer]
-        kept = _Nodes(nodes.question, nodes.phases, outcome.variables).take(parents)
-        np.add.at(self.leaves, kept.question, 1)
-        for held in (1, -1):
-            phases = [phase.copy() for phase in kept.phases]
-            for k, level in enumerate(self.descent.levels):
-                here = np.flatnonzero(layer == k)
-                phases[k][0, here, level.open[column[here]]] = held
-            self.stack.append(_Nodes(kept.question, phases, kept.start.copy()))
+    def tied(self, tree: Tree, leaf: Leaf) -> None:
+        """See `Forest`: of many leaves some come near by chance, and splitting them closes them."""
+        del leaf
+        tree.n_ties += 1
+        tree.given_up |= tree.n_ties > TIES
 
-    def _last(self, outcome: Outcome, nodes: _Nodes, chosen: Mask) -> None:
-        """Nodes with nothing left to divide: descend for longer; what that does not close is left to other searches."""
-        rows = np.flatnonzero(chosen)
-        question, phases = nodes.question[rows], [phase[:, rows] for phase in nodes.phases]
-        start = outcome.variables.take(rows)
+    def stuck(self, pairs: list[Pair]) -> None:
+        """See `Forest`: descend for longer; what that does not close is left to other searches."""
         points = np.zeros((0, self.problem.network.n_inputs))
         for _ in range(LAST_ROUNDS):
-            if not len(question):
+            points = self.press(pairs, LAST_STEPS)
+            still = np.ones(len(pairs), dtype=bool)
+            for i, ((tree, leaf), bound) in enumerate(zip(pairs, self.certify(pairs), strict=True)):
+                if bound <= tree.goal:
+                    tree.close(leaf, bound)
+                    still[i] = False
+            pairs, points = [pair for pair, left in zip(pairs, still, strict=True) if left], points[still]
+            if not pairs:
                 return
-            neurons, signs = self.neuron[question], self.sign[question]
-            again = self.descent.run(
-                self.affine, neurons, signs, LAST_STEPS, start=start, phases=phases, multipliers=True
-            )
-            closed = self._closed(again, phases, neurons, signs)
-            np.subtract.at(self.leaves, question[closed], 1)
-            self._refute(np.unique(question[closed]))
-            question, phases = question[~closed], [phase[:, ~closed] for phase in phases]
-            start = again.variables.take(~closed)
-            points = again.points[0][~closed].astype(np.float64)
-        part = self.owner.part
-        points = self.problem.falsifier.pullers[part](points)
-        neurons, signs = self.neuron[question], self.sign[question]
-        self.problem.falsifier.climb(self.layer, part, points, neurons=neurons, signs=signs)
-        self.dead[question] = True
+        falsifier = self.problem.falsifier
+        rows, signs = np.array([tree.row for tree, _ in pairs]), np.array([tree.sign for tree, _ in pairs])
+        falsifier.climb(self.layer, self.at, falsifier.pullers[self.at](points), neurons=rows, signs=signs)
+        for tree, _ in pairs:
+            tree.given_up = True
 
-    def _refute(self, questions: Index) -> None:
-        done = questions[(self.leaves[questions] == 0) & ~self.dead[questions]]
+    def finished(self, trees: Sequence[Tree]) -> None:
+        """See `Forest`: no leaf is left, so the question is refuted."""
         for side in SIDES:
-            chosen = done[self.side[done] == side]
-            self.ledger.refute(self.owner.part, side, self.flat[chosen], self.owner.by, rigorous=self.rigorous)
+            neurons = np.array([tree.row for tree in trees if _side(tree) == side], dtype=np.intp)
+            self.ledger.refute(self.at, side, self.offset + neurons, self.by, rigorous=self.rigorous)
+
+
+def _side(tree: Tree) -> Side:
+    return POSITIVE if tree.sign > 0 else NEGATIVE
+
+
+def _push(problem: Problem, part: int, layer: int) -> tuple[Backward, bool]:
+    """The layers before one, with phases that are rigorously refuted on the part; whether all of it is rigorous."""
+    ledger = problem.ledger
+    backward = Backward.on(problem.network, problem.domain.parts[part])
+    known = (ledger.part_by[part] >= 0) & ledger.part_rigorous[part]
+    rigorous = True
+    for k, bounds in enumerate(problem.bounds[part].layers[:layer]):
+        inside = ledger.layer_slice(k)
+        lower = np.where(known[NEGATIVE, inside], np.maximum(bounds.lower, 0.0), bounds.lower)
+        upper = np.where(known[POSITIVE, inside], np.minimum(bounds.upper, 0.0), bounds.upper)
+        # Both refuted: g is 0; bounds that cross by rounding must not.
+        backward.push(np.minimum(lower, upper)[None, :], upper[None, :])
+        rigorous &= bool(bounds.lower_rigorous.all() and bounds.upper_rigorous.all())
+    return backward, rigorous
