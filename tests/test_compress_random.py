@@ -54,7 +54,7 @@ def test_removal_is_exact_and_merging_within_the_bound(seeds, tmp_path):
         assert size(smaller.network) <= size(smaller.paper[0]) <= size(original)
         assert smaller.network.n_neurons <= original.n_neurons
 
-        if seed % 2:
+        if seed % 4 == 3:
             path.write_bytes(smaller.data)
             again = compress(path, quick_report(load_onnx(path), domain), check=8)
             # Bounds may prove a neuron inactive that they could not before the rest was folded; nothing else is left.

@@ -179,6 +179,7 @@ class _Verifier:
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
+        self.phases: Sides | None = None
 
     def run(self) -> Verification:
         """Every step in turn, until the question is decided."""
@@ -319,6 +320,7 @@ class _Verifier:
             self.notes.append(f"stable: nothing of that search is used: {error}")
             return
         evidence = Evidence.of(report, self.a, self.domain)
+        self.phases = evidence.trusted()
         for known, rigorous in ((evidence.only_rigorous(), True), (evidence, False)):
             trusted = known.trusted()
             for part in self._open():
@@ -326,9 +328,9 @@ class _Verifier:
                 self._prove(part, float(bound.max(initial=0.0)), rigorous=rigorous)
 
     def _milp(self) -> None:
-        """One MILP of both networks per part and output that is left."""
+        """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""
         for part in self._open():
-            joint, bound = self._on_part(part)
+            joint, bound = self._on_part(part, self.phases)
             outputs = np.flatnonzero(bound > self.tolerance)
             rest = float(np.delete(bound, outputs).max(initial=0.0))
             for feasibility in FEASIBILITIES:
