@@ -149,6 +149,9 @@ def verify(
     steps: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Only these: bounds, gradient, split, stable, milp.")
     ] = None,
+    report: Annotated[
+        str | None, typer.Option(metavar="REPORT.json", help="Believe this report of `stablenet find`; no search.")
+    ] = None,
     output: Annotated[str | None, typer.Option(metavar="X.npy", help="Where a counterexample goes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -173,6 +176,7 @@ def verify(
         formulation=formulation,
         threads=options.threads,
         seed=seed,
+        report=report,
         steps=STEPS if steps is None else [step.strip() for step in steps.split(",")],
     )
     for note in result.notes:
@@ -193,6 +197,8 @@ def verify(
 
 def _print(result: Verification, output: str | None) -> None:
     proof = "rigorous" if result.rigorous else "within solver tolerance"
+    if result.by.endswith("report"):
+        proof += " if the report holds"
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
     if result.outcome == "equal":
         typer.echo(f"equal within {result.tolerance:.6g}: |A - B| <= {result.bound:.6g} ({proof}, by {result.by})")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from oracle.plain import Region
 from stablenet.backends.base import Status
 from stablenet.backends.base import registry as backends
 
+from stablenet.api import find_stable
 from stablenet.compression.driver import compress
 from stablenet.domain import Box
 from stablenet.equivalence.counterexample import difference_network
 from stablenet.equivalence.joint import Joint
 from stablenet.equivalence.pairing import by_matching, checked
 from stablenet.equivalence.verify import STEPS, verify
-from stablenet.errors import InputError, SolverError, UnknownNameError
+from stablenet.errors import InputError, ReportError, SolverError, UnknownNameError
 from stablenet.network import AffineMap, Network, Term
 from stablenet.onnx_io import load_onnx
 
@@ -153,6 +155,27 @@ def test_a_solver_that_says_infeasible_proves_nothing(tmp_path, monkeypatch):
     assert result.bound == np.inf
     assert len(result.notes) == 2
     assert all("infeasible" in note for note in result.notes)
+
+
+def test_a_report_takes_the_place_of_the_search(tmp_path, monkeypatch):
+    """A stand-in is equal only where the neurons that it stands for are active, which bounds do not see here."""
+    rng = np.random.default_rng(3)
+    sizes = (4, *(16,) * 5, 3)
+    weights = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in pairwise(sizes)]
+    offsets = [np.where(np.arange(m) % 4, 0.0, 3.0) for m in sizes[1:]]
+    path, domain = save_dense(tmp_path, weights, offsets), Box(-np.ones(4), np.ones(4))
+    report = find_stable(path, domain, threads=1)
+    small_path = tmp_path / "small.onnx"
+    compress(path, report).write(small_path)
+    monkeypatch.setattr("stablenet.equivalence.verify.find_stable", None)
+    steps = ["bounds", "stable"]
+    result = verify(path, small_path, domain, steps=steps, report=report)
+    assert (result.outcome, result.by, result.rigorous) == ("equal", "stable, report", True)
+    assert verify(small_path, path, domain, steps=steps, report=report).equal
+    monkeypatch.undo()
+    assert verify(path, small_path, domain, steps=["bounds"]).outcome == "undecided"
+    with pytest.raises(ReportError, match="domain"):
+        verify(path, small_path, "box:-2:2", report=report)
 
 
 def test_an_unknown_step_is_named(tmp_path):

@@ -31,6 +31,7 @@ from stablenet.equivalence.pairing import by_matching
 from stablenet.errors import ContradictionError, DomainError, InputError, NetworkError, SolverError, UnknownNameError
 from stablenet.network import Network
 from stablenet.onnx_io import load_onnx
+from stablenet.report import Report
 from stablenet.spec import parse_domain
 
 Array = npt.NDArray[np.float64]
@@ -49,6 +50,9 @@ MOST_SUSPECTS = 256
 
 MOST_FINDING = 60.0
 """Seconds for the search of stable neurons where no time limit is given."""
+
+FINDING_SHARE = 0.6
+"""Share of a time limit that is left to that search; the rest is the MILP's."""
 
 BATCH_BYTES = 96 * 2**20
 
@@ -111,13 +115,15 @@ def verify(
     threads: int = 1,
     seed: int = 0,
     steps: Sequence[str] = STEPS,
+    report: Report | str | Path | None = None,
 ) -> Verification:
     """Whether |A(x) - B(x)| <= tolerance for every output on the whole domain.
 
     ``steps`` are those of `STEPS` that are taken: the joint system's bounds, gradient steps, splitting of the domain,
-    the search for stable neurons, the MILP. ``tolerance`` None means the bound that one of the files states about
-    itself, if it was made from the other, else 1e-5. Raises `InputError` where the networks' inputs or outputs, or the
-    domain, do not fit.
+    the search for stable neurons, the MILP. A ``report`` about the original takes the place of that search: what it
+    calls refuted is believed, and what follows holds if it does (``by`` then names it). ``tolerance`` None means the
+    bound that one of the files states about itself, if it was made from the other, else 1e-5. Raises `InputError` where
+    the networks' inputs or outputs, or the domain, do not fit, and `ReportError` where the report does not.
     """
     first = a if isinstance(a, Network) else load_onnx(a)
     second = b if isinstance(b, Network) else load_onnx(b)
@@ -137,6 +143,12 @@ def verify(
     if first.metadata.get(SOURCE_KEY) == second.sha256 != "":
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
     limit = _tolerance(first, second) if tolerance is None else tolerance
+    stated = None
+    if report is not None:
+        found = report if isinstance(report, Report) else Report.read(report)
+        if found.data["network"]["sha256"] == second.sha256:
+            first, second = second, first
+        stated = Evidence.of(found, first, region)
     return _Verifier(
         first,
         second,
@@ -148,6 +160,7 @@ def verify(
         threads=threads,
         seed=seed,
         steps=steps,
+        stated=stated,
     ).run()
 
 
@@ -168,6 +181,7 @@ class _Verifier:
     threads: int
     seed: int
     steps: Sequence[str]
+    stated: Evidence | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -180,6 +194,7 @@ class _Verifier:
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
         self.phases: Sides | None = None
+        self.believed = False
 
     def run(self) -> Verification:
         """Every step in turn, until the question is decided."""
@@ -217,6 +232,8 @@ class _Verifier:
 
     def _result(self, outcome: Outcome, by: str) -> Verification:
         bound, rigorous = float(self.bounds.max()), bool(self.proofs.all())
+        if self.believed:
+            by += ", report"
         return Verification(
             outcome,
             self.tolerance,
@@ -310,22 +327,27 @@ class _Verifier:
 
     def _stable(self) -> None:
         """Find stable neurons of the first network by search; their phases then hold in the joint system."""
-        if not self.a.n_neurons:
+        evidence = self._searched() if self.stated is None else self.stated
+        if evidence is None:
             return
-        left = self.deadline.left
-        budget = MOST_FINDING if left is None else max(0.4 * left, 0.1)
-        try:
-            report = find_stable(self.a, self.domain, threads=self.threads, seed=self.seed, time_limit=budget)
-        except (ContradictionError, SolverError) as error:
-            self.notes.append(f"stable: nothing of that search is used: {error}")
-            return
-        evidence = Evidence.of(report, self.a, self.domain)
-        self.phases = evidence.trusted()
+        self.phases, self.believed = evidence.trusted(), self.stated is not None
         for known, rigorous in ((evidence.only_rigorous(), True), (evidence, False)):
             trusted = known.trusted()
             for part in self._open():
                 _, bound = self._on_part(part, trusted)
                 self._prove(part, float(bound.max(initial=0.0)), rigorous=rigorous)
+
+    def _searched(self) -> Evidence | None:
+        if not self.a.n_neurons:
+            return None
+        left = self.deadline.left
+        budget = MOST_FINDING if left is None else max(FINDING_SHARE * left, 0.1)
+        try:
+            report = find_stable(self.a, self.domain, threads=self.threads, seed=self.seed, time_limit=budget)
+        except (ContradictionError, SolverError) as error:
+            self.notes.append(f"stable: nothing of that search is used: {error}")
+            return None
+        return Evidence.of(report, self.a, self.domain)
 
     def _milp(self) -> None:
         """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""
