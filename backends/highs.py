@@ -97,6 +97,7 @@ class HighsSession(ArraySession):
         with _no_banner():
             self._highs = self._api.Highs()
         self._stop = False
+        self._reached: Array | None = None
         self._setup()
         self._load()
 
@@ -209,7 +210,7 @@ class HighsSession(ArraySession):
         self._set("random_seed", limits.seed)
 
     def _answer(self, request: Request) -> Answer:
-        self._stop = False
+        self._stop, self._reached = False, None
         return self._watched(request, lambda watch: self._work(request, watch), self._halt)
 
     def _halt(self) -> None:
@@ -237,7 +238,7 @@ class HighsSession(ArraySession):
             return Answer(status, words)
         info = self._highs.getInfo()
         bound, nodes = float(info.mip_dual_bound), int(info.mip_node_count)
-        x = self._point(status)
+        x = self._point(status) if self._reached is None or status is not Status.INTERRUPTED else self._reached
         if not self.milp.integer.any():
             bound = self.milp.value(x) if status is Status.OPTIMAL and x is not None else np.nan
             nodes = 0
@@ -333,7 +334,7 @@ class HighsSession(ArraySession):
                 watch.saw_point(np.array(out.mip_solution, dtype=np.float64))
             elif kind == user and propose is not None:
                 point = watch.ask(propose, None)
-                if point is not None:
+                if point is not None and not self._is_enough(point, watch):
                     inward.setSolution(np.asarray(point, dtype=np.float64))
 
         self._need(self._highs.setCallback(heard, None), "setting the callback")
@@ -342,6 +343,17 @@ class HighsSession(ArraySession):
             wanted.add(kinds.kCallbackMipUserSolution)
         for one in wanted:
             self._need(self._highs.startCallback(one), "starting the callback")
+
+    def _is_enough(self, point: Array, watch: Watch) -> bool:
+        """Whether a proposed point reaches the target: HiGHS is then stopped, since given it, it may crash (1.16)."""
+        target = watch.request.target
+        if target is None or watch.better(target, self.milp.value(point)):
+            return False
+        if not self.milp.violation(point) <= self.settings.feasibility:
+            return False
+        self._reached = np.array(point, dtype=np.float64)
+        watch.saw_point(self._reached)
+        return True
 
     def _relaxation(self, limits: Limits) -> RelaxResult:
         began = time.perf_counter()

@@ -28,8 +28,10 @@ class Options:
 
     ``formulation``, ``bounds``, ``solver`` and ``search`` follow the grammar ``name[:argument]``; ``samples`` is a
     file of points; ``inject`` says which forward passes are offered to the solver, ``removal`` how closed
-    questions leave the single MILP; ``margin`` is the relaxation of each row in the scaled model (0: the
-    paper's model); times are in seconds, memory in megabytes; ``permute`` seeds a permutation of rows and columns.
+    questions leave the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a
+    search refutes fixes phases and tightens bounds in its later models; ``margin`` is the relaxation of each row in the
+    scaled model (0: the paper's model); times are in seconds, memory in megabytes; ``permute`` seeds a permutation of
+    rows and columns.
     """
 
     formulation: str = "bigm"
@@ -41,6 +43,8 @@ class Options:
     removal: str = "resolve"
     decide_by_bounds: bool = True
     falsify: bool = True
+    start: bool = True
+    tighten: bool = True
     margin: float = DEFAULT_MARGIN
     resume: str | None = None
     check_with: str | None = None

@@ -22,6 +22,8 @@ STEP_OPTIONS = {
     "falsify": bool,
     "inject": str,
     "removal": str,
+    "start": bool,
+    "tighten": bool,
     "margin": float,
     "check_with": str,
 }
@@ -62,11 +64,21 @@ class FrozenSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """A named setting of the steps that can be switched: whether the frozen set is used, and options of `find`."""
+    """A named setting of the steps that can be switched: whether the frozen set is used, and options of `find`.
+
+    ``samples`` says whether a run that starts from nothing gets the instance's samples; None: if it falsifies.
+    """
 
     name: str
     frozen: bool = True
+    samples: bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def uses_samples(self) -> bool:
+        """Whether runs are given the instance's samples."""
+        wanted = self.options.get("falsify", True) if self.samples is None else self.samples
+        return bool(wanted and not self.frozen)
 
 
 @dataclass(frozen=True)
@@ -132,9 +144,16 @@ class _Reader:
             return kind() if default is ... else default
         return value
 
+    def name(self, key: str, default: str) -> str:
+        """Text that is not empty."""
+        value: str = self.take(key, str, default)
+        if not value.strip():
+            self.complain(key, "is empty")
+        return value
+
     def positive(self, key: str, default: Any = ...) -> Any:
         value = self.take(key, float, default)
-        if value is not None and not 0 < value < float("inf") and key in self.table:
+        if type(self.table.get(key)) in {int, float} and not 0 < value < float("inf"):
             self.complain(key, f"is {value}; a number above 0 is expected")
         return value
 
@@ -190,8 +209,8 @@ def grid_from(data: Mapping[str, Any], path: Path, text: str = "") -> Grid:
         _block(f"runs {i}", block, [instance.name for instance in instances], steps, problems)
         for i, block in enumerate(top.take("runs", list), 1)
     )
-    for what, found in (("instances", instances), ("runs", blocks)):
-        if what in data and not found:
+    for what in ("instances", "runs"):
+        if data.get(what) == []:
             top.complain(what, f"is empty; at least one table [[{what}]] is expected")
     threads = top.take("threads", int, 1)
     if threads < 1:
@@ -199,7 +218,7 @@ def grid_from(data: Mapping[str, Any], path: Path, text: str = "") -> Grid:
     grid = Grid(
         path=path,
         text=text,
-        name=top.take("name", str, path.stem),
+        name=top.name("name", path.stem),
         time_limit=top.positive("time_limit"),
         memory_limit=top.positive("memory_limit", None),
         grace=top.positive("grace", 10.0),
@@ -220,10 +239,12 @@ def _instances(tables: list[Any], folder: Path, problems: list[str]) -> tuple[In
     found: dict[str, Instance] = {}
     for i, table in enumerate(tables, 1):
         reader = _Reader(f"instances {i}", table, problems)
+        if not isinstance(table, dict):
+            continue
         network = reader.take("network", str)
         domain = reader.take("domain", str)
         samples = reader.take("samples", str, None)
-        name = reader.take("name", str, f"{Path(network).stem} {domain}")
+        name = reader.name("name", f"{Path(network).stem} {domain}")
         reader.close()
         if name in found:
             reader.complain("name", f"{name!r} is taken by another instance")
@@ -265,11 +286,11 @@ def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, Step]:
     steps = {"fair": Step("fair", options=FAIR_STEP)}
     for name, table in tables.items():
         reader = _Reader(f"steps.{name}", table, problems)
-        frozen = reader.take("frozen", bool, True)
+        frozen, samples = reader.take("frozen", bool, True), reader.take("samples", bool, None)
         options = {key: reader.take(key, kind) for key, kind in STEP_OPTIONS.items() if key in reader.table}
         reader.taken |= STEP_OPTIONS.keys()
         reader.close()
-        steps[name] = Step(name, frozen, options)
+        steps[name] = Step(name, frozen, samples, options)
     return steps
 
 

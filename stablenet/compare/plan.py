@@ -100,6 +100,7 @@ def plan(grid: Grid) -> Plan:
     problems: list[str] = []
     loaded = _load_instances(grid, problems)
     names = {axis: _names(grid, axis, problems) for axis in ("formulation", "bounds", "search", "solver")}
+    _check_steps(grid, problems)
     _check_frozen(grid, problems)
     if problems:
         raise GridError(grid.path, problems)
@@ -139,10 +140,16 @@ def _load_instances(grid: Grid, problems: list[str]) -> dict[str, LoadedInstance
         except StablenetError as error:
             problems.append(f"instance {instance.name!r}: {error}")
             continue
-        loaded[instance.name] = LoadedInstance(
-            instance, network.sha256, domain.digest, samples, network.n_neurons, network.n_inputs
-        )
+        found = LoadedInstance(instance, network.sha256, domain.digest, samples, network.n_neurons, network.n_inputs)
+        twin = next((name for name, other in loaded.items() if _content(other) == _content(found)), None)
+        if twin is not None:
+            problems.append(f"instance {instance.name!r}: the same network, domain and samples as instance {twin!r}")
+        loaded[instance.name] = found
     return loaded
+
+
+def _content(loaded: LoadedInstance) -> tuple[str, str, str | None]:
+    return loaded.network_sha256, loaded.domain_digest, loaded.samples_sha256
 
 
 def _names(grid: Grid, axis: str, problems: list[str]) -> dict[str, Any]:
@@ -166,12 +173,26 @@ def _names(grid: Grid, axis: str, problems: list[str]) -> dict[str, Any]:
     return found
 
 
-def _check_frozen(grid: Grid, problems: list[str]) -> None:
+def _check_steps(grid: Grid, problems: list[str]) -> None:
+    used = {name for block in grid.blocks for name in block.steps}
+    meant: dict[Any, str] = {}
     for step in grid.steps.values():
         try:
-            Options(**step.options)
+            options = Options(**step.options)
+            second = None if options.check_with is None else backends.get(options.check_with).available()
         except StablenetError as error:
             problems.append(f"steps.{step.name}: {error}")
+            continue
+        if second is not None and not second.installed:
+            problems.append(f"steps.{step.name}: solver {options.check_with!r} is not installed; {second.install}")
+        twin = (
+            meant.setdefault((step.frozen, step.uses_samples, options), step.name) if step.name in used else step.name
+        )
+        if twin != step.name:
+            problems.append(f"steps.{step.name}: the same as the step {twin!r}; one run cannot stand under both names")
+
+
+def _check_frozen(grid: Grid, problems: list[str]) -> None:
     try:
         bound_methods.get(grid.frozen.bounds)
         Options(seed=grid.frozen.seed)
@@ -192,7 +213,9 @@ def _unsupported(names: dict[str, dict[str, Any]], step: Step, values: dict[str,
     if not search.needs_solver:
         return None
     try:
-        check_combination(names["formulation"][values["formulation"]], solver)
+        second = step.options.get("check_with")
+        for backend in (solver, *([] if second is None else [backends.get(second)])):
+            check_combination(names["formulation"][values["formulation"]], backend)
     except StablenetError as error:
         return str(error)
     if step.options.get("removal") == "callback" and not solver.supports(Capability.LAZY):
@@ -213,7 +236,7 @@ def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, 
         "network": loaded.network_sha256,
         "domain": loaded.domain_digest,
         # Samples are the frozen set's business where there is one.
-        "samples": loaded.samples_sha256,
+        "samples": loaded.samples_sha256 if step.frozen or step.uses_samples else None,
         "frozen": None if frozen is None else vars(frozen),
         "options": options.to_json(),
         # Enforced from outside, alike for all: a limit in the solver's own hands would not be.
@@ -252,16 +275,15 @@ def find_arguments(run: Run) -> list[str]:
     arguments = _target(run.instance)
     for name in ("formulation", "bounds", "solver", "search", "inject", "removal"):
         arguments += [f"--{name}", str(getattr(options, name))]
-    if not options.decide_by_bounds:
-        arguments.append("--no-decide-by-bounds")
-    if not options.falsify:
-        arguments.append("--no-falsify")
+    for name in ("decide_by_bounds", "falsify", "start", "tighten"):
+        if not getattr(options, name):
+            arguments.append(f"--no-{name.replace('_', '-')}")
     arguments += ["--margin", repr(options.margin)]
     if options.check_with is not None:
         arguments += ["--check-with", options.check_with]
     if run.frozen is not None:
         arguments += ["--resume", FROZEN]
-    elif run.instance.samples is not None and options.falsify:
+    elif run.instance.samples is not None and run.step.uses_samples:
         arguments += ["--samples", SAMPLES]
     if options.permute is not None:
         arguments += ["--permute", str(options.permute)]

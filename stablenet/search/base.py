@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from stablenet.domain import Domain
 from stablenet.errors import SolverError, UnsupportedError
 from stablenet.falsify import Falsifier
 from stablenet.formulations.base import Formulation
-from stablenet.ledger import Ledger
+from stablenet.ledger import Ledger, Mask
 from stablenet.network import Network
 from stablenet.options import Options
 from stablenet.propagate import Context
@@ -53,6 +53,16 @@ class Problem:
     falsifier: Falsifier
     rng: np.random.Generator
     deadline: Deadline
+    refuted_before: Mask = field(init=False)
+    """Questions refuted on each part before the search began, (parts, 2, n)."""
+
+    def __post_init__(self) -> None:
+        self.refuted_before = self.ledger.part_by >= 0
+
+    def refuted(self, part: int) -> Mask:
+        """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""
+        refuted = np.asarray(self.ledger.part_by[part] >= 0)
+        return refuted if self.options.tighten else refuted & self.refuted_before[part]
 
     @property
     def settings(self) -> Settings:
@@ -105,7 +115,7 @@ class Problem:
             limits,
             target=target if chosen.supports(Capability.TARGET) else None,
             dual_stop=dual_stop if chosen.supports(Capability.DUAL_STOP) else None,
-            start=start if chosen.supports(Capability.START) else None,
+            start=start if self.options.start and chosen.supports(Capability.START) else None,
             callbacks=callbacks,
         )
         if result.x is not None and not (result.x.shape == start.shape and np.isfinite(result.x).all()):

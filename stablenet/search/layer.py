@@ -1,4 +1,4 @@
-"""The single MILP layer by layer: what earlier layers close is fixed in the models of later ones."""
+"""The single MILP layer by layer: what earlier layers close fixes phases and tightens bounds in later ones."""
 
 from __future__ import annotations
 
@@ -18,4 +18,6 @@ class LayerSearch(Search):
         check_combination(problem.formulation, problem.backend)
         for part in range(len(problem.domain.parts)):
             for layer in range(len(problem.network.layers)):
-                PartSearch(problem, part, self.name, range(layer, layer + 1)).run()
+                search = PartSearch(problem, part, self.name, range(layer, layer + 1))
+                search.models.tighten(layer, self.name)
+                search.run()

@@ -9,6 +9,7 @@ import numpy as np
 from stablenet.backends.base import Backend, SolveResult, Status
 from stablenet.errors import ContradictionError, SolverError
 from stablenet.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.propagate.crown import Backward, crown_rows
 from stablenet.search.base import Problem, SearchStoppedError
 from stablenet.search_model import SearchModel, build_search_model
 
@@ -42,7 +43,7 @@ class PartModel:
         phase = np.zeros(ledger.n_neurons, dtype=np.int8)
         if problem.options.decide_by_bounds:
             phase = np.concatenate([layer.phase for layer in problem.bounds[self.part].layers])
-            refuted = ledger.part_by[self.part] >= 0
+            refuted = problem.refuted(self.part)
             phase[refuted[NEGATIVE]] = 1
             phase[refuted[POSITIVE]] = -1
             phase[mask.any(axis=0)] = 0
@@ -60,6 +61,37 @@ class PartModel:
         )
         model.permutation = problem.options.permute
         return model
+
+    def tighten(self, layer: int, by: str) -> None:
+        """Bound a layer anew by CROWN, over what was refuted in the layers before; refute what the bounds exclude.
+
+        They are rigorous if all that they rest on is. Does nothing where nothing before the layer has changed.
+        """
+        problem, bounds = self.problem, self.problem.bounds[self.part]
+        rows = np.flatnonzero(bounds.layers[layer].phase == 0)
+        if not (problem.options.tighten and problem.options.decide_by_bounds and len(rows)):
+            return
+        refuted, proven = problem.refuted(self.part), problem.ledger.part_rigorous[self.part]
+        before, news, rigorous = [], by in bounds.methods, True
+        for k, known in enumerate(bounds.layers[:layer]):
+            inside = problem.ledger.layer_slice(k)
+            lifted = refuted[NEGATIVE, inside] & (known.lower < 0)
+            lowered = refuted[POSITIVE, inside] & (known.upper > 0)
+            news |= bool((lifted | lowered).any())
+            rigorous &= bool((known.lower_rigorous & known.upper_rigorous).all())
+            rigorous &= bool(proven[NEGATIVE, inside][lifted].all() and proven[POSITIVE, inside][lowered].all())
+            upper = np.where(lowered, 0.0, known.upper)
+            # Both refuted: g is 0; bounds that cross by rounding must not.
+            before.append((np.minimum(np.where(lifted, 0.0, known.lower), upper)[None, :], upper[None, :]))
+        if not news:
+            return
+        box = problem.domain.parts[self.part]
+        backward = Backward(problem.network, box.lower[None, :], box.upper[None, :])
+        for lower, upper in before:
+            backward.push(lower, upper)
+        found = crown_rows(backward, problem.network.layers[layer].affine, rows)
+        problem.bounds[self.part] = bounds.tighten(by, layer, *found, rigorous=rigorous)
+        problem.ledger.refute_by_bounds(self.part, problem.bounds[self.part])
 
     def start(self, model: SearchModel) -> Array:
         """A feasible point by forward pass, checked against the compiled rows."""

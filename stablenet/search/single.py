@@ -43,6 +43,8 @@ class Singles:
             here = np.zeros_like(mask)
             inside = self.ledger.layer_slice(layer)
             here[:, inside] = mask[:, inside]
+            if mask[:, inside.start :].any():
+                self.models.tighten(layer, self.by)
             here &= self.ledger.pending(self.part)
             if here.any():
                 self._layer(here)

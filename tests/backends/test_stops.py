@@ -1,4 +1,4 @@
-"""SCIP, told to stop by the first incumbent it takes, at whatever stage that comes; HiGHS without MILPs inside MILPs."""
+"""Stops that solvers took badly: SCIP by its first incumbent, HiGHS by a proposal; HiGHS without sub-MIPs."""
 
 from __future__ import annotations
 
@@ -78,3 +78,24 @@ def test_highs_without_submips_finds_the_same(submips: bool) -> None:
             result = session.solve(Limits(), start=start)
         with registry.get("highs").open(model.milp) as session:
             assert session.solve(Limits()).objective == pytest.approx(result.objective, abs=1e-6)
+
+
+@pytest.mark.backend("highs")
+@pytest.mark.parametrize("seed", range(8))
+def test_highs_is_stopped_by_a_proposal_that_reaches_the_target(seed: int) -> None:
+    """Given such a solution by callback it crashed."""
+    model, start = search_model(seed)
+    wanted = model.milp.value(start)
+    given: list[int] = []
+
+    def propose(_: np.ndarray | None) -> np.ndarray:
+        given.append(1)
+        return start
+
+    with registry.get("highs").open(model.milp, Settings(presolve=False)) as session:
+        result = session.solve(Limits(), target=wanted, callbacks=Callbacks(propose=propose))
+        assert result.objective is not None
+        assert result.objective >= wanted - 1e-9
+        if given and result.status is Status.TARGET and result.x is not None:
+            assert model.milp.violation(result.x) <= 1e-6
+        assert session.solve(Limits()).status is Status.OPTIMAL
