@@ -76,14 +76,22 @@ def _executor(plan: Plan, workers: int | None, scheduler: str | None) -> Executo
     return LocalWorkers(core_slots(workers, plan.grid.threads))
 
 
+PLURALS = {"bounds": "bounds", "search": "searches"}
+
+
 def _print_plan(plan: Plan) -> None:
+    from stablenet.compare.rows import METHOD
+
     grid = plan.grid
-    axes = {
-        name: len({getattr(run, name) for run in plan.runs})
-        for name in ("formulation", "bounds", "search", "solver", "seed")
+    values = {
+        "instance": {run.instance.name for run in plan.runs},
+        **{axis: {run.axes[axis] for run in plan.runs} for axis in METHOD},
+        "seed": {run.seed for run in plan.runs},
     }
-    parts = [f"{len({run.instance.name for run in plan.runs})} instances", *(f"{n} {name}" for name, n in axes.items())]
-    typer.echo(f"{grid.name}: {len(plan.runs)} runs ({', '.join(parts)}, {len(grid.steps)} steps)")
+    parts = [
+        f"{len(found)} {axis if len(found) == 1 else PLURALS.get(axis, axis + 's')}" for axis, found in values.items()
+    ]
+    typer.echo(f"{grid.name}: {len(plan.runs)} {'run' if len(plan.runs) == 1 else 'runs'} ({', '.join(parts)})")
     for item in plan.unsupported:
         typer.echo(f"left out: {item.formulation} x {item.solver} x {item.step}: {item.reason}", err=True)
 

@@ -56,6 +56,12 @@ def test_blocks_are_a_union_and_a_search_without_solver_has_one_row(tmp_path):
         ('[[runs]]\nbounds = "crown:3"\n', ["takes no argument"]),
         ("runs = 3\n", ["runs is 3", "list"]),
         ("[frozen]\nfalsify = 1\n[[runs]]\n", ["falsify is 1", "true or false"]),
+        ('name = " "\n[[runs]]\n', ["name is empty"]),
+        ('[[runs]]\nsteps = "s"\n[steps.s]\ncheck_with = "cplex"\n', ["steps.s", "unknown solver 'cplex'"]),
+        (
+            '[[runs]]\nsteps = ["fair", "s"]\n[steps.s]\nfalsify = false\ninject = "off"\n',
+            ["steps.s", "the same as the step 'fair'"],
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path, body, words):
@@ -74,6 +80,32 @@ def test_all_mistakes_of_the_file_are_listed_at_once(tmp_path):
     assert len(error.value.problems) == 4
     for word in ("time_limit is 0", "nom is unknown", "domain is missing", "solver"):
         assert word in str(error.value)
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text('time_limit = "5"\ninstances = [1]\nruns = "all"\n')
+    with pytest.raises(GridError) as error:
+        read_grid(path)
+    assert error.value.problems == (
+        "instances 1 is 1; a table is expected",
+        "runs is 'all'; list is expected",
+        "time_limit is '5'; number is expected",
+    )
+
+
+def test_one_instance_under_two_names_is_refused(tmp_path):
+    path = write_grid(tmp_path, "[[runs]]\n")
+    path.write_text(path.read_text() + '[[instances]]\nname = "b"\nnetwork = "net0.onnx"\ndomain = "box:-1.0:1"\n')
+    with pytest.raises(GridError, match="instance 'b': the same network, domain and samples as instance 'net0'"):
+        plan(read_grid(path))
+
+
+def test_the_second_solver_must_take_the_formulation_too(tmp_path):
+    body = '[[runs]]\nformulation = ["bigm", "sos1"]\nsolver = "scip"\nsteps = "s"\n[steps.s]\ncheck_with = "highs"\n'
+    made = plan(read_grid(write_grid(tmp_path, body)))
+    assert {run.formulation for run in made.runs} == {"bigm"}
+    assert "'highs' does not offer" in made.unsupported[0].reason
 
 
 def test_files_are_read_before_anything_runs(tmp_path):
