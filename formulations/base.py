@@ -13,6 +13,7 @@ import pyomo.environ as pyo
 from stablenet.backends.base import Capability
 
 from stablenet.affine_rows import AffineRows, IndicatorRows, Matrix, Variables, block_matrix
+from stablenet.errors import InputError
 from stablenet.registry import Registry, refuse_argument
 
 Array = npt.NDArray[np.float64]
@@ -112,6 +113,15 @@ class Formulation(ABC):
     exact: ClassVar[bool] = True
     requires: frozenset[Capability] = frozenset()
     cuts: Literal["none", "root", "tree"] = "none"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        lacking = [name for name in ("title", "paper") if not getattr(cls, name, "")]
+        if "name" in cls.__dict__ and lacking:
+            raise InputError(
+                f"formulation {cls.name!r} ({cls.__module__}.{cls.__qualname__}) has no {' and no '.join(lacking)}: "
+                "a line that says what it is, and its source"
+            )
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:

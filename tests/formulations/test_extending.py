@@ -17,6 +17,7 @@ CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 USE = """
 import json
 import numpy as np
+from stablenet.api import find_stable
 from stablenet.domain import Box
 from stablenet.formulations.base import registry
 from stablenet.formulations_table import formulations_data
@@ -30,6 +31,10 @@ network = Network(1, (Layer(AffineMap(np.zeros(1), (Term(0, np.ones((1, 1))),)),
                   AffineMap(np.zeros(1), (Term(1, np.ones((1, 1))),)))
 part = Box(-np.ones(1), np.ones(1))
 model = build_model(network, part, bounds=run("interval", network, part), formulation="split")
+found, usual = (find_stable(network, part, formulation=name, search="network", falsify=False, bounds="loose",
+                            decide_by_bounds=False) for name in ("split", "bigm"))
+assert found.complete and found.verdicts() == usual.verdicts() == [["unstable"]]
+assert found.to_json()["solves"][0]["binaries"] == 1
 entry = next(e for e in formulations_data() if e["name"] == "split")
 print(json.dumps([registry.get("split").__module__, sorted(model.layer[0].component_map()), entry]))
 """
@@ -92,6 +97,16 @@ def test_a_bad_entry_point_is_named(package: Path, points: str, message: str) ->
     assert run.returncode != 0
     assert message in run.stderr
     assert "my_package" in run.stderr
+
+
+def test_a_formulation_without_its_source_is_refused_by_name() -> None:
+    from stablenet.formulations.bigm import BigM
+
+    from stablenet.errors import InputError
+
+    with pytest.raises(InputError, match=r"'bare' .*Bare\) has no paper: "):
+        type("Bare", (BigM,), {"name": "bare", "paper": ""})
+    type("Nameless", (BigM,), {"paper": ""})  # no entry of the registry: nothing to ask
 
 
 def test_the_table_has_every_formulation_and_variant() -> None:
