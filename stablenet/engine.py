@@ -42,6 +42,7 @@ from stablenet.search.base import registry as searches
 @contextmanager
 def _timed(ledger: Ledger, what: str) -> Iterator[None]:
     began = time.monotonic()
+    ledger.begin(what)
     try:
         yield
     finally:

@@ -90,6 +90,7 @@ class Ledger:
         self.solves: list[dict[str, Any]] = []
         self.tightening: list[dict[str, Any]] = []
         self.stage = ""
+        self.under_way: tuple[str, float] | None = None
         self.seconds: dict[str, float] = {}
         self.curve: list[tuple[float, int]] = []
         self.borderline = np.zeros((2, n), dtype=bool)
@@ -311,9 +312,19 @@ class Ledger:
             self._shown = now
             self._send({"event": "progress", "stage": f"{stage}: {done} of {total}"})
 
+    def begin(self, what: str) -> None:
+        """Say that time is spent on something from now on, until `add_seconds`."""
+        self._send({"event": "begin", "what": what})
+
     def add_seconds(self, what: str, seconds: float) -> None:
         """Add to the time spent on something."""
         self._send({"event": "seconds", "what": what, "seconds": seconds})
+
+    def cut_off(self) -> None:
+        """Count the time of what had begun and was never said to have ended."""
+        if self.under_way is not None:
+            what, since = self.under_way
+            self.add_seconds(what, max(0.0, time.monotonic() - self.started - since))
 
     def set_borderline(self, side: Side, neurons: Index) -> None:
         """Record that a question's sign lies within the margin: it stays open."""
@@ -404,8 +415,12 @@ class Ledger:
     def _on_progress(self, event: Event) -> None:
         self.stage = event["stage"]
 
+    def _on_begin(self, event: Event) -> None:
+        self.under_way = (event["what"], float(event["t"]))
+
     def _on_seconds(self, event: Event) -> None:
         self.stage = ""
+        self.under_way = None
         self.seconds[event["what"]] = self.seconds.get(event["what"], 0.0) + event["seconds"]
 
     def _on_borderline(self, event: Event) -> None:
@@ -420,6 +435,7 @@ class Ledger:
         "solve": _on_solve,
         "tightening": _on_tightening,
         "progress": _on_progress,
+        "begin": _on_begin,
         "seconds": _on_seconds,
         "borderline": _on_borderline,
     }

@@ -220,6 +220,7 @@ def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, 
         # A Python traceback is a bug of ours; a crash or a limit is not.
         bug = engine_code == 1 and stopped_by == "solver"
         raise EngineRefusedError(message or "the engine ended before the network was read", 1 if bug else 3)
+    run.ledger.cut_off()
     report = build_report(
         run.ledger,
         network=run.job["network"],

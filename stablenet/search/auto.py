@@ -26,6 +26,9 @@ BOXES = 200_000
 
 BOX_NEURONS = 300
 
+FIRST_NODES = 2000
+"""Nodes that branching may use in all before bounds are tightened: a few questions are often closed by a few nodes."""
+
 TIGHTEN = "branch:16"
 """Bounds for many inputs, before questions are branched on: neurons known to be unstable are bounded better too."""
 
@@ -83,6 +86,9 @@ class _AutoPart:
     def _branch(self) -> None:
         """Better bounds, then branching with growing budgets, as long as anything is pending."""
         problem = self.problem
+        n_pending = int(np.count_nonzero(self._pending()))
+        if n_pending:
+            Brancher(problem, self.part).run(max(1, min(BRANCH_NODES[0], FIRST_NODES // n_pending)))
         if not self._pending().any():
             return
         found = run_bounds(TIGHTEN, problem.network, problem.domain.parts[self.part], problem.context)
