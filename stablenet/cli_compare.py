@@ -159,10 +159,13 @@ def page(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a sweep.")],
     *,
     output: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Default: page.html in DIR.")] = None,
-    figures: Annotated[bool, typer.Option(help="Write figures (SVG) and tables (CSV, LaTeX, Parquet) too.")] = True,
+    figures: Annotated[
+        bool, typer.Option(help="Write figures (SVG) and tables (Markdown, CSV, LaTeX, Parquet) too.")
+    ] = True,
 ) -> None:
     """Write the page of a sweep: one HTML file, with figures and tables beside it."""
     from stablenet.compare.export import write_all
+    from stablenet.compare.markdown import sweep_markdown
     from stablenet.compare.page import sweep_page
     from stablenet.compare.store import Store
     from stablenet.files import write_text
@@ -173,7 +176,10 @@ def page(
         write_text(target, sweep_page(store))
         typer.echo(f"page: {target}")
         if figures:
-            for path in write_all(store, Path(folder)):
+            written = list(write_all(store, Path(folder)))
+            curves = [Path(path).name for path in written if path.endswith(("-profile.svg", "-anytime.svg"))]
+            write_text(Path(folder) / "results.md", sweep_markdown(store, curves))
+            for path in (*written, Path(folder) / "results.md"):
                 typer.echo(f"  {path}")
     sys.stdout.flush()
     raise typer.Exit(code)

