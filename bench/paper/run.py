@@ -178,8 +178,8 @@ def profile(recipes: dict[str, Recipe], rows: dict[tuple[str, str, str], dict[st
             told = ["" if cell is None else str(cell) for cell in cells]
             told += [f"{seconds:.3g}" for seconds in (before, making, row["solver_s"] or 0.0)]
             yield f"| {recipe.shape}, seed {recipe.seed} | {recipe.l1:g} | {search} {step} | {' | '.join(told)} |"
-    yield "\nNodes are those of all solves, rows and binaries those of the largest model. *Before*: bounds and falsifying;"
-    yield "*models*: building and loading."
+    yield "\nNodes are those of all solves, rows and binaries those of the largest model. *Before*: bounds and"
+    yield "falsifying; *models*: building and loading."
 
 
 def contradictions(wrong: list[dict[str, Any]]) -> Iterator[str]:

@@ -139,7 +139,7 @@ def _section(view: View, figures: Sequence[str]) -> Iterator[str]:
     yield from _columns({name: head for name, head in SUMMARY.items() if name not in LEFT_OUT}, listed, view.axis)
     yield ""
     yield "*Solved* counts runs, and for the virtual best problems (the median over seeds). SGM: shifted geometric"
-    yield "mean, runs that were not solved at their limit; *best on*: the share of problems on which it was the fastest."
+    yield "mean, runs that were not solved at their limit; *best on*: share of problems on which it was the fastest."
     yield ""
     if len(entries) == len(listed):
         yield "Where a run's time goes, mean seconds (`CPU`: the whole process's), and the models' mean size:"
