@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -288,25 +285,3 @@ def test_shapes_and_tolerances_that_make_no_sense_are_refused(compressed, tmp_pa
         verify(a, DIGITS, domain)
     with pytest.raises(InputError, match="tolerance"):
         verify(DIGITS, compressed, "box:0:1", tolerance=float("nan"))
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stablenet.cli", *arguments], capture_output=True, text=True, check=False, timeout=120
-    )
-
-
-def test_the_command_line_says_it_by_its_exit_code(tmp_path):
-    small_file = tmp_path / "small.onnx"
-    run = command(
-        "compress", str(DIGITS), "--domain", "box:0:1", "--search", "off", "--output", str(small_file), "--json"
-    )
-    assert run.returncode == 3, run.stderr  # bounds alone leave questions open
-    data = json.loads(run.stdout)
-    assert data["neurons"][2] < data["neurons"][0]
-    assert command("verify", str(DIGITS), str(small_file), "--domain", "box:0:1").returncode == 0
-    assert command("verify", str(DIGITS), str(small_file), "--domain", "box:-30:30").returncode == 4
-    assert "stablenet.domain" in command("info", str(small_file)).stdout
-    run = command("compress", str(DIGITS), "--output", str(tmp_path / "none.onnx"))
-    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
-    assert not (tmp_path / "none.onnx").exists()
