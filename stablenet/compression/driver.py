@@ -61,8 +61,8 @@ class Compressed:
     the report's refutations hold; ``rigorous_bound`` believes only those that are rigorous. ``steps`` are all
     operations in order, ``paper`` the network and steps of the published operations alone. ``left_out`` are layers of
     the original whose active neurons were left as they are since the bound, with all of them ``full_bound``, would have
-    been more than ``tolerance``. ``checked`` is the number of points on which both files were compared, ``runtime``
-    what evaluated them.
+    been more than ``tolerance``; ``kept`` are those whose nodes are as they were, but for channels. ``checked`` is the
+    number of points on which both files were compared, ``runtime`` what evaluated them.
     """
 
     original: Network
@@ -78,6 +78,7 @@ class Compressed:
     tolerance: float
     left_out: tuple[int, ...] = ()
     full_bound: float = 0.0
+    kept: tuple[int, ...] = ()
     checked: int = 0
     runtime: str = ""
 
@@ -254,6 +255,7 @@ class _Builder:
             paper=(network, ()),
             original_bytes=0,
             tolerance=limit,
+            kept=tuple(k for k, free in enumerate(planned.graph.free[:-1]) if not free),
         )
 
 

@@ -61,6 +61,7 @@ def summary(result: Compressed) -> dict[str, Any]:
         "bound": float(result.bound.max(initial=0.0)),
         "rigorous_bound": float(result.rigorous_bound.max(initial=0.0)),
         "tolerance": result.tolerance,
+        "kept": [names[k] for k in result.kept],
         "left_out": [names[k] for k in result.left_out],
         "full_bound": result.full_bound,
         "checked": result.checked,
@@ -97,6 +98,9 @@ def render(data: dict[str, Any], console: Console) -> None:
         if steps:
             lost, saved = sum(_lost(step) for step in steps), sum(int(step["connections"]) for step in steps)
             console.print(Text(f"{title}: {lost:,} neurons, {saved:,} connections"), soft_wrap=True)
+    if data["kept"]:
+        kept = ", ".join(data["kept"])
+        console.print(Text(f"these keep their nodes and lose whole channels only: {kept}"), soft_wrap=True)
     conditions = [step["condition"] for step in data["steps"] if step["condition"] is not None]
     if conditions:
         console.print(f"condition of the worst basis {max(conditions):.3g}")
