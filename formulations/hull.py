@@ -7,9 +7,9 @@ Tjandraatmadja, J. P. Vielma, *Strong mixed-integer programming formulations for
 each nonzero weight a group of its own: ``a_i`` is ``w_i`` times the copy of the input in the active disjunct, the
 copy in the other one being substituted out.
 
-Size for n neurons with c nonzero weights in all: n binaries, c continuous variables, 4 c + 4 n rows, 13 c + 9 n
-nonzeros. Needs nothing beyond linear rows and binaries. The variables are Pyomo objects, one per weight: this is
-the one encoding (beside fine partitions) whose cost is of the order of Python's time per weight.
+Size for n neurons with c nonzero weights in all: n binaries, c continuous variables, 4 c + 4 n rows, at most
+11 c + 9 n nonzeros. Needs nothing beyond linear rows and binaries. The variables are Pyomo objects, one per weight:
+this is the one encoding (beside fine partitions) whose cost is of the order of Python's time per weight.
 """
 
 from __future__ import annotations

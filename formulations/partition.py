@@ -12,8 +12,8 @@ which the groups are chosen. The rows stand in `stablenet.formulations.disjuncti
                  (*uneven magnitudes*).
 
 With ``equal-size`` the groups for P are unions of those for 2 P. Size for n neurons with c nonzero weights: n
-binaries, 2 P n continuous variables, (5 P + 4) n rows, c + (13 P + 9) n nonzeros. Needs nothing beyond linear rows
-and binaries.
+binaries, 2 P n continuous variables, (5 P + 4) n rows, at most c + (12 P + 9) n nonzeros. Needs nothing beyond
+linear rows and binaries.
 """
 
 from __future__ import annotations

@@ -239,7 +239,13 @@ def bounds(*, as_json: AsJson = False) -> None:
     from stablenet.propagate import registry
 
     rows = [
-        {"name": name, "title": cls.title, "rigorous": cls.rigorous, "paper": cls.paper}
+        {
+            "name": name,
+            "title": cls.title,
+            "rigorous": cls.rigorous,
+            "needs": ", ".join(sorted(capability.value for capability in registry.get(name).requires)),
+            "paper": cls.paper,
+        }
         for name, cls in registry.classes.items()
     ]
     _table(rows, as_json=as_json)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from stablenet.backends.base import Backend, Settings
+from stablenet.backends.base import Backend, Capability, Settings
 from stablenet.bounds import Bounds
 from stablenet.deadline import Deadline
 from stablenet.domain import Part
@@ -53,6 +53,8 @@ class BoundMethod(ABC):
     paper: ClassVar[str]
     rigorous: bool
     """Whether its bounds are proof against rounding; where that depends on the argument, set on the instance."""
+    requires: frozenset[Capability] = frozenset()
+    """What its solver must offer; where that depends on the argument, set on the instance."""
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:

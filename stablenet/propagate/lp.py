@@ -50,6 +50,7 @@ class LpTightening(Tightening):
     title = "LP over a formulation's relaxation (argument: the formulation; default the triangle)"
     paper = "Ehlers 2017 (arXiv 1705.01320); rigorous by Salman et al. 2019 (arXiv 1902.08722)"
     rigorous = True
+    requires = frozenset({Capability.DUALS})
 
     def __init__(self, formulation: Formulation | None = None) -> None:
         self.formulation = formulation or formulations.get(TRIANGLES[0])

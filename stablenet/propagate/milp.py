@@ -41,6 +41,7 @@ class MilpTightening(Tightening):
     def __init__(self, nodes: int | None = NODES, seconds: float | None = None) -> None:
         self.nodes = nodes
         self.seconds = seconds
+        self.requires = frozenset({Capability.NODE_LIMIT} if nodes is not None else ())
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:

@@ -6,9 +6,11 @@ will do, and `Backward` bounds what rounding does; those of the dual solution gi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from stablenet.backends.base import Session, Status
+from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds import Array, Bounds
 from stablenet.domain import Part
 from stablenet.errors import SolverError
@@ -17,7 +19,7 @@ from stablenet.network import Network
 from stablenet.propagate.base import Context
 from stablenet.propagate.crown import Backward, Choice
 from stablenet.propagate.interval import affine_bounds, post_bounds
-from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of
+from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
 
 Sides = list[tuple[Array, Array]]
 
@@ -54,6 +56,8 @@ def _first_layer(
         answer = session.relax(limits_of(context))
         return answer.row_duals if answer.status is Status.OPTIMAL else None
 
+    if not solver_of(context).supports(Capability.DUALS):
+        context = replace(context, backend=None)  # HiGHS, which is always there
     questions = [(row, sign) for row in np.flatnonzero(known.layers[0].phase == 0).tolist() for sign in (1.0, -1.0)]
     solved: list[tuple[tuple[int, float], Array]] = []
     for done, (question, duals) in enumerate(ask_all(context, model.linear, questions, ask) if questions else (), 1):

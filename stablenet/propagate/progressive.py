@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from stablenet.backends.base import Capability
 from stablenet.errors import InputError
 from stablenet.propagate.alpha import CrownAlpha
 from stablenet.propagate.base import Context
@@ -37,6 +38,7 @@ class Progressive(Tightening):
         stages = [STAGES[name] for name in names[: names.index(last) + 1]]
         self.stages = [stage() for stage in stages if stage is not None]
         self.rigorous = all(stage.rigorous for stage in self.stages)
+        self.requires = frozenset[Capability]().union(*(stage.requires for stage in self.stages))
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:
