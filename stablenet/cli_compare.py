@@ -83,7 +83,7 @@ def _print_plan(plan: Plan) -> None:
     from stablenet.compare.rows import METHOD
 
     grid = plan.grid
-    values = {
+    values: dict[str, set[Any]] = {
         "instance": {run.instance.name for run in plan.runs},
         **{axis: {run.axes[axis] for run in plan.runs} for axis in METHOD},
         "seed": {run.seed for run in plan.runs},
