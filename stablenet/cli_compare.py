@@ -155,17 +155,26 @@ def _conclude(store: Any) -> int:
     return 4 if found else 0
 
 
+def _words(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
+
+
 def page(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a sweep.")],
     *,
     output: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Default: page.html in DIR.")] = None,
-    figures: Annotated[
-        bool, typer.Option(help="Write figures (SVG) and tables (Markdown, CSV, LaTeX, Parquet) too.")
-    ] = True,
+    figures: Annotated[bool, typer.Option(help="Write figures (SVG) and tables (CSV, LaTeX, Parquet) too.")] = True,
+    results: Annotated[
+        str | None, typer.Option(metavar="FILE.md", help="Write the tables as Markdown, figures in a folder beside it.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="FILE", help="With --results: text to stand before them.")] = None,
 ) -> None:
     """Write the page of a sweep: one HTML file, with figures and tables beside it."""
     from stablenet.compare.export import write_all
-    from stablenet.compare.markdown import sweep_markdown
+    from stablenet.compare.markdown import write_results
     from stablenet.compare.page import sweep_page
     from stablenet.compare.store import Store
     from stablenet.files import write_text
@@ -176,10 +185,10 @@ def page(
         write_text(target, sweep_page(store))
         typer.echo(f"page: {target}")
         if figures:
-            written = list(write_all(store, Path(folder)))
-            curves = [Path(path).name for path in written if path.endswith(("-profile.svg", "-anytime.svg"))]
-            write_text(Path(folder) / "results.md", sweep_markdown(store, curves))
-            for path in (*written, Path(folder) / "results.md"):
+            for path in write_all(store, Path(folder)):
+                typer.echo(f"  {path}")
+        if results is not None:
+            for path in write_results(store, Path(results), "" if text is None else _words(Path(text))):
                 typer.echo(f"  {path}")
     sys.stdout.flush()
     raise typer.Exit(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from compare_helpers import make_sweep, stablenet
 
@@ -61,11 +63,19 @@ def test_a_lie_comes_first(tmp_path):
     assert "1 wrong" in text
 
 
-def test_the_page_command_writes_it(sweep):
-    assert stablenet("page", sweep).returncode == 0
-    text = (sweep / "results.md").read_text()
-    assert "](figures/solver-anytime.svg)" in text
-    assert (sweep / "figures" / "solver-anytime.svg").is_file()
+def test_the_page_command_writes_it_with_its_figures(sweep, tmp_path):
+    (tmp_path / "words").write_text("What was learned.\n")
+    command = ("page", sweep, "--no-figures", "--results", tmp_path / "r.md", "--text")
+    run = stablenet(*command, tmp_path / "words")
+    assert run.returncode == 0, run.stderr
+    text = (tmp_path / "r.md").read_text()
+    assert text.splitlines()[2] == "What was learned."
+    shown = re.findall(r"\]\((r/.*?)\)", text)
+    assert {f"r/solver-{name}.svg" for name in ("profile", "cactus", "anytime")} == set(shown)
+    assert all((tmp_path / name).is_file() for name in shown)
+    missing = stablenet(*command, tmp_path / "none")
+    assert missing.returncode == 2
+    assert "cannot be read" in missing.stderr
 
 
 def test_a_sweep_without_rows(tmp_path):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.export import METRIC, PAIRS, SUMMARY, shown
+from stablenet.compare.figures import view_figures
 from stablenet.compare.rows import FINISHED, METHOD
 from stablenet.compare.statistics import METRICS, Row, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import Store
+from stablenet.files import write_text
 
 BEST_METHODS = 12
 """Whole methods that are listed."""
@@ -24,12 +27,32 @@ TIMES = {
 }  # fmt: skip
 
 
-def sweep_markdown(store: Store, figures: Sequence[str] = ()) -> str:
-    """The text; ``figures`` are names of files in ``figures/`` to be shown, those of an axis in its section."""
+def write_results(store: Store, path: Path, text: str = "") -> list[Path]:
+    """Write the result as a Markdown file, with the figures that it shows in a folder of the same name beside it.
+
+    ``text`` is put behind the title: what the tables do not say.
+    """
+    rows, folder = store.rows(), path.with_suffix("")
+    wrong = frozenset(wrong_keys(find_contradictions(store)))
+    drawn: dict[str, str] = {}
+    for axis in axes_that_vary(rows) if rows else ():
+        view = make_view(rows, axis, metric=METRIC, wrong=wrong)
+        if axis != "method" and view.cells:
+            drawn |= {f"{name}.svg": svg for name, svg in view_figures(view, METRICS[METRIC]) if "scatter" not in name}
+    if drawn:
+        folder.mkdir(exist_ok=True)
+    for name, svg in drawn.items():
+        write_text(folder / name, svg)
+    write_text(path, sweep_markdown(store, list(drawn), folder.name, text))
+    return [path, *(folder / name for name in drawn)]
+
+
+def sweep_markdown(store: Store, figures: Sequence[str] = (), folder: str = "figures", text: str = "") -> str:
+    """The Markdown; ``figures`` are names of files in ``folder`` to be shown, those of an axis in its section."""
     rows = store.rows()
     found = find_contradictions(store)
     wrong = frozenset(wrong_keys(found))
-    lines = [f"# {store.meta('name') or 'Sweep'}", ""]
+    lines = [f"# {store.meta('name') or 'Sweep'}", "", *([text.strip(), ""] if text.strip() else [])]
     if found:
         lines += ["## Contradictions", "", *(f"- {item['text']}" for item in found), ""]
     lines += [*_circumstances(store, rows, wrong), "", *_instances(store), ""]
@@ -38,7 +61,7 @@ def sweep_markdown(store: Store, figures: Sequence[str] = ()) -> str:
     for axis in axes_that_vary(rows) if rows else ():
         view = make_view(rows, axis, metric=METRIC, wrong=wrong)
         if view.cells and len(view.members) > 1:
-            lines += [*_section(view, [name for name in figures if name.startswith(f"{axis}-")]), ""]
+            lines += [*_section(view, [name for name in figures if name.startswith(f"{axis}-")], folder), ""]
     return "\n".join(lines)
 
 
@@ -123,7 +146,7 @@ def _cell(rows: Sequence[Row], wrong: frozenset[str]) -> str:
     return f"{solved}/{len(rows)}, {'>' if middle == float('inf') else f'{middle:.2g}'}"
 
 
-def _section(view: View, figures: Sequence[str]) -> Iterator[str]:
+def _section(view: View, figures: Sequence[str], folder: str) -> Iterator[str]:
     yield f"## By {view.axis if view.axis != 'method' else 'whole method'}"
     yield ""
     told = f"{len(view.cells)} problems, times from {METRICS[view.metric]}"
@@ -154,7 +177,7 @@ def _section(view: View, figures: Sequence[str]) -> Iterator[str]:
         yield from _columns(PAIRS, compared, view.axis)
     for name in figures:
         yield ""
-        yield f"![{name.removesuffix('.svg').replace('-', ' ')}](figures/{name})"
+        yield f"![{name.removesuffix('.svg').replace('-', ' ')}]({folder}/{name})"
 
 
 def _columns(heads: Mapping[str, str], table: Sequence[Mapping[str, Any]], axis: str) -> Iterator[str]:
