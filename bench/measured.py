@@ -76,6 +76,7 @@ class Results:
         self.path = path
         self.rows: dict[str, Row] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))  # so that what runs below is ended too
         if path.is_file() and not again:
             for line in path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError):  # the last line of a run that was killed

@@ -26,7 +26,8 @@ from run import STEPS
 from run import ratio as ratio_of
 
 SEARCHES = ("neuron", "layer", "network", "split", "auto")
-BARE = {"bounds": "interval", **tomllib.loads(STEPS)["steps"]["bare"]}
+BARE = {"bounds": "interval"} | tomllib.loads(STEPS)["steps"]["bare"]
+del BARE["frozen"]  # the grid's business
 FULL = {"bounds": "crown"}
 MODES = {"bare": BARE, "full": FULL}
 NEAR = 1.5
@@ -101,25 +102,22 @@ def contradictions(instance: Instance) -> list[str]:
     return found
 
 
-def best(instance: Instance, *, but: str = "") -> float | None:
-    """Seconds of the fastest complete run; None if there is none."""
-    times = [
-        row["work_s"] for (search, _), row in instance.rows.items() if row["outcome"] == "complete" and search != but
-    ]
-    return min(times, default=None)
+def best(instance: Instance, what: str) -> float | None:
+    """Least seconds of all complete runs, ``work_s`` or ``cpu_s``; None if there is none."""
+    return min((row[what] for row in instance.rows.values() if row["outcome"] == "complete"), default=None)
 
 
-def auto_over_best(instance: Instance) -> tuple[str, bool]:
+def auto_over_best(instance: Instance, what: str = "work_s") -> tuple[str, bool]:
     """`auto` in full over the best of all methods, and whether it is near enough."""
-    row, fastest = instance.rows.get(("auto", "full")), best(instance)
+    row, fastest = instance.rows.get(("auto", "full")), best(instance, what)
     if row is None:
         return "-", True
-    if fastest is None or "work_s" not in row:
-        return "none complete" if "work_s" in row else str(row["outcome"]), fastest is None
-    factor = row["work_s"] / max(fastest, 1e-9)
+    if fastest is None or what not in row:
+        return "none complete" if what in row else str(row["outcome"]), what in row
+    factor = row[what] / max(fastest, 1e-9)
     if row["outcome"] != "complete":
         return f">= {factor:.3g}", False
-    return f"{factor:.2f}", row["work_s"] <= NEAR * fastest + BLINK
+    return f"{factor:.2f}", row[what] <= NEAR * fastest + BLINK
 
 
 def cell(row: Row, opened: int | None) -> str:
@@ -166,7 +164,8 @@ def page(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str]:
     yield from _times(given, found)
     yield "\n## Ratios\n"
     yield "Ratio to `neuron` in the same mode; `>=` and `<=` are ratios that a stopped run bounds. `auto / best` is"
-    yield f"`auto` in full over the fastest of all columns (to be at most {NEAR:g}, or {BLINK * 1000:g} ms more).\n"
+    yield f"`auto` in full over the fastest of all columns (to be at most {NEAR:g}, or {BLINK * 1000:g} ms more), in"
+    yield "wall seconds and, since those depend on what else the machine does, in CPU seconds.\n"
     yield from _ratios(given, found)
     far = [instance.name for instance in found if not auto_over_best(instance)[1]]
     yield f"\n`auto` is near the best on {len(found) - len(far)} of {len(found)} rows."
@@ -192,14 +191,14 @@ def _times(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str
 
 def _ratios(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str]:
     others = [(search, mode) for mode in given.modes for search in given.searches if search != "neuron"]
-    heads = ["network and domain", *(f"neuron / {search}, {mode}" for search, mode in others), "auto / best"]
+    heads = ["network and domain", *(f"neuron / {search}, {mode}" for search, mode in others), "auto / best", "in CPU"]
     lines = []
     for instance in found:
         cells = []
         for search, mode in others:
             slow, fast = instance.rows.get(("neuron", mode)), instance.rows[search, mode]
             cells.append("" if slow is None else ratio_of(prepared(slow), prepared(fast)) or "-")
-        lines.append([instance.name, *cells, auto_over_best(instance)[0]])
+        lines.append([instance.name, *cells, *(auto_over_best(instance, what)[0] for what in ("work_s", "cpu_s"))])
     yield from table(heads, lines)
 
 
