@@ -52,6 +52,8 @@ def facts(network_file: str, domain_spec: str, formulation: str, bounds: str, fr
     domain = parse_domain(domain_spec, network.n_inputs)
     problem, bounds_s = _problem(network, domain, formulation, bounds, Report.read(frozen))
     mask = PartSearch(problem, 0, "bench").open_questions()
+    if not mask.any():
+        return {"questions": 0, "bounds_s": bounds_s}
     encoded = problem.formulation.exact
     began = time.perf_counter()
     model = PartModel(problem, 0).build(mask, witness=encoded)

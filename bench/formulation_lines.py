@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 HEADS = (
     "formulation", "solver", "binaries", "rows", "columns", "nonzeros", "LP bound", "root bound", "tighten s",
-    "build s", "load s", "cuts s", "solver s", "nodes", "active", "inactive", "unstable", "unknown", "ended",
+    "build s", "load s", "cuts s", "solver s", "CPU s", "nodes", "active", "inactive", "unstable", "unknown", "ended",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def line(row: Row, fact: Row) -> str:
     cells = [row["formulation"], row["solver"]]
     cells += [number(fact.get(name)) for name in ("binaries", "rows", "columns", "nonzeros")]
     cells += [decimal(value, 2) for value in (fact.get("lp_bound"), row["root_bound"])]
-    cells += [decimal(row[name], 2) for name in ("bounds_s", "build_s", "translate_s", "cuts_s", "solver_s")]
+    cells += [decimal(row[name], 2) for name in ("bounds_s", "build_s", "translate_s", "cuts_s", "solver_s", "cpu_s")]
     cells.append(number(row["nodes"]))
     cells += [number(row[name]) for name in ("stably_active", "stably_inactive", "unstable", "unknown")]
     ended = (
