@@ -188,7 +188,7 @@ def page(
             for path in write_all(store, Path(folder)):
                 typer.echo(f"  {path}")
         if results is not None:
-            for path in write_results(store, Path(results), "" if text is None else _words(Path(text))):
-                typer.echo(f"  {path}")
+            for made in write_results(store, Path(results), "" if text is None else _words(Path(text))):
+                typer.echo(f"  {made}")
     sys.stdout.flush()
     raise typer.Exit(code)
