@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import growth
-from measured import Request, Results, Row, circumstances, publish, seconds, share_closed, table
+from measured import Request, Results, Row, circumstances, end_all_when_told, publish, seconds, share_closed, table
 from trained import NO_IMAGES, have_images, image_file
 
 IMAGE = 7
@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows anew that are in --results")
     growth.add_arguments(parser)
     given = parser.parse_args()
+    end_all_when_told()
     given.shown = sys.argv[1:]
     given.results = given.results or given.cache / f"{given.what}.jsonl"
     raise SystemExit(climb(given) if given.what == "ladder" else growth.grow(given))

@@ -76,7 +76,6 @@ class Results:
         self.path = path
         self.rows: dict[str, Row] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))  # so that what runs below is ended too
         if path.is_file() and not again:
             for line in path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError):  # the last line of a run that was killed
@@ -264,6 +263,11 @@ def circumstances(rows: Sequence[Row]) -> Iterator[str]:
 def seconds(value: float) -> str:
     """Three digits."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def end_all_when_told() -> None:
+    """Let SIGTERM raise, so that the search under way is ended too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 
 
 def publish(lines: Iterable[str], output: Path | None) -> None:

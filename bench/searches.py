@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from measured import Request, Results, Row, circumstances, publish, seconds, share_closed, table
+from measured import Request, Results, Row, circumstances, end_all_when_told, publish, seconds, share_closed, table
 from trained import image_file, recipe_of, trained
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "paper"))
@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/bench"), help="trained networks and images")
     parser.add_argument("--again", action="store_true", help="measure rows anew that are in --results")
     given = parser.parse_args()
+    end_all_when_told()
     results = Results(given.results, again=given.again)
     found = list(instances(given))
     for instance in found:
