@@ -171,6 +171,18 @@ def test_figures_and_tables_are_saved(chromium, sweep, tmp_path):
     assert save("#table-summary", "CSV").splitlines()[0].startswith("member,cells,runs,solved")
     assert save("#table-summary", "LaTeX").startswith("\\begin{tabular}")
     assert len(save("#table-runs", "CSV").splitlines()) == 19
+    # Every table and every figure can be saved.
+    tables, figures = (tab.page.locator(kind).count() for kind in ("table", "main svg[role=img]"))
+    for word in ("CSV", "LaTeX"):
+        assert tab.page.get_by_role("button", name=word, exact=True).count() == tables > 3
+    latex = save("#table-instances", "LaTeX")
+    assert latex.startswith("\\begin{tabular}{lllrr")
+    assert latex.count("\\\\\n") == 4
+    layers = tab.page.locator("#maps svg").count()
+    assert tab.page.get_by_role("button", name="SVG", exact=True).count() == figures - layers + 1
+    drawn = parse(save("#maps", "SVG"))
+    assert sum(1 for rect in drawn.iter(f"{SVG}rect")) > 6 + layers
+    assert "var(" not in ET.tostring(drawn, encoding="unicode")
     tab.close()
 
 
@@ -215,6 +227,7 @@ def test_page_of_a_single_run(chromium, tmp_path):
     grey = tab.page.evaluate("[...document.querySelector('canvas').getContext('2d').getImageData(4, 4, 1, 1).data]")
     assert grey == [255, 255, 255, 255]
     assert tab.column("solves", "nodes") == ["7"]
+    assert tab.page.locator("#bounds button").count() == tab.page.locator("#bounds svg").count()
     assert tab.column("sources", "by") == ["falsify", "network"]
     assert tab.column("sources", "witnessed") == ["6", "0"]
     assert tab.column("sources", "refuted") == ["0", "3"]

@@ -65,6 +65,20 @@ function select(label, options, onchange, value) {
   return Object.assign(el("label", {}, label, box), { box });
 }
 
+// Lines of cells, the first one the heads.
+const quote = (x) => /[",\n]/.test(x) ? `"${x.replaceAll('"', '""')}"` : x;
+const asCsv = (lines) => lines.map((line) => line.map((x) => quote(String(x ?? ""))).join(",")).join("\n") + "\n";
+const TEX = { "\\": "\\textbackslash{}", "^": "\\^{}", "~": "$\\sim$", "<": "$<$", ">": "$>$" };
+const tex = (text) => String(text ?? "").replace(/[\\&%$#_{}~^<>]/g, (mark) => TEX[mark] || `\\${mark}`);
+function asLatex([heads, ...lines], places) {
+  const row = (cells) => `${cells.map(tex).join(" & ")} \\\\`;
+  return ["\\begin{tabular}{" + places + "}", "\\toprule", row(heads), "\\midrule", ...lines.map(row), "\\bottomrule", "\\end{tabular}", ""].join("\n");
+}
+const saveButtons = (name, lines, latex) => el("div", { class: "bar" },
+  el("button", { class: "small", onclick: () => download(`${name}.csv`, asCsv(lines()), "text/csv") }, "CSV"),
+  el("button", { class: "small", onclick: () => download(`${name}.tex`, latex(), "text/plain") }, "LaTeX"));
+const svgButton = (name, text) => el("button", { class: "small", onclick: () => download(`${name}.svg`, text(), "image/svg+xml") }, "SVG");
+
 // Columns: {key, head, text, wrap, tip, cell(row)}. Rows are objects.
 function table(name, columns, rows, { latex = null, mark = null } = {}) {
   let sorted = null, down = true, shown = rows;
@@ -97,12 +111,8 @@ function table(name, columns, rows, { latex = null, mark = null } = {}) {
       } }, column.head || column.key));
     return head;
   });
-  const quote = (x) => /[",\n]/.test(x) ? `"${x.replaceAll('"', '""')}"` : x;
-  const csv = () => [columns.map((c) => c.key), ...shown.map((row) => columns.map((c) => value(row, c)))]
-    .map((line) => line.map((x) => quote(String(x ?? ""))).join(",")).join("\n") + "\n";
-  const bar = el("div", { class: "bar" },
-    el("button", { class: "small", onclick: () => download(`${name}.csv`, csv(), "text/csv") }, "CSV"),
-    latex && el("button", { class: "small", onclick: () => download(`${name}.tex`, latex, "text/plain") }, "LaTeX"));
+  const bar = saveButtons(name, () => [columns.map((c) => c.key), ...shown.map((row) => columns.map((c) => value(row, c)))],
+    () => latex ?? asLatex([columns.map((c) => c.head || c.key), ...shown.map((row) => columns.map((c) => num(value(row, c))))], columns.map((c) => (c.text ? "l" : "r")).join("")));
   draw();
   const node = el("div", { id: `table-${name}` }, el("div", { class: "scroll", tabindex: "0" },
     el("table", {}, el("thead", {}, el("tr", {}, heads)), body)), bar);
@@ -162,12 +172,13 @@ function plot(name, spec) {
     root.append(sv("path", { class: "line", d, style: `stroke:${colour(s.index)};stroke-dasharray:${dash(s.index) || "none"}` }),
       sv("path", { class: "hit", d, "data-tip": s.name }));
   }
-  const save = () => download(`${name}.svg`, standalone(root, spec), "image/svg+xml");
   return el("div", { class: "card", id: `figure-${name}` }, el("div", { class: "head" }, el("h3", {}, spec.title),
-    el("button", { class: "small", onclick: save }, "SVG")), root, spec.key ? swatches(spec.series.map((s) => [s.name, colour(s.index)])) : null, spec.note ? el("small", {}, spec.note) : null);
+    svgButton(name, () => standalone(root, spec.series))), root, spec.key ? swatches(spec.series.map((s) => [s.name, colour(s.index)])) : null, spec.note ? el("small", {}, spec.note) : null);
 }
 
-function standalone(root, spec) {
+// A figure as a file: its styles as they are shown, with a legend of its series below.
+function standalone(root, series = []) {
+  const { width, height: tall } = root.viewBox.baseVal;
   const copy = root.cloneNode(true);
   const originals = root.querySelectorAll("*"), copies = copy.querySelectorAll("*");
   originals.forEach((node, i) => {
@@ -176,23 +187,40 @@ function standalone(root, spec) {
     copies[i].setAttribute("font-family", "sans-serif");
     for (const key of ["class", "style", "data-tip"]) copies[i].removeAttribute(key);
   });
-  const legend = spec.series.length > 1 || !spec.series.some((s) => s.markers) ? spec.series : [];
-  const height = PLOT.height + 16 * legend.length + (legend.length ? 8 : 0);
+  const legend = series.length > 1 || !series.some((s) => s.markers) ? series : [];
+  const height = tall + 16 * legend.length + (legend.length ? 8 : 0);
   legend.forEach((s, i) => {
-    const at = PLOT.height + 10 + 16 * i;
+    const at = tall + 10 + 16 * i;
     const shade = getComputedStyle(document.documentElement).getPropertyValue(`--c${s.index % COLOURS}`).trim();
     copy.append(s.markers ? sv("circle", { cx: PLOT.left + 12, cy: at, r: 4, fill: shade })
       : sv("path", { d: `M${PLOT.left} ${at}h24`, stroke: shade, "stroke-width": 2, "stroke-dasharray": dash(s.index) || "none" }),
       sv("text", { x: PLOT.left + 30, y: at + 4, "font-size": 11, "font-family": "sans-serif", fill: getComputedStyle(document.body).color }, s.name));
   });
   copy.setAttribute("xmlns", SVG);
-  copy.setAttribute("viewBox", `0 0 ${PLOT.width} ${height}`);
-  copy.prepend(sv("rect", { width: PLOT.width, height, fill: getComputedStyle(root.closest(".card")).backgroundColor }));
+  copy.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  copy.prepend(sv("rect", { width, height, fill: getComputedStyle(root.closest(".card")).backgroundColor }));
   return new XMLSerializer().serializeToString(copy);
 }
 
+// Figures with a line of words above each, and swatches below, as one file.
+function stacked(parts, entries) {
+  const ground = getComputedStyle(parts[0][1].closest(".card")).backgroundColor, ink = getComputedStyle(document.body).color;
+  const words = (text, x, y) => `<text x="${x}" y="${y}" font-family="sans-serif" font-size="11" fill="${ink}">${quoted(text)}</text>`;
+  let y = 8, body = "", wide = 0;
+  for (const [title, root] of parts) {
+    const { width, height } = root.viewBox.baseVal;
+    body += words(title, 8, y + 10) + standalone(root).replace("<svg", `<svg x="8" y="${y + 16}" width="${width}" height="${height}"`);
+    [y, wide] = [y + height + 26, Math.max(wide, width + 16)];
+  }
+  entries.forEach(([name, shade], i) => { body += `<rect x="${8 + 130 * i}" y="${y}" width="10" height="10" style="fill:${resolved(shade)}"/>` + words(name, 23 + 130 * i, y + 9); });
+  const size = [Math.max(wide, 8 + 130 * entries.length), y + 20];
+  return `<svg xmlns="${SVG}" viewBox="0 0 ${size.join(" ")}"><rect width="100%" height="100%" fill="${ground}"/>${body}</svg>`;
+}
+const quoted = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+const resolved = (shade) => shade.replace(/var\((--[a-z0-9]+)\)/, (_, name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+
 // A neuron map: squares by layer. `paint(i)` gives colour and text of neuron i (numbered through all layers).
-function neuronMap(layers, paint) {
+function neuronMap(layers, paint, entries) {
   const size = 11, wide = NARROW ? 30 : 60;
   let offset = 0;
   const parts = layers.map((layer) => {
@@ -205,9 +233,9 @@ function neuronMap(layers, paint) {
         style: `fill:${fillColour}`, "data-tip": `layer ${layer.layer}, neuron ${i}: ${text}` }));
     }
     offset += layer.size;
-    return el("div", {}, el("small", {}, `layer ${layer.layer} ${layer.name}, ${layer.size} neurons`), root);
+    return [`layer ${layer.layer} ${layer.name}, ${layer.size} neurons`, root];
   });
-  return el("div", { class: "neurons" }, parts);
+  return el("div", { class: "neurons" }, parts.map(([title, root]) => el("div", {}, el("small", {}, title), root)), svgButton("neurons", () => stacked(parts, entries)));
 }
 
 const question = (sources, letter) => {
@@ -228,10 +256,15 @@ function painter(map, sources, mode) {
   };
 }
 
-function mapKey(mode, sources) {
-  const entries = mode === "verdict" ? Object.values(VERDICTS).map(([name, variable]) => [name, css(variable)])
+function keyEntries(mode, sources) {
+  return mode === "verdict" ? Object.values(VERDICTS).map(([name, variable]) => [name, css(variable)])
     : [...sources.map((name, i) => [name, colour(i)]), ["open", css("--unknown")]];
-  return swatches(entries);
+}
+
+// The map with its key.
+function drawMap(place, layers, run, sources, mode) {
+  const entries = keyEntries(mode, sources);
+  place.replaceChildren(swatches(entries), neuronMap(layers, painter(run, sources, mode), entries));
 }
 
 const swatches = (entries) => el("div", { class: "bar" }, entries.map(([name, shade]) => el("small", {}, el("span", { class: "swatch", style: `background:${shade}` }), name)));

@@ -21,7 +21,7 @@ function contradictions() {
 
 function map() {
   const place = el("div");
-  const draw = (mode) => place.replaceChildren(mapKey(mode, DATA.map.sources), neuronMap(DATA.network.layers, painter(DATA.map, DATA.map.sources, mode)));
+  const draw = (mode) => drawMap(place, DATA.network.layers, DATA.map, DATA.map.sources, mode);
   draw("verdict");
   return el("section", { id: "maps" }, el("h2", {}, "Neurons"), el("div", { class: "card" }, el("div", { class: "bar" },
     select("colour", [["verdict", "by verdict"], ["positive", "what closed: can be positive"], ["negative", "what closed: can be negative"]], draw, "verdict")), place));
@@ -40,7 +40,7 @@ function boundsCard(layer, offset) {
   root.append(sv("text", { transform: `translate(12 ${height / 2}) rotate(-90)`, "text-anchor": "middle" }, "pre-activation"));
   order.forEach((i, k) => root.append(sv("path", { d: `M${left + (k + 0.5) * step} ${y(DATA.upper[i])}V${Math.max(y(DATA.lower[i]), y(DATA.upper[i]) + 1.5)}`, "stroke-width": Math.max(1, step * 0.8), style: `stroke:${css(VERDICTS[DATA.map.verdict[i]][1])}`,
     "data-tip": `neuron ${i - offset}: ${num(DATA.lower[i])} to ${num(DATA.upper[i])}, ${VERDICTS[DATA.map.verdict[i]][0]}` })));
-  return el("div", { class: "card" }, el("div", { class: "head" }, el("h3", {}, `layer ${layer.layer} ${layer.name}`)), root);
+  return el("div", { class: "card" }, el("div", { class: "head" }, el("h3", {}, `layer ${layer.layer} ${layer.name}`), svgButton(`bounds-${layer.layer}`, () => standalone(root))), root);
 }
 
 function bounds() {

@@ -98,23 +98,27 @@ function scatterCard(view, metric, cells, top) {
 // Share of runs solved for each value of two axes (or of all others together), shaded, with the median of their times.
 function glance() {
   if (VARYING.length < 2) return null;
-  const place = el("div", { class: "scroll" }), chosen = { down: VARYING[0], across: VARYING.slice(1).join("+") };
+  const place = el("div", { class: "scroll" }), below = el("div"), chosen = { down: VARYING[0], across: VARYING.slice(1).join("+") };
   const axesOf = (name) => name.split("+");
   const of = (row, name) => axesOf(name).map((axis) => row[axis]).join(" ");
   function cell(rows) {
-    if (!rows.length) return el("td", {}, "");
+    if (!rows.length) return ["", el("td", {}, "")];
     const solved = rows.filter((row) => FINISHED.includes(row.outcome)), share = solved.length / rows.length;
     const times = rows.map((row) => (FINISHED.includes(row.outcome) ? row.work_s : Infinity)).sort((p, q) => p - q);
     const middle = times[Math.floor(times.length / 2)];
-    return el("td", { style: `background:color-mix(in srgb, var(--active) ${Math.round(15 + 60 * share)}%, var(--card))`, "data-tip": rows.filter((row) => !FINISHED.includes(row.outcome)).length ? `not solved: ${Object.entries(rows.reduce((sum, row) => FINISHED.includes(row.outcome) ? sum : { ...sum, [row.outcome]: (sum[row.outcome] || 0) + 1 }, {})).map(([name, n]) => `${n} ${name}`).join(", ")}` : "all solved" },
-      el("b", {}, `${solved.length}/${rows.length}`), el("small", {}, Number.isFinite(middle) ? `${num(middle)} s` : "> limit"));
+    const words = [`${solved.length}/${rows.length}`, Number.isFinite(middle) ? `${num(middle)} s` : "> limit"];
+    return [words.join(", "), el("td", { style: `background:color-mix(in srgb, var(--active) ${Math.round(15 + 60 * share)}%, var(--card))`, "data-tip": rows.filter((row) => !FINISHED.includes(row.outcome)).length ? `not solved: ${Object.entries(rows.reduce((sum, row) => FINISHED.includes(row.outcome) ? sum : { ...sum, [row.outcome]: (sum[row.outcome] || 0) + 1 }, {})).map(([name, n]) => `${n} ${name}`).join(", ")}` : "all solved" },
+      el("b", {}, words[0]), el("small", {}, words[1]))];
   }
   function draw() {
     const names = (axis) => [...new Set(ROWS.map((row) => of(row, axis)))].sort((p, q) => p.localeCompare(q, "en", { numeric: true }));
-    place.replaceChildren(el("table", { class: "matrix" },
-      el("thead", {}, el("tr", {}, el("th", { class: "text" }, chosen.down), names(chosen.across).map((name) => el("th", {}, name)))),
-      el("tbody", {}, names(chosen.down).map((name) => el("tr", {}, el("td", { class: "text" }, name),
-        names(chosen.across).map((other) => cell(ROWS.filter((row) => of(row, chosen.down) === name && of(row, chosen.across) === other))))))));
+    const heads = [chosen.down, ...names(chosen.across)];
+    const lines = names(chosen.down).map((name) => [[name, el("td", { class: "text" }, name)],
+      ...heads.slice(1).map((other) => cell(ROWS.filter((row) => of(row, chosen.down) === name && of(row, chosen.across) === other)))]);
+    place.replaceChildren(el("table", { class: "matrix" }, el("thead", {}, el("tr", {}, heads.map((name, i) => el("th", { class: i ? null : "text" }, name)))),
+      el("tbody", {}, lines.map((line) => el("tr", {}, line.map(([, node]) => node))))));
+    const texts = () => [heads, ...lines.map((line) => line.map(([text]) => text))];
+    below.replaceChildren(saveButtons("glance", texts, () => asLatex(texts(), `l${"r".repeat(heads.length - 1)}`)));
   }
   const axes = ["instance", ...VARYING].map((axis) => [axis, axis]);
   const joint = VARYING.length > 2 ? [[VARYING.slice(1).join("+"), VARYING.slice(1).join(" and ")]] : [];
@@ -122,7 +126,7 @@ function glance() {
   return el("section", { id: "glance" }, el("h2", {}, "At a glance"),
     el("p", { class: "muted" }, "Runs solved within the limit, and the median of their times; the stronger the colour, the more."),
     el("div", { class: "bar" }, select("rows", axes, (value) => { chosen.down = value; draw(); }, chosen.down),
-      select("columns", [...joint, ...axes], (value) => { chosen.across = value; draw(); }, chosen.across)), place);
+      select("columns", [...joint, ...axes], (value) => { chosen.across = value; draw(); }, chosen.across)), place, below);
 }
 
 function drawStatistics() {
@@ -168,7 +172,7 @@ function maps() {
   const label = (run) => { const r = rowOf[run.key]; return `${methodOf(r)} seed ${r.seed}: ${r.outcome}`; };
   function draw() {
     const map = DATA.maps[chosen.instance], run = map.runs[chosen.run];
-    place.replaceChildren(mapKey(chosen.mode, map.sources), neuronMap(map.layers, painter(run, map.sources, chosen.mode)));
+    drawMap(place, map.layers, run, map.sources, chosen.mode);
   }
   function pickInstance(name) {
     chosen.instance = name;
