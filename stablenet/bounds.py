@@ -30,6 +30,11 @@ class LayerBounds:
     upper_rigorous: npt.NDArray[np.bool_]
 
     @property
+    def rigorous(self) -> bool:
+        """Whether every bound is."""
+        return bool(self.lower_rigorous.all() and self.upper_rigorous.all())
+
+    @property
     def phase(self) -> npt.NDArray[np.int8]:
         """+1 where ``g >= 0`` is certain, -1 where ``g <= 0`` is (also where both are), else 0."""
         active = self.lower >= 0

@@ -61,6 +61,25 @@ def test_tightening_holds_and_gains(spec: str) -> None:
     assert all(row["seconds"] >= 0 and row["questions"] > 0 for row in context.costs)
 
 
+@pytest.mark.parametrize("spec", ["crown-alpha", "lp", "milp", "branch:2"])
+def test_tightening_goes_on_from_bounds_at_hand(spec: str) -> None:
+    """What is known is kept, improved, and makes what rests on it no more rigorous than itself."""
+    known = run("crown", NET, PART)
+    found = run(spec, NET, PART, Context(known=known, n_layers=2))
+    for layer, old, (low, high) in zip(found.layers, known.layers, extremes(NET, PART), strict=True):
+        assert (old.lower <= layer.lower).all()
+        assert (layer.upper <= old.upper).all()
+        assert (layer.lower <= low + 1e-7).all()
+        assert (layer.upper >= high - 1e-7).all()
+    assert found.layers[2] is known.layers[2]
+    assert width(found) < width(known)
+    doubtful = known.tighten("milp", 0, known.layers[0].lower + 1e-9, known.layers[0].upper, rigorous=False)
+    after = run(spec, NET, PART, Context(known=doubtful)).layers
+    fresh = after[1].lower > known.layers[1].lower
+    assert fresh.any()
+    assert not after[1].lower_rigorous[fresh].any()
+
+
 def test_each_stage_is_at_least_as_tight_as_theory_says() -> None:
     """Same layer, same bounds before it: CROWN, alpha, the LP, the rolling window, the MILP."""
     widths = {}

@@ -28,13 +28,17 @@ def _forget(bounds: Bounds) -> None:
 class Context:
     """What a method may use, and where it writes what it cost.
 
-    ``backend`` solves LPs and MILPs (None: HiGHS). ``deadline`` ends the work; what was found until then is returned.
-    ``progress(stage, done, total)`` is called as questions are done, ``keep(bounds)`` after each layer with the best
-    so far, for whoever may be killed before the end. ``costs`` receives one row per layer and stage: ``by``,
-    ``layer``, ``questions`` (upper and lower bounds worked on), ``tightened``, ``seconds``, and what the method adds.
+    ``backend`` solves LPs and MILPs (None: HiGHS). ``known`` are valid bounds of the same network and part that a
+    tightening method starts from (None: those of ``crown``), and ``n_layers`` how many layers it tightens (None: all).
+    ``deadline`` ends the work; what was found until then is returned. ``progress(stage, done, total)`` is called as
+    questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
+    end. ``costs`` receives one row per layer and stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked
+    on), ``tightened``, ``seconds``, and what the method adds.
     """
 
     backend: Backend | None = None
+    known: Bounds | None = None
+    n_layers: int | None = None
     settings: Settings = field(default_factory=Settings)
     threads: int = 1
     seed: int = 0

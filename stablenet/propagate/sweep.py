@@ -1,7 +1,7 @@
 """The walk that every tightening method makes: layer by layer, better bounds served to the layers after.
 
-It starts from ``crown``. At each layer the bounds are first refreshed by intervals and CROWN over what earlier layers
-gained, which costs little; then the method works on the neurons still undecided.
+It starts from ``crown``, or from bounds at hand. At each layer the bounds are first refreshed by intervals and CROWN
+over what earlier layers gained, which costs little; then the method works on the neurons still undecided.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stablenet.propagate.methods import Crown
 class Sweep:
     """State of the walk. ``bounds`` are the best so far, ``backward`` has the layers done.
 
-    ``rigorous`` turns False once a bound that is not rigorous has tightened anything: all that is derived later
+    ``rigorous`` is False once a bound that is not rigorous is used or has tightened anything: all that is derived later
     rests on it.
     """
 
@@ -35,7 +35,7 @@ class Sweep:
         self.part = part
         self.bounds = bounds
         self.context = context
-        self.rigorous = True
+        self.rigorous = all(layer.rigorous for layer in bounds.layers)
         self.backward = Backward.on(network, part)
         self._lows = [part.lower[None, :]]
         self._highs = [part.upper[None, :]]
@@ -99,8 +99,8 @@ class Tightening(BoundMethod):
         """See `BoundMethod`. At the deadline the bounds found so far are returned."""
         context = context or Context()
         self.check(context)
-        sweep = Sweep(network, part, Crown().run(network, part, context), context)
-        for k in range(len(network.layers)):
+        sweep = Sweep(network, part, context.known or Crown().run(network, part, context), context)
+        for k in range(len(network.layers) if context.n_layers is None else context.n_layers):
             if context.deadline.over:
                 break
             if k:

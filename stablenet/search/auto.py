@@ -8,8 +8,11 @@ MILP for the hard rest. All choices count work and not seconds, so that a run re
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from stablenet.bounds import Bounds
 from stablenet.ledger import Mask
 from stablenet.propagate import run as run_bounds
 from stablenet.search.base import Problem, Search, check_combination
@@ -29,8 +32,8 @@ BOX_NEURONS = 300
 FIRST_NODES = 2000
 """Nodes that branching may use in all before bounds are tightened: a few questions are often closed by a few nodes."""
 
-TIGHTEN = "branch:16"
-"""Bounds for many inputs, before questions are branched on: neurons known to be unstable are bounded better too."""
+LEAVES = (16, 64, 256)
+"""Bounds by `branch` with so many leaves, in turns: neurons known to be unstable are bounded better too."""
 
 BRANCH_NODES = (64, 512, 4096, 32_768)
 """Nodes that branching may use for a question, in turns: what is closed early helps the layers after."""
@@ -84,17 +87,38 @@ class _AutoPart:
             PartSearch(problem, self.part, "network").run()
 
     def _branch(self) -> None:
-        """Better bounds, then branching with growing budgets, as long as anything is pending."""
-        problem = self.problem
-        n_pending = int(np.count_nonzero(self._pending()))
+        """Branching with growing budgets, as long as anything is pending, and better bounds where they cost less."""
+        brancher = Brancher(self.problem, self.part)
+        n_pending = np.count_nonzero(self._pending())
         if n_pending:
-            Brancher(problem, self.part).run(max(1, min(BRANCH_NODES[0], FIRST_NODES // n_pending)))
-        if not self._pending().any():
-            return
-        found = run_bounds(TIGHTEN, problem.network, problem.domain.parts[self.part], problem.context)
+            brancher.run(max(1, min(BRANCH_NODES[0], FIRST_NODES // int(n_pending))))
+        leaves = list(LEAVES) if self.problem.options.tighten else []
+        for nodes in BRANCH_NODES:
+            while leaves and self._worth(leaves[0], nodes):
+                self._tighten(leaves.pop(0))
+            brancher.run(nodes)
+
+    def _worth(self, leaves: int, nodes: int) -> bool:
+        """Whether bounds with so many leaves cost no more than branching with so many nodes."""
+        n_pending = int(np.count_nonzero(self._pending()))
+        undecided = sum(int(np.count_nonzero(layer.phase == 0)) for layer in self._bounds().layers[1:])
+        # Two bounds for each neuron; all but the first leaf are two for one.
+        return n_pending > 0 and (leaves == LEAVES[0] or 4 * leaves * undecided <= nodes * n_pending)
+
+    def _bounds(self) -> Bounds:
+        return self.problem.known(self.part, "branch", rigorous=True)
+
+    def _tighten(self, leaves: int) -> None:
+        """Better bounds of the layers before the last that has a question."""
+        problem, known = self.problem, self._bounds()
+        last = (
+            int(np.searchsorted(problem.ledger.offsets, np.flatnonzero(self._pending().any(axis=0))[-1], "right")) - 1
+        )
+        context = replace(problem.context, n_layers=last)
+        # Bounds of the user's choice that are not rigorous would make all that is found on them so.
+        context.known = known if all(layer.rigorous for layer in known.layers) else None
+        found = run_bounds(f"branch:{leaves}", problem.network, problem.domain.parts[self.part], context)
         bounds = problem.bounds[self.part].intersect(found)
         problem.bounds[self.part] = bounds
         problem.ledger.set_bounds(self.part, bounds)
         problem.ledger.refute_by_bounds(self.part, bounds)
-        for nodes in BRANCH_NODES:
-            Brancher(problem, self.part).run(nodes)

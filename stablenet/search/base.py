@@ -15,7 +15,7 @@ from stablenet.domain import Domain
 from stablenet.errors import SolverError, UnsupportedError
 from stablenet.falsify import Falsifier
 from stablenet.formulations.base import Formulation
-from stablenet.ledger import Ledger, Mask
+from stablenet.ledger import NEGATIVE, POSITIVE, Ledger, Mask
 from stablenet.network import Network
 from stablenet.options import Options
 from stablenet.propagate import Context
@@ -63,6 +63,20 @@ class Problem:
         """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""
         refuted = np.asarray(self.ledger.part_by[part] >= 0)
         return refuted if self.options.tighten else refuted & self.refuted_before[part]
+
+    def known(self, part: int, by: str, *, rigorous: bool = False) -> Bounds:
+        """A part's bounds, with what was refuted on it (all, or only what is rigorous) entered as bounds by ``by``."""
+        refuted, proven = self.refuted(part), self.ledger.part_rigorous[part]
+        chosen = refuted & proven if rigorous else refuted
+        bounds = self.bounds[part]
+        for k, layer in enumerate(bounds.layers):
+            inside, none = self.ledger.layer_slice(k), np.full(len(layer.lower), np.nan)
+            upper = np.where(chosen[POSITIVE, inside], 0.0, np.nan)
+            bounds = bounds.tighten(by, k, none, upper, rigorous=proven[POSITIVE, inside])
+            # Both refuted: g is 0; bounds that cross by rounding must not.
+            lower = np.where(chosen[NEGATIVE, inside], np.minimum(0.0, bounds.layers[k].upper), np.nan)
+            bounds = bounds.tighten(by, k, lower, none, rigorous=proven[NEGATIVE, inside])
+        return bounds
 
     @property
     def settings(self) -> Settings:

@@ -64,7 +64,7 @@ class _Layer(Forest):
 
     def __init__(self, owner: Brancher, layer: int, pending: Mask) -> None:
         self.problem, self.ledger, self.by, self.at = owner.problem, owner.problem.ledger, owner.by, owner.part
-        backward, self.rigorous = _push(owner.problem, owner.part, layer)
+        backward, self.rigorous = _push(owner.problem, owner.part, layer, owner.by)
         part, options = owner.problem.domain.parts[owner.part], owner.problem.options
         super().__init__(backward, part, owner.problem.deadline, options.threads)
         bounds = self.problem.bounds[self.at].layers[layer]
@@ -130,17 +130,10 @@ def _side(tree: Tree) -> Side:
     return POSITIVE if tree.sign > 0 else NEGATIVE
 
 
-def _push(problem: Problem, part: int, layer: int) -> tuple[Backward, bool]:
+def _push(problem: Problem, part: int, layer: int, by: str) -> tuple[Backward, bool]:
     """The layers before one, with phases that are rigorously refuted on the part; whether all of it is rigorous."""
-    ledger = problem.ledger
     backward = Backward.on(problem.network, problem.domain.parts[part])
-    known = (ledger.part_by[part] >= 0) & ledger.part_rigorous[part]
-    rigorous = True
-    for k, bounds in enumerate(problem.bounds[part].layers[:layer]):
-        inside = ledger.layer_slice(k)
-        lower = np.where(known[NEGATIVE, inside], np.maximum(bounds.lower, 0.0), bounds.lower)
-        upper = np.where(known[POSITIVE, inside], np.minimum(bounds.upper, 0.0), bounds.upper)
-        # Both refuted: g is 0; bounds that cross by rounding must not.
-        backward.push(np.minimum(lower, upper)[None, :], upper[None, :])
-        rigorous &= bool(bounds.lower_rigorous.all() and bounds.upper_rigorous.all())
-    return backward, rigorous
+    before = problem.known(part, by, rigorous=True).layers[:layer]
+    for bounds in before:
+        backward.push(bounds.lower[None, :], bounds.upper[None, :])
+    return backward, all(bounds.rigorous for bounds in before)

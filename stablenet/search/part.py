@@ -71,24 +71,14 @@ class PartModel:
         rows = np.flatnonzero(bounds.layers[layer].phase == 0)
         if not (problem.options.tighten and problem.options.decide_by_bounds and len(rows)):
             return
-        refuted, proven = problem.refuted(self.part), problem.ledger.part_rigorous[self.part]
-        before, news, rigorous = [], by in bounds.methods, True
-        for k, known in enumerate(bounds.layers[:layer]):
-            inside = problem.ledger.layer_slice(k)
-            lifted = refuted[NEGATIVE, inside] & (known.lower < 0)
-            lowered = refuted[POSITIVE, inside] & (known.upper > 0)
-            news |= bool((lifted | lowered).any())
-            rigorous &= bool((known.lower_rigorous & known.upper_rigorous).all())
-            rigorous &= bool(proven[NEGATIVE, inside][lifted].all() and proven[POSITIVE, inside][lowered].all())
-            upper = np.where(lowered, 0.0, known.upper)
-            # Both refuted: g is 0; bounds that cross by rounding must not.
-            before.append((np.minimum(np.where(lifted, 0.0, known.lower), upper)[None, :], upper[None, :]))
-        if not news:
+        known = problem.known(self.part, by)
+        before = list(zip(bounds.layers[:layer], known.layers, strict=False))
+        if by not in bounds.methods and all((old.phase == new.phase).all() for old, new in before):
             return
-        box = problem.domain.parts[self.part]
-        backward = Backward(problem.network, box.lower[None, :], box.upper[None, :])
-        for lower, upper in before:
-            backward.push(lower, upper)
+        backward = Backward.on(problem.network, problem.domain.parts[self.part])
+        for _, new in before:
+            backward.push(new.lower[None, :], new.upper[None, :])
+        rigorous = all(new.rigorous for _, new in before)
         found = crown_rows(backward, problem.network.layers[layer].affine, rows)
         problem.bounds[self.part] = bounds.tighten(by, layer, *found, rigorous=rigorous)
         problem.ledger.refute_by_bounds(self.part, problem.bounds[self.part])
