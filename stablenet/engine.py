@@ -32,6 +32,7 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.ledger import Event, Ledger
 from stablenet.network import Network
 from stablenet.options import Options
+from stablenet.propagate import Context
 from stablenet.propagate import registry as bound_methods
 from stablenet.propagate import run as run_bounds
 from stablenet.report import Report, check_belongs, network_to_json, resume_into
@@ -123,20 +124,20 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()
-        keep = context.keep = partial(_keep, ledger, number, decide=options.decide_by_bounds)
+        keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
         if job.bounds.name != "interval":
             bounds[number] = job.bounds.run(job.network, part, context)
         keep(bounds[number])
-    for row in context.costs:
-        ledger.add_tightening(row)
     return bounds
 
 
-def _keep(ledger: Ledger, part: int, bounds: Bounds, *, decide: bool) -> None:
-    """Enter a part's bounds, and what they decide."""
+def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide: bool) -> None:
+    """Enter a part's bounds, what they decide, and what they have cost since the last time."""
     ledger.set_bounds(part, bounds)
     if decide:
         ledger.refute_by_bounds(part, bounds)
+    while context.costs:
+        ledger.add_tightening(context.costs.pop(0))
 
 
 def read_samples(path: Path, n_inputs: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

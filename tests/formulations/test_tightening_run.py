@@ -36,6 +36,8 @@ def test_a_run_says_how_far_it_is_and_keeps_each_layer() -> None:
     stages = [event["stage"] for event in events if event["event"] == "progress"]
     assert any(stage.startswith("lp, layer 1: ") for stage in stages)
     assert all(stage.split(": ")[1].split(" of ")[0].isdigit() for stage in stages)
+    first = next(i for i, event in enumerate(events) if event["event"] == "tightening")
+    assert any(event["event"] == "bounds" for event in events[first:])  # told as they come, not at the end
     kept = [event for event in events if event["event"] == "bounds"]
     assert len(kept) >= len(NETWORK.layers) + 2  # intervals first, each layer, the result
     follower = Ledger([layer.size for layer in NETWORK.layers])
