@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from stablenet.compare.machine import describe_machine
-from stablenet.compression.check import UNITS, check_points
+from stablenet.compression.check import UNITS, check_points, representable
 from stablenet.compression.driver import Compressed, compress
 from stablenet.compression.summary import summary
 from stablenet.domain import Domain
@@ -184,8 +184,7 @@ def evaluate(path: Path, points: np.ndarray) -> np.ndarray:
 
 def check(case: Case, small: Path, result: Compressed, points: np.ndarray) -> Seen:
     """Compare both files on points that float32 holds; a difference that nothing explains is an error."""
-    near = points.astype(np.float32).astype(np.float64)
-    points = near[result.domain.contains(near)]
+    points = representable(points, np.dtype(np.float32), result.domain)
     one, two = evaluate(case.path, points), evaluate(small, points)
     unit = 1.1 * UNITS[np.dtype(np.float32)] / 2.0**-53
     worst, allowed = 0.0, []

@@ -66,7 +66,7 @@ def compare_files(
     own: list[Evaluator] = [graph.network.forward, network.forward]
     _compare(graph.network, network, points, bound, runs=own, unit=2.0**-53)
     name, runs, dtype, most = _runners(graph, data)
-    inside = _representable(points, dtype, domain)[:most]
+    inside = representable(points, dtype, domain)[:most]
     if len(inside):
         _compare(graph.network, network, inside, bound, runs=runs, unit=max(UNITS[dtype], UNITS[np.dtype(stored)]))
     return name, len(inside)
@@ -88,7 +88,7 @@ def _compare(a: Network, b: Network, points: Array, bound: Array, *, runs: list[
             )
 
 
-def _representable(points: Array, dtype: np.dtype[Any], domain: Domain) -> Array:
+def representable(points: Array, dtype: np.dtype[Any], domain: Domain) -> Array:
     """Points rounded to a type, back into the domain by a unit in the last place where that helps, else left out."""
     kept = []
     with np.errstate(over="ignore"):
