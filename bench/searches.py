@@ -158,7 +158,8 @@ def page(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str]:
     yield from circumstances([row for instance in found for row in instance.rows.values()])
     yield "\n*Bare* has interval bounds as big-M constants and nothing else; *full* has CROWN bounds that decide,"
     yield "and falsifying. Seconds, wall / CPU, from the network in memory to the last verdict. `>` is a run that was"
-    yield "stopped, with the share that it closed of the questions which bounds and falsifying leave open.\n"
+    yield "stopped, with the share that it closed of the questions: bare of all, full of those *open* after bounds and"
+    yield "falsifying.\n"
     wrong = [text for instance in found for text in contradictions(instance)]
     yield f"**{len(wrong)} contradictions:** {'; '.join(wrong)}.\n" if wrong else "All runs agree on every question.\n"
     yield from _times(given, found)
@@ -183,7 +184,8 @@ def _times(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str
     heads = ["network and domain", "open", *(f"{search} {mode}" for search, mode in methods)]
     lines = []
     for instance in found:
-        opened = {"bare": None, "full": instance.opened}
+        everything = max((2 * row["neurons"] for row in instance.rows.values() if "neurons" in row), default=None)
+        opened = {"bare": everything, "full": instance.opened}
         cells = [cell(instance.rows[method], opened[method[1]]) for method in methods]
         lines.append([instance.name, "?" if instance.opened is None else instance.opened, *cells])
     yield from table(heads, lines)
