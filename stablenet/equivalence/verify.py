@@ -205,7 +205,10 @@ class _Verifier:
             return self._result("different", "samples")
         self.pairing: Pairing = by_provenance(self.a, self.b) or by_matching(self.a, self.b, points[:64])
         known = (self._whole, self._gradient, self._split, self._stable, self._milp)
-        for name, step in zip(STEPS, known, strict=True):
+        order = list(zip(STEPS, known, strict=True))
+        if self.stated is not None:
+            order.sort(key=lambda step: step[0] not in ("bounds", "stable"))  # a report costs no search
+        for name, step in order:
             if name not in self.steps:
                 continue
             began = time.monotonic()
