@@ -24,7 +24,7 @@ SUMMARY = {
     "member": "", "cells": "problems", "runs": "runs", "solved": "solved", "outcomes": "not solved",
     "sgm10": "SGM 10 s", "sgm1": "SGM 1 s", "par2": "PAR2", "par10": "PAR10", "share": "best on",
     "tightening": "bounds s", "build": "build s", "translate": "translate s", "cuts": "cuts s",
-    "solver": "solver s", "cpu": "CPU s", "nodes": "nodes", "root": "root bound", "bound": "bound at timeout",
+    "solver": "solver s", "cpu": "CPU s", "nodes": "nodes", "bound": "bound at timeout",
     "rows": "rows", "binaries": "binaries",
     "peak_mb": "peak MB", "closed": "closed",
 }  # fmt: skip

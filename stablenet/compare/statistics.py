@@ -167,7 +167,7 @@ def _measures(view: View, member: int) -> dict[str, Any]:
         "tightening": average(rows, "bounds_s"), "build": average(rows, "build_s"),
         "translate": average(rows, "translate_s"), "cuts": average(rows, "cuts_s"),
         "solver": average(rows, "solver_s"), "cpu": average(rows, "cpu_s"),
-        "rows": average(rows, "rows"), "binaries": average(rows, "binaries"), "root": average(rows, "root_bound"),
+        "rows": average(rows, "rows"), "binaries": average(rows, "binaries"),
         "nodes": average(finished, "nodes", np.median),
         "bound": average(timed_out, "final_bound"), "peak_mb": average(rows, "peak_mb", np.max),
         "closed": closed_share(rows),
