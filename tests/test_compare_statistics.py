@@ -70,6 +70,14 @@ def test_summary_by_hand(rows):
     assert a["closed"] == pytest.approx((1 + 1 + 0.5) / 3)
 
 
+def test_the_virtual_best_is_no_worse_than_any_member():
+    # One seed in two is solved: the median is not, the penalised mean is half.
+    runs = [row("a", "i1", 1.0), row("a", "i1", None, seed=1), row("b", "i1", None), row("b", "i1", None, seed=1)]
+    a, b, best = summary(make_view(runs, "solver"))
+    assert (a["par2"], b["par2"]) == (10.5, 20.0)
+    assert best["par2"] == a["par2"]
+
+
 def test_profiles_and_cactus_by_hand(rows):
     view = make_view(rows, "solver")
     assert profile(view) == {

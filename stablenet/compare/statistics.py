@@ -136,8 +136,8 @@ def summary(view: View) -> list[dict[str, Any]]:
             {
                 "member": "virtual best", "cells": len(view.cells), "runs": None, "solved": int(finite.sum()),
                 "sgm10": shifted_geometric_mean(best, 10.0), "sgm1": shifted_geometric_mean(best, 1.0),
-                "par2": float(np.where(finite, best, 2 * view.limit).mean()),
-                "par10": float(np.where(finite, best, 10 * view.limit).mean()), "share": 1.0,
+                **{f"par{factor}": float(_penalised(view, factor).min(axis=0).mean()) for factor in (2, 10)},
+                "share": 1.0,
             }
         )  # fmt: skip
     return table
@@ -156,14 +156,13 @@ def _measures(view: View, member: int) -> dict[str, Any]:
         values = [row[key] for row in of if row.get(key) is not None]
         return float(how(values)) if values else None
 
-    def penalised(factor: float) -> float | None:
-        per_cell = [np.mean([view.seconds(row, factor) for row in cell]) for cell in view.runs[member]]
-        return float(np.mean(per_cell)) if per_cell else None
+    def penalised(factor: int) -> float | None:
+        return float(_penalised(view, factor)[member].mean()) if len(view.cells) else None
 
     return {
         "member": view.members[member], "cells": len(view.cells), "runs": len(rows), "solved": len(finished),
         "outcomes": outcomes, "sgm10": shifted_geometric_mean(view.capped[member], 10.0),
-        "sgm1": shifted_geometric_mean(view.capped[member], 1.0), "par2": penalised(2.0), "par10": penalised(10.0),
+        "sgm1": shifted_geometric_mean(view.capped[member], 1.0), "par2": penalised(2), "par10": penalised(10),
         "tightening": average(rows, "bounds_s"), "build": average(rows, "build_s"),
         "translate": average(rows, "translate_s"), "cuts": average(rows, "cuts_s"),
         "solver": average(rows, "solver_s"), "cpu": average(rows, "cpu_s"),
@@ -172,6 +171,12 @@ def _measures(view: View, member: int) -> dict[str, Any]:
         "bound": average(timed_out, "final_bound"), "peak_mb": average(rows, "peak_mb", np.max),
         "closed": closed_share(rows),
     }  # fmt: skip
+
+
+def _penalised(view: View, factor: int) -> Array:
+    """Mean time over seeds, runs not solved at ``factor`` times their limit: (members, cells)."""
+    means = [[np.mean([view.seconds(row, factor) for row in cell]) for cell in cells] for cells in view.runs]
+    return np.array(means, dtype=np.float64).reshape(len(view.members), len(view.cells))
 
 
 def closed_share(rows: Sequence[Row]) -> float | None:

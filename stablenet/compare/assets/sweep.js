@@ -57,7 +57,7 @@ function drawFigures() {
   const view = DATA.views[state.view], metric = state.metric, cells = cellsOf(view);
   const members = view.members.map((_, m) => m).filter((m) => !state.hidden.has(m));
   const top = Math.max(...view.limit, 1);
-  const lines = (curves, step) => members.map((m, k) => ({ name: view.members[m], index: m, points: curves[k], step }));
+  const lines = (curves, step) => members.map((m, k) => ({ name: view.members[m], index: state.rank[m], points: curves[k], step }));
   const profile = profileOf(view, metric, members, cells);
   const worst = Math.max(10, ...profile.flat().map(([ratio]) => ratio));
   const chosen = members.flatMap((m) => cells.map((c) => view.times[metric][m][c]).filter((t) => t !== null));
@@ -67,7 +67,7 @@ function drawFigures() {
   legend.replaceChildren(...view.members.map((name, m) => el("button", { "aria-pressed": String(!state.hidden.has(m)), onclick: () => {
     if (!state.hidden.delete(m)) state.hidden.add(m);
     drawFigures();
-  } }, sv("svg", { viewBox: "0 0 22 8" }, sv("path", { d: "M0 4H22", class: "line", style: `stroke:${colour(m)};stroke-dasharray:${dash(m) || "none"}` })), name)));
+  } }, sv("svg", { viewBox: "0 0 22 8" }, sv("path", { d: "M0 4H22", class: "line", style: `stroke:${colour(state.rank[m])};stroke-dasharray:${dash(state.rank[m]) || "none"}` })), name)));
   figures.replaceChildren(
     plot("profile", { title: "Performance profile", xLabel: "time / best time", yLabel: "share of problems", xLog: true, xRange: [1, worst], yRange: [0, 1], series: lines(profile, true),
       note: `${count(cells.length, "problem")}: ${view.axis === "method" ? "instances" : "instances and values of the other axes"}; the median over seeds` }),
@@ -147,6 +147,8 @@ function setView(index) {
   const view = DATA.views[state.view];
   const order = view.summary[state.metric].filter((row) => row.member !== "virtual best").map((row, m) => [row.sgm1, m]).sort((p, q) => p[0] - q[0]);
   state.hidden = new Set(order.slice(COLOURS).map(([, m]) => m));
+  // With more members than colours the best ones, which are shown at first, get a colour of their own each.
+  state.rank = view.members.map((_, m) => (view.members.length > COLOURS ? order.findIndex(([, other]) => other === m) : m));
   state.pair = order.length > 1 ? [order[0][1], order[1][1]] : [0, 0];
   drawFigures();
   drawStatistics();
