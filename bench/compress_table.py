@@ -297,7 +297,8 @@ bounds, the argmax wherever the gap exceeds twice that; *same argmax* counts all
 coefficients of the affine maps, convolutions unrolled, after the paper's operations alone and after all; multiply-adds
 those of the file's products as they are written. *verify* proves all on its own, within the bound that the file states;
 where its search for stable neurons ran out of time, it is run once more with the report of `find`. Seconds include
-start-up.
+start-up. The paper's operations come without a bound: where ours leave more connections, a merge was left out since its
+bound would have been above the tolerance.
 
 {chr(10).join(lines)}
 """
