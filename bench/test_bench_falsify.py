@@ -5,22 +5,17 @@ The public networks are read if STABLENET_NETWORKS names their folder; random on
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from public import needs_networks, read
 from test_bench_bounds import random_network
 
 from stablenet.domain import Box, Domain, LinfBall
 from stablenet.falsify import Falsifier
 from stablenet.ledger import Ledger
 from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
 from stablenet.propagate import run
-from stablenet.spec import parse_domain
 
-FOLDER = os.environ.get("STABLENET_NETWORKS", "")
 CASES = {
     "seed_mnist_200-200": "box:0:1",
     "mnistfc_256x4": "mnistfc_prop_0_0.03.vnnlib.gz",
@@ -64,11 +59,8 @@ def test_random_network(benchmark, kind: str) -> None:
     assert left < 0.5 * before
 
 
-@pytest.mark.skipif(not FOLDER, reason="STABLENET_NETWORKS names no folder of public networks")
+@needs_networks
 @pytest.mark.parametrize("name", CASES)
 def test_public(benchmark, name: str) -> None:
-    network = load_onnx(Path(FOLDER) / f"{name}.onnx")
-    spec = CASES[name]
-    domain = parse_domain(spec if spec.startswith("box:") else str(Path(FOLDER) / spec), network.n_inputs)
-    before, left = measure(benchmark, network, domain)
+    before, left = measure(benchmark, *read(name, CASES[name]))
     assert left < before

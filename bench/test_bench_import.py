@@ -5,7 +5,6 @@ The public networks are read if STABLENET_NETWORKS names their folder; networks 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from public import file_of, needs_networks
 from trained import write_onnx
 
 from stablenet.onnx_io import load_onnx
 
-FOLDER = os.environ.get("STABLENET_NETWORKS", "")
 SHAPES = {"784-256x4-10": (784, 256, 256, 256, 256, 10), "784-800x2-10": (784, 800, 800, 10)}
 PUBLIC = ("acasxu_1_1", "seed_mnist_200-200", "mnistfc_256x4", "eran_mnist_9x200", "oval_cifar_base_kw")
 
@@ -33,10 +32,10 @@ def test_dense(benchmark, shape: str, tmp_path: Path) -> None:
     assert benchmark.pedantic(load_onnx, (path,), rounds=3).n_neurons == sum(SHAPES[shape][1:-1])
 
 
-@pytest.mark.skipif(not FOLDER, reason="STABLENET_NETWORKS names no folder of public networks")
+@needs_networks
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public(benchmark, name: str) -> None:
-    assert benchmark.pedantic(load_onnx, (Path(FOLDER) / f"{name}.onnx",), rounds=3).exact
+    assert benchmark.pedantic(load_onnx, (file_of(name),), rounds=3).exact
 
 
 @pytest.mark.parametrize("module", ["stablenet", "stablenet.cli", "stablenet.engine"])

@@ -6,13 +6,12 @@ a network trained here on the spot stands in.
 
 from __future__ import annotations
 
-import os
 import time
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from public import needs_networks, read
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 from trained import Recipe, train
@@ -20,10 +19,8 @@ from trained import Recipe, train
 from stablenet.api import find_stable
 from stablenet.domain import Box, Domain, LinfBall
 from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.onnx_io import load_onnx
 from stablenet.propagate import run
 
-FOLDER = os.environ.get("STABLENET_NETWORKS", "")
 SEARCHES = ("neuron", "layer", "network", "split", "auto")
 LADDER = {
     "seed_mnist_100-100": "box:0:1",
@@ -64,13 +61,11 @@ def test_trained_network(benchmark, search: str, mode: str) -> None:
     assert report.complete or search == "split"
 
 
-@pytest.mark.skipif(not FOLDER, reason="STABLENET_NETWORKS names no folder of public networks")
+@needs_networks
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("name", LADDER)
 def test_ladder(benchmark, name: str, search: str) -> None:
-    spec = LADDER[name]
-    domain = spec if spec.startswith("box:") else str(Path(FOLDER) / spec)
-    network = load_onnx(Path(FOLDER) / f"{name}.onnx")
+    network, domain = read(name, LADDER[name])
     options = {"search": search, "time_limit": SPLIT_LIMIT if search == "split" else LIMIT}
     report = benchmark.pedantic(find_stable, (network, domain), options, rounds=1)
     benchmark.extra_info |= {"unknown": report.counts["unknown"]}

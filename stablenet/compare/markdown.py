@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,10 @@ def _glance(rows: Sequence[Row], wrong: frozenset[str]) -> Iterator[str]:
         return
     yield "## Runs solved, and the median of their seconds"
     yield ""
-    across: Callable[[Row], str] = lambda row: " ".join(str(row[axis]) for axis in axes[1:])  # noqa: E731
+
+    def across(row: Row) -> str:
+        return " ".join(str(row[axis]) for axis in axes[1:])
+
     columns = sorted({across(row) for row in rows})
     body = []
     for member in sorted({str(row[axes[0]]) for row in rows}):

@@ -182,21 +182,17 @@ class Backward:
         """
         with np.errstate(invalid="ignore", over="ignore"):
             state = _State(self, affine, rows, signs)
-            if choices is None:
-                for source in range(len(self.stages), 0, -1):
-                    state.through_layer(source, None)
-                if self.rows is not None:
-                    state.through_layer(len(self.all_stages), self._row_choice(state.slopes()))
-            else:
-                for source in range(len(self.all_stages), 0, -1):
-                    state.through_layer(source, choices[source - 1])
+            for source in range(len(self.stages), 0, -1):
+                state.through_layer(source, None if choices is None else choices[source - 1])
+            if self.rows is not None:
+                choice = self._row_choice(self.rows, state.slopes()) if choices is None else choices[-1]
+                state.through_layer(len(self.all_stages), choice)
             return state.concretise(), state.slopes()
 
-    def _row_choice(self, slopes: Array) -> Choice:
+    def _row_choice(self, rows: Stage, slopes: Array) -> Choice:
         """Multipliers of a polytope's rows for linear upper bounds with these slopes."""
-        assert self.rows is not None  # noqa: S101 - for the type checker
-        matrix = to_dense(self.rows.terms[0][1])
-        shift = row_multipliers(slopes, self.centre, self.radius, matrix, self.rows.relaxation.upper[0])
+        matrix = to_dense(rows.terms[0][1])
+        shift = row_multipliers(slopes, self.centre, self.radius, matrix, rows.relaxation.upper[0])
         return Choice(np.zeros((1, 1, shift.shape[-1])), None, shift)
 
 

@@ -221,7 +221,7 @@ class Forest(ABC):
         each = np.arange(len(both))
         phases[each, splits] = np.tile(np.array([1, -1], np.int8), len(parents))
         multipliers[each, splits] += [gain for _, leaf in parents for gain in (leaf.active, leaf.inactive)]
-        start = Variables(_cut(slopes, self.open), _cut(multipliers, self.alive))
+        start = self._variables(slopes, multipliers)
         children = self._bound(trees, phases, STEPS, start)
         for (tree, parent), *pair in zip(parents, children[::2], children[1::2], strict=True):
             # A child's region is part of its parent's: no bound need be worse. The worse child is taken up first.
@@ -307,7 +307,7 @@ class Forest(ABC):
         slopes, multipliers, phases = self._stacked([leaf for _, leaf in pairs])
 
         def work(piece: slice) -> list[float]:
-            variables = Variables(_cut(slopes[piece], self.open), _cut(multipliers[piece], self.alive))
+            variables = self._variables(slopes[piece], multipliers[piece])
             choices = self.descent.choices(variables, _cut(phases[piece], self.alive))
             bounds, _ = self.backward.upper_bounds(self.affine, rows[piece], signs[piece], choices)
             return [np.inf if np.isnan(bound) else float(bound) for bound in bounds[0]]
@@ -318,14 +318,17 @@ class Forest(ABC):
         """Descend for longer from where leaves stand; the points at which their bounds are attained."""
         rows, signs = _questions([tree for tree, _ in pairs])
         slopes, multipliers, phases = self._stacked([leaf for _, leaf in pairs])
-        start = Variables(_cut(slopes, self.open), _cut(multipliers, self.alive))
-        held = _cut(phases, self.alive)
+        start, held = self._variables(slopes, multipliers), _cut(phases, self.alive)
         found = self.descent.run(self.affine, rows, signs, steps, start=start, phases=held, multipliers=True)
         slopes = _joined(found.variables.slopes, len(rows))
         multipliers = _joined(found.variables.multipliers or [], len(rows))
         for i, (_, leaf) in enumerate(pairs):
             leaf.slopes, leaf.multipliers = slopes[i].copy(), multipliers[i].copy()
         return np.asarray(found.points[0], np.float64)
+
+    def _variables(self, slopes: Single, multipliers: Single) -> Variables:
+        """Numbers of leaves, a row for each, as descent takes them."""
+        return Variables(_cut(slopes, self.open), _cut(multipliers, self.alive))
 
     @staticmethod
     def _stacked(leaves: Sequence[Leaf]) -> tuple[Single, Single, Phases]:

@@ -111,9 +111,7 @@ class _AutoPart:
     def _tighten(self, leaves: int) -> None:
         """Better bounds of the layers before the last that has a question."""
         problem, known = self.problem, self._bounds()
-        last = (
-            int(np.searchsorted(problem.ledger.offsets, np.flatnonzero(self._pending().any(axis=0))[-1], "right")) - 1
-        )
+        last, _ = problem.ledger.locate(int(np.flatnonzero(self._pending().any(axis=0))[-1]))
         context = replace(problem.context, n_layers=last)
         # Bounds of the user's choice that are not rigorous would make all that is found on them so.
         context.known = known if all(layer.rigorous for layer in known.layers) else None

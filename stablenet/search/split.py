@@ -135,7 +135,7 @@ class Splitter:
         asked = np.flatnonzero(boxes.mask.any(axis=0))
         flat, side = self.flat[asked], self.side[asked]
         guide = _Guide(network, self.ledger.offsets, boxes.mask[:, asked], flat, side)
-        depth = int(np.searchsorted(self.ledger.offsets, flat.max(), side="right"))
+        depth = self.ledger.locate(int(flat.max()))[0] + 1
         last = np.unique(flat[flat >= self.ledger.offsets[depth - 1]] - self.ledger.offsets[depth - 1])
         layers = crown_layers(network, boxes.lower, boxes.upper, up_to=depth, last_rows=last, watch=guide.watch)
         lower = np.concatenate([low for low, _ in layers], axis=1)[:, flat]
