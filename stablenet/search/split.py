@@ -25,8 +25,11 @@ FINEST = 2.0**-40
 """Boxes are not cut below this share of the part's width."""
 
 TIE = 1e-7
-"""A bound that misses the refuting sign by less than this share of the neuron's range is a tie, which no cutting
-settles: the question is left to other searches."""
+"""A bound of a box that misses the refuting sign by less than this share of the neuron's range is a tie."""
+
+TIES = 1000
+"""A question with more ties is left to other searches: zero seems to be its optimum, which no cutting gets under. A few
+ties come by chance."""
 
 
 class SplitSearch(Search):
@@ -61,11 +64,11 @@ class Boxes:
 
 @dataclass(eq=False)
 class Outcome:
-    """What bounding a batch of b boxes showed: refuted (b, q), tied (q,), inputs to cut (b,), points to try."""
+    """What bounding a batch of b boxes showed: refuted (b, q), ties (q,), inputs to cut (b,), points to try."""
 
     boxes: Boxes
     refuted: Mask
-    tied: Mask
+    ties: Index
     cut: Index
     points: Array
 
@@ -88,7 +91,7 @@ class Splitter:
         layers = problem.bounds[part].layers
         ranges = np.concatenate([np.zeros(0), *(layer.upper - layer.lower for layer in layers)])
         self.tie = TIE * ranges[self.flat]
-        self.tied = np.zeros(len(self.flat), dtype=bool)
+        self.ties = np.zeros(len(self.flat), dtype=np.int64)
         self.n_boxes = 0
 
     def run(self, max_boxes: int | None = None) -> bool:
@@ -102,7 +105,7 @@ class Splitter:
         with ThreadPoolExecutor(workers) as pool:
             while self.stack:
                 self.problem.deadline.check()
-                live = self._still_pending() & ~self.tied
+                live = self._still_pending() & (self.ties <= TIES)
                 if not live.any() or (max_boxes is not None and self.n_boxes >= max_boxes):
                     break
                 batches = self._next_batches(workers, live)
@@ -143,12 +146,12 @@ class Splitter:
         refuted = np.zeros_like(boxes.mask)
         excess = np.where(side == POSITIVE, upper, -lower)
         refuted[:, asked] = boxes.mask[:, asked] & (excess <= 0)
-        tied = np.zeros(len(self.flat), dtype=bool)
-        tied[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).any(axis=0)
+        ties = np.zeros(len(self.flat), dtype=np.int64)
+        ties[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).sum(axis=0)
         width = boxes.upper - boxes.lower
         score = np.where(width > self.finest, guide.score * width + 1e-12 * width, -1.0)
         cut = np.where((score > 0).any(axis=1), score.argmax(axis=1), -1)
-        return Outcome(boxes, refuted, tied, cut, self._candidates(boxes, guide, asked))
+        return Outcome(boxes, refuted, ties, cut, self._candidates(boxes, guide, asked))
 
     def _candidates(self, boxes: Boxes, guide: _Guide, asked: Index) -> Array:
         """Centres and likely maximisers that show something pending."""
@@ -162,7 +165,7 @@ class Splitter:
     def _digest(self, outcome: Outcome) -> None:
         boxes, refuted = outcome.boxes, outcome.refuted
         self.n_boxes += len(boxes)
-        self.tied |= outcome.tied
+        self.ties += outcome.ties
         if len(outcome.points):
             self.problem.falsifier.witnesser.offer(outcome.points, self.by)
         left = boxes.mask & ~refuted
