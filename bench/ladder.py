@@ -175,8 +175,8 @@ def page(given: argparse.Namespace, measured: list[Measured], left_out: list[str
     yield "from the network in memory to the last verdict; *total* has process start and loading too. A row is stopped"
     yield "at its goal where a share counts, else at twice that. *MB* is the largest process's resident memory.\n"
     if given.neuron:
-        yield f"*neuron / this* is the baseline's work over this one's; the baseline has {given.neuron_limit:g} s at most,"
-        yield "and where it was stopped then the ratio is a bound.\n"
+        yield f"*neuron / this* is the baseline's work over this one's; the baseline has {given.neuron_limit:g} s at"
+        yield "most, and where it was stopped then the ratio is a bound.\n"
     heads = [*HEADS, "neuron / this"] if given.neuron else HEADS
     yield from table(heads, map(line, measured))
     met = sum(found.step.met(found.row, found.opened) for found in measured)

@@ -55,7 +55,7 @@ def test_trained_network(benchmark, search: str, mode: str) -> None:
     domain = LinfBall(centre, 0.15, 0.0, 1.0)
     options = {"search": search, "threads": 1, "time_limit": SPLIT_LIMIT if search == "split" else LIMIT}
     if mode == "bare":
-        options |= {"bounds": "interval", "decide_by_bounds": False, "falsify": False, "inject": "off"}
+        options |= {"bounds": "interval", "decide_by_bounds": False, "falsify": False}
     report = benchmark.pedantic(find_stable, (network, domain), options, rounds=1, warmup_rounds=1)
     benchmark.extra_info |= {"solves": len(report.data["solves"]), "unknown": report.counts["unknown"]}
     assert report.complete or search == "split"

@@ -115,7 +115,7 @@ def test_goals() -> None:
 
 def test_a_page_says_what_is_missing_and_what_is_met() -> None:
     given = Namespace(shown=["--networks", "x"], search="auto", bounds="crown", solver="highs", threads=2, seed=0)
-    given.neuron = True
+    given.neuron, given.neuron_limit = True, 60.0
     steps = [ladder.Step("a", "box:0:1", 10.0), ladder.Step("b", "box:0:1", 0.5), ladder.Step("c", "box:0:1", 9.0)]
     found = [
         ladder.Measured(steps[0], 4, row(), row("time", work_s=20.0, open_end=2)),

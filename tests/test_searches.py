@@ -20,7 +20,6 @@ from small import dense
 from stablenet import Box, Polytope, Union, find_stable, load_onnx
 from stablenet.network import Network
 from stablenet.report import Report
-from stablenet.search import split
 from stablenet.search.base import registry as searches
 
 SEEDS = tuple(range(0, 80, 4))
@@ -231,15 +230,6 @@ def test_dead_neurons_and_ties_do_not_stall_the_rest(search: str, decide: bool, 
     assert second[3] == "stably_inactive"
     assert {second[1], second[2]} <= {"stably_inactive", "stably_active", "unknown"}
     assert second[2] != "stably_active"
-
-
-@pytest.mark.parametrize("ties", [0, split.TIES])
-def test_a_few_ties_by_chance_do_not_end_the_cutting(ties: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(split, "TIE", 1e-3)
-    monkeypatch.setattr(split, "TIES", ties)
-    path = dense(folder, sizes=(3, 12, 12, 2), name="chance.onnx")
-    report = find_stable(path, Box(-np.ones(3), np.ones(3)), search="split", falsify=False, threads=1)
-    assert report.complete == (ties > 0)
 
 
 # Solvers' limits

@@ -4,9 +4,9 @@
     python bench/paper/run.py --output build/paper --full --data mnist:ROOT --time-limit 10800
 
 Methods are {neuron, layer, network} x {bare, preprocessed}, `split` and `auto`. *Bare* knows interval bounds for its
-big-M constants and nothing else; *preprocessed* has the training images as samples, falsifying, and CROWN bounds that
-decide. Time is from the network in memory to the last verdict, preprocessing included, each run on one core. A
-run that is there already is not repeated, so the command may be interrupted.
+big-M constants and has no preprocessing; *preprocessed* has the training images as samples, falsifying, and CROWN
+bounds that decide. Time is from the network in memory to the last verdict, preprocessing included, each run on one
+core. A run that is there already is not repeated, so the command may be interrupted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ STEPS = """
 frozen = false
 decide_by_bounds = false
 falsify = false
-inject = "off"
 
 [steps.preprocessed]
 frozen = false

@@ -317,7 +317,7 @@ def crown_layers(
         lower, upper = affine_bounds(layer.affine, lows, highs)
         if known is not None:
             lower, upper = np.fmax(lower, known[k][0]), np.fmin(upper, known[k][1])
-        if k > 0:
+        if k > 0 or polytope is not None:
             rows = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
             if last_rows is not None and k == len(layers) - 1:
                 rows = np.intersect1d(rows, last_rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds import Array, Bounds
@@ -18,10 +19,41 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.network import Network
 from stablenet.propagate.base import Context
 from stablenet.propagate.crown import Backward, Choice
-from stablenet.propagate.interval import affine_bounds, post_bounds
+from stablenet.propagate.interval import UNDERFLOW, affine_bounds, post_bounds
 from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
+from stablenet.rounding import gamma
 
 Sides = list[tuple[Array, Array]]
+
+PASSES = 2
+"""Times that `narrowed` goes through the rows."""
+
+
+def narrowed(lower: Array, upper: Array, a: Array, b: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """Boxes, (parts, n_inputs) twice, cut down to what the rows ``a @ x <= b`` leave of them, and which are empty.
+
+    A row bounds each input by the least that its other terms can be; rounding only ever makes a box larger. Empty
+    boxes are returned as they are.
+    """
+    low, high = lower.copy(), upper.copy()
+    empty = np.zeros(len(lower), dtype=bool)
+    for _ in range(PASSES):
+        for row, rhs in zip(a, b, strict=True):
+            columns = np.flatnonzero(row)
+            weights = row[columns]
+            at = np.where(weights > 0, low[:, columns], high[:, columns])
+            with np.errstate(over="ignore", invalid="ignore"):
+                least = weights * at
+                size = np.abs(least).sum(axis=1) + abs(rhs)
+                slack = rhs - least.sum(axis=1) + (gamma(len(columns) + 4) * size + UNDERFLOW)
+                empty |= slack < 0
+                reach = np.nextafter(np.maximum(slack, 0.0)[:, None] / np.abs(weights), np.inf)
+                up, down = np.nextafter(at + reach, np.inf), np.nextafter(at - reach, -np.inf)
+            high[:, columns] = np.where(weights > 0, np.fmin(high[:, columns], up), high[:, columns])
+            low[:, columns] = np.where(weights < 0, np.fmax(low[:, columns], down), low[:, columns])
+    # What is cut away may cross over by rounding where a row leaves but a point.
+    empty |= (low > high).any(axis=1)
+    return np.where(empty[:, None], lower, low), np.where(empty[:, None], upper, high), empty
 
 
 def polytope_layers(network: Network, part: Part, layers: Sides, context: Context) -> Sides:

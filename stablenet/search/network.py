@@ -25,6 +25,9 @@ from stablenet.search.single import Singles
 CLAIM = 0.5
 """An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
 
+FRUITLESS = 64
+"""Relaxations of single questions that may in a row show nothing, before the MILP is left to itself."""
+
 REFUTING = 1.0 - 1e-4
 """A dual bound up to this refutes all that is asked: one true witness would make the optimum at least 1."""
 
@@ -101,7 +104,7 @@ class Rounds:
                 began = time.monotonic()
                 self.model.root_rounds(session, self.problem.limits())
                 self.spent["cuts_s"] = time.monotonic() - began
-            self._inject_root(session)
+            self._inject_relaxations(session)
             while self._drop_closed(session):
                 self.asked = int(np.count_nonzero(self.live))
                 result = self.problem.solve(
@@ -140,16 +143,41 @@ class Rounds:
             self.fixed |= gone
         return bool(self.live.any())
 
-    def _inject_root(self, session: Session) -> None:
-        """Forward pass from the root relaxation, for solvers that show no LP point while they run."""
+    def _inject_relaxations(self, session: Session) -> None:
+        """Forward passes from relaxations, for solvers that show no LP point while they run.
+
+        That of the whole objective comes first. Where others get a point from every node, these get one from
+        every question still pending: where its own pre-activation is most in the relaxation.
+        """
         backend = self.problem.backend
         if self.problem.options.inject != "relaxation" or not backend.supports(Capability.DUALS):
             return
         if backend.supports(Capability.PROPOSE, Capability.LP_POINT):
             return
+        self._show_relaxed(session)
+        asked = np.zeros((2, self.ledger.n_neurons), dtype=bool)
+        asked[:, self.index] = True
+        fruitless = 0
+        for side, index in self.problem.rng.permutation(np.argwhere(asked & self.ledger.pending(self.owner.part))):
+            if fruitless > FRUITLESS:
+                break
+            if self.ledger.pending(self.owner.part)[side, index]:
+                layer, neuron = self.ledger.locate(int(index))
+                objective, _ = self.model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
+                session.change_objective(objective, maximize=True)
+                fruitless = 0 if self._show_relaxed(session) else fruitless + 1
+        milp = self.model.milp
+        session.change_objective(milp.objective, milp.constant, maximize=milp.maximize)
+
+    def _show_relaxed(self, session: Session) -> bool:
+        """Close what the forward pass of a relaxation's inputs shows; whether that is anything."""
+        self.problem.deadline.check()
         relaxed = session.relax(self.problem.limits())
-        if relaxed.x is not None:
-            self.owner.models.show(self.model.inputs(relaxed.x), self.owner.by)
+        if relaxed.x is None:
+            return False
+        before = np.count_nonzero(self.ledger.pending(self.owner.part))
+        self.owner.models.show(self.model.inputs(relaxed.x), self.owner.by)
+        return bool(np.count_nonzero(self.ledger.pending(self.owner.part)) < before)
 
     def _callbacks(self) -> Callbacks:
         backend = self.problem.backend

@@ -2,8 +2,9 @@
 
 All boxes of a batch are bounded at once (`crown_layers`). A question is refuted on a part once it is refuted on
 every box that the part was cut into, and witnessed as soon as one point shows it; verdicts of boxes are never
-combined. The input to halve is the one whose width moves the linear upper bounds of the box's pending
-questions most (Bunel et al., *Branch and Bound for Piecewise Linear Neural Network Verification*, JMLR 2020).
+combined. On a polytope boxes are cut down to what its rows leave of them, and bounded with its rows. The input to
+halve is the one whose width moves the linear upper bounds of the box's pending questions most (Bunel et al., *Branch
+and Bound for Piecewise Linear Neural Network Verification*, JMLR 2020).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
 from stablenet.network import Network
 from stablenet.propagate.crown import crown_layers
+from stablenet.propagate.polytope import narrowed
 from stablenet.search.base import Problem, Search
 
 BATCH = 256
@@ -23,6 +25,9 @@ BATCH = 256
 
 FINEST = 2.0**-40
 """Boxes are not cut below this share of the part's width."""
+
+ASPECT = 8.0
+"""Inputs in a polytope's rows are not left so many times wider than the others, as shares of the part's width."""
 
 TIE = 1e-7
 """A bound of a box that misses the refuting sign by less than this share of the neuron's range is a tie."""
@@ -85,7 +90,10 @@ class Splitter:
         self.flat = np.concatenate([np.flatnonzero(pending[POSITIVE]), np.flatnonzero(pending[NEGATIVE])])
         self.side = np.repeat([POSITIVE, NEGATIVE], np.count_nonzero(pending, axis=1)).astype(np.intp)
         box = problem.domain.parts[part]
+        self.rows = None if box.a is None or box.b is None else (box.a, box.b)
+        self.pull = problem.falsifier.pullers[part]
         self.finest = FINEST * (box.upper - box.lower)
+        self.per_width = 1.0 / np.maximum(box.upper - box.lower, 1e-300)
         self.stack = [Boxes(box.lower[None, :], box.upper[None, :], np.ones((1, len(self.flat)), bool))]
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
@@ -135,28 +143,52 @@ class Splitter:
     def _bound(self, boxes: Boxes) -> Outcome:
         """Bound a batch; touches nothing that other threads use."""
         network = self.problem.network
+        empty = np.zeros(len(boxes), dtype=bool)
+        if self.rows is not None:
+            low, high, empty = narrowed(boxes.lower, boxes.upper, *self.rows)
+            boxes = Boxes(low, high, boxes.mask)
         asked = np.flatnonzero(boxes.mask.any(axis=0))
         flat, side = self.flat[asked], self.side[asked]
         guide = _Guide(network, self.ledger.offsets, boxes.mask[:, asked], flat, side)
         depth = self.ledger.locate(int(flat.max()))[0] + 1
         last = np.unique(flat[flat >= self.ledger.offsets[depth - 1]] - self.ledger.offsets[depth - 1])
-        layers = crown_layers(network, boxes.lower, boxes.upper, up_to=depth, last_rows=last, watch=guide.watch)
+        layers = crown_layers(
+            *(network, boxes.lower, boxes.upper),
+            polytope=self.rows,
+            up_to=depth,
+            last_rows=last,
+            watch=guide.watch,
+        )
         lower = np.concatenate([low for low, _ in layers], axis=1)[:, flat]
         upper = np.concatenate([high for _, high in layers], axis=1)[:, flat]
         refuted = np.zeros_like(boxes.mask)
         excess = np.where(side == POSITIVE, upper, -lower)
+        excess[empty] = -np.inf
         refuted[:, asked] = boxes.mask[:, asked] & (excess <= 0)
         ties = np.zeros(len(self.flat), dtype=np.int64)
         ties[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).sum(axis=0)
         width = boxes.upper - boxes.lower
         score = np.where(width > self.finest, guide.score * width + 1e-12 * width, -1.0)
-        cut = np.where((score > 0).any(axis=1), score.argmax(axis=1), -1)
+        cut = np.where((score > 0).any(axis=1), self._balanced(width, score.argmax(axis=1)), -1)
         return Outcome(boxes, refuted, ties, cut, self._candidates(boxes, guide, asked))
+
+    def _balanced(self, width: Array, cut: Index) -> Index:
+        """The inputs to cut, (b,), and in their place those in a polytope's rows that are much wider by now.
+
+        The bounds' slopes do not show what an input does by the rows: where multipliers are not the best, the gap can
+        be in an input whose slope they have made zero.
+        """
+        if self.rows is None:
+            return cut
+        share = width * self.per_width
+        wide = np.where((self.rows[0] != 0).any(axis=0), share, 0.0).argmax(axis=1)
+        each = np.arange(len(cut))
+        return np.where(share[each, wide] > ASPECT * share[each, cut], wide, cut)
 
     def _candidates(self, boxes: Boxes, guide: _Guide, asked: Index) -> Array:
         """Centres and likely maximisers that show something pending."""
         centre = 0.5 * (boxes.lower + boxes.upper)
-        points = np.concatenate([centre, np.where(guide.direction > 0, boxes.upper, boxes.lower)])
+        points = self.pull(np.concatenate([centre, np.where(guide.direction > 0, boxes.upper, boxes.lower)]))
         pre = np.concatenate(self.problem.network.pre_activations(points), axis=1)[:, self.flat[asked]]
         shows = np.where(self.side[asked] == POSITIVE, pre > 0, pre < 0)
         shows &= np.concatenate([boxes.mask[:, asked]] * 2)
