@@ -137,10 +137,11 @@ def spent(row: Row) -> str:
         return str(row["outcome"])
     parts = [f"{what} {seconds(row['seconds'][what])}" for what in ("bounds", "falsify", "search")]
     for by, solves in row["solves"].items():
-        building = sum(value for key, value in solves.items() if key.endswith("_s") and key != "solver_s")
+        building = solves["build_s"] + solves["translate_s"]
         parts.append(
             f"{by}: {solves['solves']} solves of at most {solves['rows']} rows and {solves['binaries']} binaries, "
-            f"{seconds(solves['solver_s'])} s in the solver, {seconds(building)} s to build and load, "
+            f"{seconds(solves['solver_s'])} s in the solver, {seconds(solves['cuts_s'])} s at the root before, "
+            f"{seconds(building)} s to build and load, "
             f"{solves['nodes']} nodes"
         )
     return "; ".join(parts)

@@ -100,11 +100,11 @@ class Rounds:
         began = time.monotonic()
         with self.problem.backend.open(self.model.milp, self.problem.settings) as session:
             self.spent["translate_s"] = time.monotonic() - began
+            began = time.monotonic()
             if self.problem.formulation.cuts != "none":
-                began = time.monotonic()
                 self.model.root_rounds(session, self.problem.limits())
-                self.spent["cuts_s"] = time.monotonic() - began
             self._inject_relaxations(session)
+            self.spent["cuts_s"] = time.monotonic() - began
             while self._drop_closed(session):
                 self.asked = int(np.count_nonzero(self.live))
                 result = self.problem.solve(

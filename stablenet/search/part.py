@@ -101,7 +101,7 @@ class PartModel:
         """Enter a solve in the report.
 
         ``spent`` are the seconds that led to it: ``build_s`` (Pyomo model and its arrays), ``translate_s`` (loading
-        them into the solver), ``cuts_s`` (rounds at the root before the solve); each is told once.
+        them into the solver), ``cuts_s`` (cuts and relaxations at the root before the solve); each is told once.
         """
         milp = model.milp
         self.problem.ledger.add_solve(
