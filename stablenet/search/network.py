@@ -144,15 +144,13 @@ class Rounds:
         return bool(self.live.any())
 
     def _inject_relaxations(self, session: Session) -> None:
-        """Forward passes from relaxations, for solvers that show no LP point while they run.
+        """Forward passes from relaxations: of the whole objective, then of each question that is still pending.
 
-        That of the whole objective comes first. Where others get a point from every node, these get one from
-        every question still pending: where its own pre-activation is most in the relaxation.
+        A question's own has its pre-activation as the objective. For solvers that show no LP point of their nodes
+        these are all there is; for the others they come before those.
         """
         backend = self.problem.backend
         if self.problem.options.inject != "relaxation" or not backend.supports(Capability.DUALS):
-            return
-        if backend.supports(Capability.PROPOSE, Capability.LP_POINT):
             return
         self._show_relaxed(session)
         asked = np.zeros((2, self.ledger.n_neurons), dtype=bool)
