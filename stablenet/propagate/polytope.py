@@ -51,7 +51,7 @@ def narrowed(lower: Array, upper: Array, a: Array, b: Array) -> tuple[Array, Arr
                 up, down = np.nextafter(at + reach, np.inf), np.nextafter(at - reach, -np.inf)
             high[:, columns] = np.where(weights > 0, np.fmin(high[:, columns], up), high[:, columns])
             low[:, columns] = np.where(weights < 0, np.fmax(low[:, columns], down), low[:, columns])
-    # What is cut away may cross over by rounding where a row leaves but a point.
+    # Each bound is rounded outward, so bounds that cross leave no point between them.
     empty |= (low > high).any(axis=1)
     return np.where(empty[:, None], lower, low), np.where(empty[:, None], upper, high), empty
 

@@ -171,11 +171,7 @@ class Rounds:
         """Close what the forward pass of a relaxation's inputs shows; whether that is anything."""
         self.problem.deadline.check()
         relaxed = session.relax(self.problem.limits())
-        if relaxed.x is None:
-            return False
-        before = np.count_nonzero(self.ledger.pending(self.owner.part))
-        self.owner.models.show(self.model.inputs(relaxed.x), self.owner.by)
-        return bool(np.count_nonzero(self.ledger.pending(self.owner.part)) < before)
+        return relaxed.x is not None and self.owner.models.show(self.model.inputs(relaxed.x), self.owner.by)
 
     def _callbacks(self) -> Callbacks:
         backend = self.problem.backend

@@ -142,10 +142,13 @@ class PartModel:
             raise ContradictionError(f"{message}: a forward pass is a solution; all that {by!r} refuted is revoked")
         raise SolverError(f"{message}; its answer proves nothing")
 
-    def show(self, x: Array, by: str) -> None:
-        """Close by forward pass what an input, (n_inputs,), shows; on a face of a polytope it is moved inward first."""
+    def show(self, x: Array, by: str) -> bool:
+        """Close by forward pass what an input, (n_inputs,), shows; whether that is anything.
+
+        On a face of a polytope it is moved inward first.
+        """
         inside = self.problem.falsifier.pullers[self.part](x[None, :])
-        self.problem.falsifier.witnesser.offer(inside, by)
+        return self.problem.falsifier.witnesser.offer(inside, by) > 0
 
     def push(self, x: Array, side: Side, index: int) -> None:
         """Climb from an input towards a question that the solver claims and the forward pass does not show."""

@@ -93,7 +93,6 @@ class Splitter:
         self.rows = None if box.a is None or box.b is None else (box.a, box.b)
         self.pull = problem.falsifier.pullers[part]
         self.finest = FINEST * (box.upper - box.lower)
-        self.per_width = 1.0 / np.maximum(box.upper - box.lower, 1e-300)
         self.stack = [Boxes(box.lower[None, :], box.upper[None, :], np.ones((1, len(self.flat)), bool))]
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
@@ -180,7 +179,7 @@ class Splitter:
         """
         if self.rows is None:
             return cut
-        share = width * self.per_width
+        share = width / np.maximum(self.finest, 1e-300)
         wide = np.where((self.rows[0] != 0).any(axis=0), share, 0.0).argmax(axis=1)
         each = np.arange(len(cut))
         return np.where(share[each, wide] > ASPECT * share[each, cut], wide, cut)
