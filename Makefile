@@ -20,7 +20,7 @@ comma := ,
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
-.PHONY: help demo test test-long lint types bench bench-compare bench-baseline clean
+.PHONY: help demo test test-long lint types docs bench bench-compare bench-baseline clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -30,6 +30,7 @@ help:
 	@echo "make test-long  the long ones"
 	@echo "make lint       ruff: rules and format"
 	@echo "make types      mypy --strict"
+	@echo "make docs       the site, in build/site; runs the tutorials"
 	@echo "make bench      the benchmarks; bench-compare: beside the stored baseline; bench-baseline: store a new one"
 	@echo "make clean      remove .venv, caches and what was built"
 
@@ -49,6 +50,11 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	PYTHON="$(abspath $(BIN)/python)" .ci/types
+
+# Warnings are errors: a dead link, a page that is nowhere in the contents, a tutorial that prints something else.
+docs: $(VENV)/.installed-docs
+	$(ONE_THREAD) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site: build/site/index.html"
 
 bench: $(VENV)/.installed-test+gurobi+cbc+bench
 	$(BENCH)
