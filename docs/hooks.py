@@ -97,14 +97,14 @@ def command_line() -> str:
         usage = [f"stablenet {name}"]
         usage += [_shown(p) for p in command.params if p.param_type_name == "argument"]
         usage += [f"{p.opts[0]} {_shown(p)}" for p in command.params if p.required and p.param_type_name == "option"]
-        rows = ["| option | meaning | default |", "|---|---|---|"]
+        rows = ["| argument or option | meaning | default |", "|---|---|---|"]
         for p in command.params:
             if p.param_type_name == "argument":
-                rows.append(f"| `{_cell(_shown(p))}` | {_cell(p.help or '')} | |")
+                rows.append(f"| `{_shown(p)}` | {_cell(p.help or '')} | |")
                 continue
             names = ", ".join([*p.opts, *p.secondary_opts])
             value = "" if p.is_flag else f" {_shown(p)}"
-            rows.append(f"| `{_cell(names + value)}` | {_cell(p.help or '')} | {_default(p)} |")
+            rows.append(f"| `{names + value}` | {_cell(p.help or '')} | {_default(p)} |")
         text = "\n\n".join(" ".join(x.split()) for x in (command.help or "").split("\n\n"))
         parts.append(f"## {name}\n\n```text\n{' '.join(usage)} [OPTIONS]\n```\n\n{text}\n\n" + "\n".join(rows))
     return "\n\n".join(parts)
