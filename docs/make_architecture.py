@@ -86,6 +86,13 @@ def reach(edges: Graph) -> Graph:
     return known
 
 
+def follows(edges: Graph, source: str, target: str) -> bool:
+    """Whether the target is also reached from the source through another box, without coming back to the source."""
+    rest = {box: targets - {source} for box, targets in edges.items() if box != source}
+    far = reach(rest)
+    return any(target in far[other] for other in edges[source] - {target})
+
+
 def floors(edges: Graph) -> dict[str, int]:
     """The floor of each box: 0 for one that imports none, else one above the highest that it imports."""
     far = reach(edges)
@@ -147,9 +154,7 @@ def draw(edges: Graph) -> str:
     ]
     arrows: dict[str, list[str]] = {"pale": [], "plain": [], "circle": []}
     for source, target in sorted((a, b) for a in edges for b in edges[a]):
-        others = edges[source] - {target}
-        follows = any(target in far[other] for other in others)
-        kind = "circle" if source in far[target] else "pale" if follows else "plain"
+        kind = "circle" if source in far[target] else "pale" if follows(edges, source, target) else "plain"
         arrows[kind].append(arrow(where[source], where[target], kind))
     lines += [line for kind in arrows for line in arrows[kind]]
     for box, (x, y) in sorted(where.items()):
