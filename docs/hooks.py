@@ -21,6 +21,8 @@ from run_blocks import BlockError, run_page  # noqa: E402
 API_TREE = ROOT / "build" / "api"
 """Links to the sources as they are imported, where mkdocstrings reads them."""
 
+CONTRIBUTING, CONTRIBUTING_PAGE = ROOT / "CONTRIBUTING.md", "contributing.md"
+
 EXECUTED = ("index.md", "tutorials/")
 """Pages that are run while the site is built. The tests run all pages."""
 
@@ -54,9 +56,15 @@ def on_startup(**_: Any) -> None:
         (package / path.name).symlink_to(path)
 
 
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    """The guide for contributors stands at the root of the repository, and is a page of the site too."""
+    files.append(File.generated(config, CONTRIBUTING_PAGE, content=CONTRIBUTING.read_text()))
+    return files
+
+
 def on_page_markdown(markdown: str, page: Any, files: Any, config: Any, **_: Any) -> str:
     """Run a tutorial; put generated text in its places; let links to files outside of docs/ lead to copies."""
-    path = Path(page.file.abs_src_path)
+    path = CONTRIBUTING if page.file.src_uri == CONTRIBUTING_PAGE else Path(page.file.abs_src_path)
     if config.extra["run_tutorials"] and page.file.src_uri.startswith(EXECUTED):
         try:
             run_page(path)
@@ -72,13 +80,19 @@ def on_page_markdown(markdown: str, page: Any, files: Any, config: Any, **_: Any
 def _link(match: re.Match[str], path: Path, page: Any, files: Any, config: Any) -> str:
     target = (path.parent / match[1]).resolve()
     docs = Path(config.docs_dir).resolve()
-    if target.is_relative_to(docs) or not target.is_file():
+    anchor = match[2] or ""
+    up = "../" * page.file.src_uri.count("/")
+    if target == CONTRIBUTING:
+        return f"]({up}{CONTRIBUTING_PAGE}{anchor})"
+    if target.is_relative_to(docs):
+        return f"]({up}{target.relative_to(docs).as_posix()}{anchor})"
+    if not target.is_file():
         return match[0]
     uri = f"files/{target.relative_to(ROOT).as_posix()}"
+    uri += ".txt" if target.suffix == ".md" else ""
     if files.get_file_from_path(uri) is None:
         files.append(File.generated(config, uri, abs_src_path=str(target)))
-    up = "../" * page.file.src_uri.count("/")
-    return f"]({up}{uri}{match[2] or ''})"
+    return f"]({up}{uri}{anchor})"
 
 
 def _cell(text: object) -> str:
