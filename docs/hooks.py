@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,14 @@ INTERFACES = (
     "stablenet.formulations.base.Formulation",
     "stablenet.formulations.base.ReluLayer",
     "stablenet.formulations.base.Encoding",
-    "stablenet.propagate.base.BoundMethod",
-    "stablenet.propagate.base.Context",
+    "stablenet.bounds.base.BoundMethod",
+    "stablenet.bounds.base.Context",
     "stablenet.search.base.Search",
     "stablenet.search.base.Problem",
     "stablenet.backends.base.Backend",
     "stablenet.backends.base.Session",
     "stablenet.backends.base.Capability",
-    "stablenet.milp.MILP",
+    "stablenet.milp.arrays.MILP",
 )
 """Where the interfaces for plug-ins are defined. The names that users import are found from `stablenet.__all__`."""
 
@@ -103,8 +103,8 @@ def command_line() -> str:
     """Every command with its arguments and options, from the parser itself."""
     import typer
 
-    (point,) = entry_points(group="console_scripts", name="stablenet")
-    app = importlib.import_module(point.load().__module__).app
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["stablenet"]
+    app = importlib.import_module(script.partition(":")[0]).app
     group = typer.main.get_command(app)
     parts = []
     for name, command in group.commands.items():  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stablenet.cli import main
+from stablenet.cli.main import main
 
 if __name__ == "__main__":
     main()
