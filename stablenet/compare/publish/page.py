@@ -70,7 +70,7 @@ def _html(data: Mapping[str, Any], title: str, script: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files("stablenet.compare") / "assets" / name).read_text(encoding="utf-8")
+    return (resources.files("stablenet.compare.publish") / "assets" / name).read_text(encoding="utf-8")
 
 
 # A sweep
