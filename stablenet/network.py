@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.errors import NetworkError
-from stablenet.rounding import gamma
+from stablenet.rounding import OVERFLOW, SAFETY, gamma, underflow
 
 Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
@@ -108,15 +108,17 @@ class AffineMap:
         """Bound on |computed - exact| of ``self(posts)`` when each post carries an error of ``errors``.
 
         The classical bound for a scalar product in any order of summation, plus what the errors of
-        the inputs can move (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1).
+        the inputs can move (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1), plus underflow. Infinite
+        or NaN where a partial sum may have overflowed.
         """
         factor = gamma(self.n_terms + len(self.terms) + 8)
-        bound = np.broadcast_to(factor * np.abs(self.offset), (*posts[0].shape[:-1], self.size))
-        for term in self.terms:
-            post = posts[term.source]
-            bound = bound + apply(term.absolute, factor * np.abs(post) + errors[term.source])
-        # The bound itself is computed in floating point; underflow costs at most the last summand.
-        return np.asarray(bound * (1.0 + factor) + (self.n_terms + 1) * 1e-300)
+        size = np.broadcast_to(np.abs(self.offset), (*posts[0].shape[:-1], self.size))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for term in self.terms:
+                # In units of the factor, which comes last: errors times large weights must not have underflowed before.
+                size = size + apply(term.absolute, np.abs(posts[term.source]) + errors[term.source] / factor)
+            bound = SAFETY * factor * size + underflow(self.n_terms + 1)
+        return np.asarray(np.where(size < OVERFLOW, bound, np.inf))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.network import Network
 from stablenet.propagate.base import Context
 from stablenet.propagate.crown import Backward, Choice
-from stablenet.propagate.interval import UNDERFLOW, affine_bounds, post_bounds
+from stablenet.propagate.interval import affine_bounds, post_bounds
 from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
-from stablenet.rounding import gamma
+from stablenet.rounding import UNDERFLOW, gamma
 
 Sides = list[tuple[Array, Array]]
 
