@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +40,35 @@ def apply_transposed(matrix: Matrix, rows: Array) -> Array:
     return np.ascontiguousarray((matrix.T @ flat.T).T).reshape(*rows.shape[:-1], matrix.shape[1])
 
 
+def _float64(given: Any, what: str) -> Any:
+    """An array or a sparse matrix as float64 (csr): itself if it is. Raises `NetworkError` if that would round."""
+    if sparse.issparse(given):
+        if isinstance(given, sparse.csr_array) and given.dtype == np.float64:
+            return given
+        csr = sparse.csr_array(given)
+        return sparse.csr_array((_float64(csr.data, what), csr.indices, csr.indptr), shape=csr.shape)
+    array = np.asarray(given)
+    if array.dtype == np.float64:
+        return array
+    if array.dtype.kind not in "biuf":
+        raise NetworkError(f"{what} is of type {array.dtype}; numbers are expected")
+    with np.errstate(over="ignore"):
+        wide = array.astype(np.float64)
+    # Through Python's integers: the types' own comparison would round both sides alike.
+    if array.dtype.itemsize >= 8 and wide.astype(object).tolist() != array.astype(object).tolist():
+        raise NetworkError(f"{what} of type {array.dtype} is no number of float64")
+    return wide
+
+
 @dataclass(frozen=True, eq=False)
 class Term:
     """One summand ``matrix @ h[source]``; source 0 is the input, k + 1 the post-activations of layer k."""
 
     source: int
     matrix: Matrix
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", _float64(self.matrix, "a weight"))
 
     @cached_property
     def absolute(self) -> Matrix:
@@ -75,6 +99,9 @@ class AffineMap:
     offset: Array
     terms: tuple[Term, ...]
     nodes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", _float64(self.offset, "an offset"))
 
     @property
     def size(self) -> int:

@@ -251,6 +251,8 @@ def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
             raise ReportError(f"the report's witnesses have shape {batch.shape[1:]}, not one number per input")
     for by, batch in batches.items():
         witnesser.offer(batch, by)
+    # Which of them rested on which is not known any more.
+    ledger.presume({by for _, by, _ in refuted})
     for (side, by, rigorous), indices in refuted.items():
         for part in range(ledger.n_parts):
             ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)

@@ -16,6 +16,7 @@ import numpy as np
 
 from stablenet.bounds import Array, Bounds
 from stablenet.domain import Part
+from stablenet.errors import InputError
 from stablenet.network import Network
 from stablenet.propagate.base import BoundMethod, Context
 from stablenet.propagate.crown import Backward, Index, crown_rows
@@ -106,7 +107,12 @@ class Tightening(BoundMethod):
             if k:
                 sweep.refresh(self.name)
             if k and len(sweep.undecided()):
-                self.work(sweep)
+                try:
+                    self.work(sweep)
+                except InputError as error:
+                    if type(error) is not InputError:
+                        raise
+                    # Numbers that no solver takes: the layer keeps the bounds that it has.
             sweep.advance()
         return sweep.bounds
 
