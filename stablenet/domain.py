@@ -40,13 +40,13 @@ class Domain(ABC):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the parts' numbers: equal for equal domains, however they were written."""
+        """SHA-256 of the parts' numbers and shapes: equal for equal domains, however they were written."""
         digest = hashlib.sha256()
         for part in self.parts:
-            for array in (part.lower, part.upper, part.a, part.b):
-                if array is not None:
-                    digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
-            digest.update(b"|")
+            arrays = [array for array in (part.lower, part.upper, part.a, part.b) if array is not None]
+            digest.update(repr([array.shape for array in arrays]).encode())
+            for array in arrays:
+                digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
 
     def contains(self, points: npt.ArrayLike) -> npt.NDArray[np.bool_]:

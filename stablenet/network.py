@@ -7,6 +7,7 @@ one more affine map. Everything but the ONNX reader works on this form only.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -193,7 +194,8 @@ class Network:
     """A feed-forward ReLU network in canonical form.
 
     ``exact`` says whether the import computed without rounding; otherwise ``import_error`` bounds the
-    absolute error of every single stored coefficient and offset.
+    absolute error of every single stored coefficient and offset. ``sha256`` is the digest of the ``file`` (with its
+    external data) whose network this is, ``content`` what `content_digest` was when it was read; see `identity`.
     """
 
     n_inputs: int
@@ -205,6 +207,7 @@ class Network:
     output_name: str = "output"
     file: str = ""
     sha256: str = ""
+    content: str = ""
     exact: bool = True
     import_error: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
@@ -227,6 +230,28 @@ class Network:
                 data = term.matrix.data if isinstance(term.matrix, sparse.csr_array) else term.matrix
                 if not np.isfinite(data).all():
                     raise NetworkError(f"{where}: a weight is not finite")
+
+    @cached_property
+    def content_digest(self) -> str:
+        """SHA-256 of all that is computed: sizes, sources, weights and offsets; sparse matrices count as such."""
+        digest = hashlib.sha256(f"{self.n_inputs}".encode())
+        for affine in (*(layer.affine for layer in self.layers), self.output):
+            digest.update(f"|{affine.size}".encode())
+            digest.update(np.ascontiguousarray(affine.offset, "<f8").tobytes())
+            for term in affine.terms:
+                matrix = term.matrix
+                stored = (matrix.indptr, matrix.indices) if isinstance(matrix, sparse.csr_array) else ()
+                digest.update(f"({term.source}, {matrix.shape}, {[len(indices) for indices in stored]})".encode())
+                for indices in stored:
+                    digest.update(np.ascontiguousarray(indices, "<i8").tobytes())
+                data = matrix.data if isinstance(matrix, sparse.csr_array) else matrix
+                digest.update(np.ascontiguousarray(data, "<f8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """The digest that reports name: the file's, where this is what was read from it, else that of the content."""
+        return self.sha256 if self.sha256 and self.content == self.content_digest else self.content_digest
 
     @property
     def n_outputs(self) -> int:

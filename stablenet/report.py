@@ -50,7 +50,7 @@ def network_to_json(network: Network) -> dict[str, Any]:
     """The report's description of a network."""
     return {
         "file": network.file,
-        "sha256": network.sha256,
+        "sha256": network.identity,
         "n_inputs": network.n_inputs,
         "n_outputs": network.n_outputs,
         "exact_import": network.exact,
@@ -228,12 +228,19 @@ def build_report(
 
 
 def check_belongs(report: Report, network: Network, domain: Domain) -> None:
-    """Raise `ReportError` unless the report is about this network and domain, by digest."""
-    theirs = report.data["network"].get("sha256")
-    if theirs != network.sha256:
-        raise ReportError(f"the report is about the network with sha256 {theirs}, not {network.sha256}")
-    if domain_from_json(report.data["domain"]).digest != domain.digest:
-        raise ReportError("the report is about another domain of the same network; the same bounds are expected")
+    """Raise `ReportError` unless the report is about this network and domain, by digest.
+
+    A network's digest is that of its file, external data included, or of its weights, offsets and structure if it was
+    made in memory (`Network.identity`). A report without a digest is about no network.
+    """
+    theirs, ours = report.data["network"].get("sha256"), network.identity
+    if not (isinstance(theirs, str) and theirs and theirs == ours):
+        raise ReportError(f"the report is about the network with sha256 {theirs!r}, not {ours!r}")
+    told, here = domain_from_json(report.data["domain"]).digest, domain.digest
+    if told != here:
+        raise ReportError(
+            f"the report is about another domain of the same network: its numbers have sha256 {told!r}, not {here!r}"
+        )
 
 
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
