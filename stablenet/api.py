@@ -55,7 +55,7 @@ def find_stable(
         contradiction = isinstance(error, ContradictionError)
     report = build_report(
         ledger,
-        network=network_to_json(net),
+        network=network_to_json(net, region),
         domain=region.to_json(),
         config=choice.to_json(),
         stopped_by=stopped_by,

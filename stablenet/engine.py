@@ -204,7 +204,7 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
         send(
             {
                 "event": "job",
-                "network": network_to_json(network),
+                "network": network_to_json(network, region),
                 "domain": region.to_json(),
                 "options": options.to_json(),
                 "n_parts": len(region.parts),

@@ -18,6 +18,7 @@ from stablenet.errors import DomainError, ReportError
 from stablenet.files import write_text
 from stablenet.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
 from stablenet.network import Network
+from stablenet.propagate.folded import folding_difference
 from stablenet.witness import Witnesser
 
 SCHEMA = "stablenet.report/1"
@@ -46,8 +47,22 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def network_to_json(network: Network) -> dict[str, Any]:
-    """The report's description of a network."""
+def network_to_json(network: Network, domain: Domain | None = None) -> dict[str, Any]:
+    """The report's description of a network, and on what domain it is looked at.
+
+    Where the import rounded, ``function`` is "folded": verdicts speak of the network as folded. ``import_error`` bounds
+    what rounding did to each coefficient, ``import_difference`` (with a domain) what that may do to the pre-activations
+    of each layer, None where this overflows.
+    """
+    described = _described(network)
+    if not network.exact:
+        described |= {"function": "folded", "import_error": _bound(network.import_error)}
+        if domain is not None:
+            described["import_difference"] = [_bound(value) for value in folding_difference(network, domain)]
+    return described
+
+
+def _described(network: Network) -> dict[str, Any]:
     return {
         "file": network.file,
         "sha256": network.identity,

@@ -22,6 +22,7 @@ from stablenet.compare.statistics import METRICS, View, axes_that_vary, curve_ta
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.errors import StablenetError
 from stablenet.files import write_text
+from stablenet.summary import folded_words
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
@@ -229,6 +230,7 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: report[name] for name in kept},
         "contradictions": report.get("contradictions", []),
+        "folded": folded_words(report["network"]) if report["network"].get("function") == "folded" else None,
         "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1]))},
         "map": {**encode_neurons(report["neurons"], sources), "sources": sources},
         "lower": [neuron["lower"] for neuron in report["neurons"]],
