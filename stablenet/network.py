@@ -46,8 +46,9 @@ def _float64(given: Any, what: str) -> Any:
     if sparse.issparse(given):
         if isinstance(given, sparse.csr_array) and given.dtype == np.float64:
             return given
-        csr = sparse.csr_array(given)
-        return sparse.csr_array((_float64(csr.data, what), csr.indices, csr.indptr), shape=csr.shape)
+        csr: sparse.csr_array = sparse.csr_array(given)
+        data: Array = _float64(csr.data, what)
+        return sparse.csr_array((data, csr.indices, csr.indptr), shape=csr.shape)
     array = np.asarray(given)
     if array.dtype == np.float64:
         return array

@@ -16,12 +16,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from stablenet.propagate.crown import Backward, Choice
 
 from stablenet import Box, Network, Polytope, find_stable
+from stablenet.equivalence.backward import Relaxation as Paired
 from stablenet.errors import InputError, NetworkError
 from stablenet.network import AffineMap, Layer, Term
 from stablenet.propagate import run
+from stablenet.propagate.crown import Backward, Choice
+from stablenet.propagate.crown import Relaxation as Crossing
 from stablenet.propagate.interval import affine_bounds
 
 TAU = 5e-324
@@ -88,7 +90,7 @@ def points(box: Any) -> list[list[Fraction]]:
 
 
 def at_most(value: Fraction, bound: float) -> bool:
-    return math.isinf(bound) and bound > 0 or not math.isnan(bound) and value <= Fraction(bound)
+    return (math.isinf(bound) and bound > 0) or (not math.isnan(bound) and value <= Fraction(bound))
 
 
 @QUICK
@@ -141,7 +143,9 @@ def deep(*matrices: list[list[float]], offsets: Any = None) -> Network:
     for k, matrix in enumerate(matrices):
         offset = np.zeros(len(matrix)) if offsets is None else np.array(offsets[k])
         layers.append(Layer(AffineMap(offset, (Term(k, np.array(matrix)),)), f"l{k}", (len(matrix),)))
-    return Network(len(matrices[0][0]), tuple(layers), AffineMap(np.zeros(1), (Term(0, np.zeros((1, len(matrices[0][0])))),)))
+    return Network(
+        len(matrices[0][0]), tuple(layers), AffineMap(np.zeros(1), (Term(0, np.zeros((1, len(matrices[0][0])))),))
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,6 +235,52 @@ def test_errors_that_underflow_and_meet_large_weights_count() -> None:
         assert Fraction(float(known.lower[0])) <= value <= Fraction(float(known.upper[0]))
 
 
+def test_coefficients_that_cancel_in_rounding_count_at_subnormal_inputs() -> None:
+    """The difference of the two neurons is 0 by rounded coefficients, and 2^896 x in truth."""
+    first = [[1 + 2.0**-52], [1 + 2.0**-51]]
+    network = deep(first, [[(1 + 2.0**-52) * 2.0**1000, -(2.0**1000)]])
+    box = Box([2.0**-1070], [2.0**-1060])
+    assert float(backward_bound(network, box)) >= exact(network, [Fraction(2.0**-1060)])[1][0] > 0
+
+
+def test_coefficients_that_underflow_count_at_large_inputs() -> None:
+    network = deep([[2.0**-600]], [[2.0**-600]])
+    box = Box([0.0], [2.0**900])
+    assert Fraction(backward_bound(network, box)) >= exact(network, [Fraction(2.0**900)])[1][0] > 0
+
+
+def test_sizes_that_underflow_count_under_large_coefficients() -> None:
+    """What the first layer's sum is made of underflows; the second layer's weights make it large again."""
+    w = 2.0**-537 * (1 + 2.0**-52)
+    network = deep([[w, w, w]], [[2.0**1000]], offsets=[[0.0], [0.0]])
+    x = 2.0**-538 * (1 + 2.0**-52)
+    box = Box([x, x, x], [x, x, x])
+    assert Fraction(backward_bound(network, box)) >= exact(network, [Fraction(x)] * 3)[1][0] > 0
+
+
+def backward_bound(network: Network, box: Box) -> float:
+    """An upper bound of the first neuron of the last layer by a backward pass alone."""
+    backward = Backward.on(network, box)
+    lows, highs = [box.lower[None]], [box.upper[None]]
+    for layer in network.layers[:-1]:
+        low, high = affine_bounds(layer.affine, lows, highs)
+        backward.push(low, high)
+        lows.append(np.maximum(low, 0.0))
+        highs.append(np.maximum(high, 0.0))
+    return float(backward.upper_bounds(network.layers[-1].affine, np.array([0]), np.array([1.0]))[0][0, 0])
+
+
+@pytest.mark.parametrize("relaxation", [Crossing.of, Paired.relu])
+@pytest.mark.parametrize("unit", [TAU, 2.0**-1030, 1.0, 2.0**900])
+def test_a_relaxation_lies_above_the_relu_at_both_ends(relaxation: Any, unit: float) -> None:
+    lower, upper = (side.reshape(1, -1) for side in np.meshgrid(-unit * np.arange(1, 40), unit * np.arange(1, 40)))
+    found = relaxation(lower, upper)
+    for slope, offset, low, high in zip(found.up_slope[0], found.up_offset[0], lower[0], upper[0], strict=True):
+        exactly = [Fraction(float(value)) for value in (slope, offset, low, high)]
+        assert exactly[0] * exactly[2] + exactly[1] >= 0
+        assert exactly[0] * exactly[3] + exactly[1] >= exactly[3]
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_values_beyond_float64_are_refused_and_not_a_fault(sign: float) -> None:
     network = deep([[1e200]], [[sign * 1e200]], [[sign]])
@@ -263,7 +313,9 @@ def test_numbers_that_no_solver_takes_leave_a_report() -> None:
     assert (report.stopped_by, report.counts["unknown"]) == ("solver", 3)
 
 
-@pytest.mark.parametrize(("kind", "numbers"), [(np.int8, [[-128, 1]]), (np.uint8, [[200, 100]]), (np.float32, [[0.1, 1]])])
+@pytest.mark.parametrize(
+    ("kind", "numbers"), [(np.int8, [[-128, 1]]), (np.uint8, [[200, 100]]), (np.float32, [[0.1, 1]])]
+)
 def test_weights_of_any_type_are_float64(kind: type, numbers: list[list[float]]) -> None:
     matrix = np.array(numbers, kind)
     term = Term(0, matrix)

@@ -42,8 +42,9 @@ def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Con
 
 @dataclass(eq=False)
 class Problem:
-    """All that a search works with. ``found`` are the bounds of each part of the domain as the search begins, ``bounds``
-    those of them, and better ones, that may be used.
+    """All that a search works with.
+
+    ``found`` are the bounds of each part of the domain as the search begins, ``bounds`` those that may be used.
     """
 
     network: Network

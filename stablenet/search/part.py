@@ -126,7 +126,8 @@ class PartModel:
     def refute(self, side: Side, neurons: Index, by: str) -> None:
         """Record what a solver's proof refutes, and hold it against forward passes at some points of the part.
 
-        A proof over a model that has become `stale` refutes nothing. Raises `SearchStoppedError` if ``by`` is contradicted, now or before.
+        A proof over a model that has become `stale` refutes nothing. Raises `SearchStoppedError` if ``by`` is
+        contradicted, now or before.
         """
         ledger, falsifier = self.problem.ledger, self.problem.falsifier
         ledger.refute(self.part, side, neurons, by, rigorous=False, since=self.since)
