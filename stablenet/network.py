@@ -46,9 +46,7 @@ def _float64(given: Any, what: str) -> Any:
     if sparse.issparse(given):
         if isinstance(given, sparse.csr_array) and given.dtype == np.float64:
             return given
-        csr: sparse.csr_array = sparse.csr_array(given)
-        data: Array = _float64(csr.data, what)
-        return sparse.csr_array((data, csr.indices, csr.indptr), shape=csr.shape)
+        return _csr64(given, what)
     array = np.asarray(given)
     if array.dtype == np.float64:
         return array
@@ -60,6 +58,12 @@ def _float64(given: Any, what: str) -> Any:
     if array.dtype.itemsize >= 8 and wide.astype(object).tolist() != array.astype(object).tolist():
         raise NetworkError(f"{what} of type {array.dtype} is no number of float64")
     return wide
+
+
+def _csr64(given: Any, what: str) -> sparse.csr_array:
+    csr = sparse.csr_array(given)
+    data: Array = _float64(csr.data, what)
+    return sparse.csr_array((data, csr.indices, csr.indptr), shape=csr.shape)
 
 
 @dataclass(frozen=True, eq=False)
