@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from stablenet.bounds import Array
-from stablenet.domain import Domain
-from stablenet.network import Network, apply
-from stablenet.propagate.interval import interval_layers, magnitude, post_bounds
-from stablenet.rounding import SAFETY, underflow
+from stablenet.bounds.interval import interval_layers, magnitude, post_bounds
+from stablenet.core.bounds import Array
+from stablenet.core.network import Network, apply
+from stablenet.core.rounding import SAFETY, underflow
+from stablenet.domain.regions import Domain
 
 
 def folding_difference(network: Network, domain: Domain) -> list[float]:

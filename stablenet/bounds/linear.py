@@ -1,6 +1,6 @@
 """What every backward pass of linear bounds keeps account of: coefficients in use, constants, rounding.
 
-Computed coefficients are choices (see `stablenet.propagate.crown`); what their rounding can make is added to
+Computed coefficients are choices (see `stablenet.bounds.crown`); what their rounding can make is added to
 ``error`` at the step where it happens.
 """
 
@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.network import Matrix
-from stablenet.rounding import OVERFLOW, SAFETY, UNDERFLOW, UNIT, gamma
+from stablenet.core.network import Matrix
+from stablenet.core.rounding import OVERFLOW, SAFETY, UNDERFLOW, UNIT, gamma
 
 Array = npt.NDArray[np.float64]
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.errors import NetworkError
-from stablenet.rounding import OVERFLOW, SAFETY, gamma, underflow
+from stablenet.core.errors import NetworkError
+from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
 
 Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array

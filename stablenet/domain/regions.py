@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.errors import DomainError
-from stablenet.rounding import OVERFLOW, SAFETY, gamma, underflow
+from stablenet.core.errors import DomainError
+from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
 
 Array = npt.NDArray[np.float64]
 

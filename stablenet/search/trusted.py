@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stablenet.bounds import Bounds
-from stablenet.deadline import SearchStoppedError
-from stablenet.domain import Domain
-from stablenet.ledger import Ledger
-from stablenet.network import Network
-from stablenet.propagate import registry as bound_methods
+from stablenet.bounds import registry as bound_methods
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import SearchStoppedError
+from stablenet.core.ledger import Ledger
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
 
 BELIEVED = ("crown", "interval")
 """Methods for bounds anew, the first whose sources are all believed."""

@@ -14,11 +14,11 @@ from scipy import sparse
 
 from stablenet import Box, Network, Polytope, Union, find_stable
 from stablenet.compression import compress
+from stablenet.core.errors import ReportError
+from stablenet.core.network import AffineMap, Layer, Term
 from stablenet.equivalence.verify import verify
-from stablenet.errors import ReportError
-from stablenet.network import AffineMap, Layer, Term
-from stablenet.onnx_io import load_onnx
-from stablenet.report import Report, check_belongs
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.report.report import Report, check_belongs
 
 UNIT = Box([0.0], [1.0])
 

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from stablenet import Box, Network, Polytope, find_stable
+from stablenet.bounds import run
+from stablenet.bounds.crown import Backward, Choice
+from stablenet.bounds.crown import Relaxation as Crossing
+from stablenet.bounds.interval import affine_bounds
+from stablenet.core.errors import InputError, NetworkError
+from stablenet.core.network import AffineMap, Layer, Term
 from stablenet.equivalence.backward import Relaxation as Paired
-from stablenet.errors import InputError, NetworkError
-from stablenet.network import AffineMap, Layer, Term
-from stablenet.propagate import run
-from stablenet.propagate.crown import Backward, Choice
-from stablenet.propagate.crown import Relaxation as Crossing
-from stablenet.propagate.interval import affine_bounds
 
 TAU = 5e-324
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -12,8 +12,8 @@ from oracle.schema import check_schema
 from rich.console import Console
 
 from stablenet import find_stable
-from stablenet.compare.page import report_page
-from stablenet.summary import render_summary
+from stablenet.cli.report_tables import render_summary
+from stablenet.compare.publish.page import report_page
 
 
 def net(folder: Path, divisor: float) -> Path:

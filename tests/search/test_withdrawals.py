@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from stablenet import Box, Network, find_stable
-from stablenet.bounds import Bounds
-from stablenet.deadline import Deadline, SearchStoppedError
-from stablenet.domain import Part
-from stablenet.engine import Job
-from stablenet.errors import ContradictionError
-from stablenet.falsify import Falsifier
-from stablenet.ledger import NEGATIVE, POSITIVE, Ledger
-from stablenet.network import AffineMap, Layer, Term
-from stablenet.options import Options
-from stablenet.propagate import Context, registry
-from stablenet.propagate.methods import Crown
-from stablenet.report import Report, resume_into
+from stablenet.bounds import Context, registry
+from stablenet.bounds.methods import Crown
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline, SearchStoppedError
+from stablenet.core.errors import ContradictionError
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger
+from stablenet.core.network import AffineMap, Layer, Term
+from stablenet.core.options import Options
+from stablenet.domain.regions import Part
+from stablenet.falsify.falsifier import Falsifier
+from stablenet.find.engine import Job
+from stablenet.report.report import Report, resume_into
 from stablenet.search.base import Problem
 
 D = 1e-6
