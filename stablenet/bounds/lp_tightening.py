@@ -25,14 +25,14 @@ import numpy as np
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
 from stablenet.bounds.crown import Choice, Index, chunks
-from stablenet.bounds.interval import SAFETY, UNDERFLOW, magnitude
+from stablenet.bounds.interval import magnitude
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
 from stablenet.bounds.layerwise import Sweep, Tightening
 from stablenet.bounds.linear import to_dense
 from stablenet.core.bounds import Array
 from stablenet.core.errors import SolverError, UnsupportedError
 from stablenet.core.network import apply_transposed
-from stablenet.core.rounding import gamma
+from stablenet.core.rounding import SAFETY, UNDERFLOW, gamma
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
 from stablenet.milp.arrays import MILP

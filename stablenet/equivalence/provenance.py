@@ -92,7 +92,7 @@ def by_provenance(a: Network, b: Network) -> Pairing | None:
 
     It is a hint: what it says is never believed, only what can be proven along it counts.
     """
-    if b.metadata.get(SOURCE_KEY) != a.sha256:
+    if b.metadata.get(SOURCE_KEY) != a.identity:
         return None
     try:
         stated: dict[str, Any] = json.loads(b.metadata[PROVENANCE_KEY])

@@ -105,7 +105,13 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
                 network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline
             )
             with _timed(ledger, "search"):
-                job.search.run(problem)
+                try:
+                    job.search.run(problem)
+                except InputError as error:
+                    if type(error) is not InputError:
+                        raise
+                    # Numbers that no solver takes: what was found before stands.
+                    raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
     except SearchStoppedError as stop:
         return stop.reason
     except MemoryError:
@@ -198,7 +204,7 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
         send(
             {
                 "event": "job",
-                "network": network_to_json(network),
+                "network": network_to_json(network, region),
                 "domain": region.to_json(),
                 "options": options.to_json(),
                 "n_parts": len(region.parts),

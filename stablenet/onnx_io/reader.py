@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -25,7 +25,7 @@ from stablenet.onnx_io.operators import HANDLERS, MOST_ELEMENTS, OPSETS, Builder
 
 
 def load_onnx(path: str | Path) -> Network:
-    """The network of an ONNX file.
+    """The network of an ONNX file; its ``sha256`` is that of the file, followed by the external data of its tensors.
 
     The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample.
     Other dimensions must be known. Raises `NetworkError` for a file that is no such network and
@@ -34,7 +34,12 @@ def load_onnx(path: str | Path) -> Network:
     file = Path(path)
     data = _read(file)
     try:
-        return _Import(_parse(data, file), file, hashlib.sha256(data).hexdigest()).network()
+        model, outside = _parse(data, file)
+        digest = hashlib.sha256(data)
+        for tensor in outside:
+            digest.update(tensor.raw_data)
+        network = _Import(model, file, digest.hexdigest()).network()
+        return replace(network, content=network.content_digest)
     except StablenetError as error:
         if str(file) in str(error):
             raise
@@ -44,7 +49,7 @@ def load_onnx(path: str | Path) -> Network:
 def parse_onnx(path: str | Path) -> Any:
     """The ONNX ``ModelProto`` of a file, external data included, not checked further; raises `NetworkError`."""
     file = Path(path)
-    return _parse(_read(file), file)
+    return _parse(_read(file), file)[0]
 
 
 def node_labels(graph: Any) -> tuple[str, ...]:
@@ -79,14 +84,27 @@ def _read(file: Path) -> bytes:
     return data
 
 
+def _tensors(message: Any) -> Iterator[Any]:
+    """All tensors within a message, wherever they stand."""
+    import onnx
+
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if hasattr(value, "add") else (value,):
+                yield from _tensors(inner)
+
+
 def _line(error: BaseException) -> str:
     """The message of an error of another package on one line."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:297]}…"
 
 
-def _parse(data: bytes, file: Path) -> Any:
-    """The ONNX model, external data included."""
+def _parse(data: bytes, file: Path) -> tuple[Any, list[Any]]:
+    """The ONNX model, external data included, and the tensors whose data that is, in the order of the file."""
     import onnx
 
     try:
@@ -95,11 +113,12 @@ def _parse(data: bytes, file: Path) -> Any:
         raise NetworkError(f"{file}: is no ONNX file, or a truncated one ({_line(error)})") from None
     if not model.graph.node or not model.graph.output:
         raise NetworkError(f"{file}: is no ONNX network: it has no nodes or no outputs")
+    outside = [tensor for tensor in _tensors(model) if onnx.external_data_helper.uses_external_data(tensor)]
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(file.parent))
     except Exception as error:
         raise NetworkError(f"{file}: its external data cannot be read ({_line(error)})") from None
-    return model
+    return model, outside
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from stablenet import __version__
+from stablenet.bounds.folded import folding_difference
 from stablenet.core.errors import DomainError, ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
@@ -46,11 +47,25 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def network_to_json(network: Network) -> dict[str, Any]:
-    """The report's description of a network."""
+def network_to_json(network: Network, domain: Domain | None = None) -> dict[str, Any]:
+    """The report's description of a network, and on what domain it is looked at.
+
+    Where the import rounded, ``function`` is "folded": verdicts speak of the network as folded. ``import_error`` bounds
+    what rounding did to each coefficient, ``import_difference`` (with a domain) what that may do to the pre-activations
+    of each layer, None where this overflows.
+    """
+    described = _described(network)
+    if not network.exact:
+        described |= {"function": "folded", "import_error": _bound(network.import_error)}
+        if domain is not None:
+            described["import_difference"] = [_bound(value) for value in folding_difference(network, domain)]
+    return described
+
+
+def _described(network: Network) -> dict[str, Any]:
     return {
         "file": network.file,
-        "sha256": network.sha256,
+        "sha256": network.identity,
         "n_inputs": network.n_inputs,
         "n_outputs": network.n_outputs,
         "exact_import": network.exact,
@@ -228,12 +243,19 @@ def build_report(
 
 
 def check_belongs(report: Report, network: Network, domain: Domain) -> None:
-    """Raise `ReportError` unless the report is about this network and domain, by digest."""
-    theirs = report.data["network"].get("sha256")
-    if theirs != network.sha256:
-        raise ReportError(f"the report is about the network with sha256 {theirs}, not {network.sha256}")
-    if domain_from_json(report.data["domain"]).digest != domain.digest:
-        raise ReportError("the report is about another domain of the same network; the same bounds are expected")
+    """Raise `ReportError` unless the report is about this network and domain, by digest.
+
+    A network's digest is that of its file, external data included, or of its weights, offsets and structure if it was
+    made in memory (`Network.identity`). A report without a digest is about no network.
+    """
+    theirs, ours = report.data["network"].get("sha256"), network.identity
+    if not (isinstance(theirs, str) and theirs and theirs == ours):
+        raise ReportError(f"the report is about the network with sha256 {theirs!r}, not {ours!r}")
+    told, here = domain_from_json(report.data["domain"]).digest, domain.digest
+    if told != here:
+        raise ReportError(
+            f"the report is about another domain of the same network: its numbers have sha256 {told!r}, not {here!r}"
+        )
 
 
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
@@ -251,6 +273,8 @@ def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
             raise ReportError(f"the report's witnesses have shape {batch.shape[1:]}, not one number per input")
     for by, batch in batches.items():
         witnesser.offer(batch, by)
+    # Which of them rested on which is not known any more.
+    ledger.presume({by for _, by, _ in refuted})
     for (side, by, rigorous), indices in refuted.items():
         for part in range(ledger.n_parts):
             ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from stablenet.core.registry import Registry, refuse_argument
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import Formulation
+from stablenet.search.trusted import TrustedBounds
 
 
 def solver_settings(options: Options) -> Settings:
@@ -41,22 +42,28 @@ def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Con
 
 @dataclass(eq=False)
 class Problem:
-    """All that a search works with. ``bounds`` holds those of each part of the domain."""
+    """All that a search works with.
+
+    ``found`` are the bounds of each part of the domain as the search begins, ``bounds`` those that may be used.
+    """
 
     network: Network
     domain: Domain
     ledger: Ledger
-    bounds: list[Bounds]
+    found: InitVar[list[Bounds]]
     formulation: Formulation
     backend: Backend
     options: Options
     falsifier: Falsifier
     rng: np.random.Generator
     deadline: Deadline
+    bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, found: list[Bounds]) -> None:
+        decide = self.options.decide_by_bounds
+        self.bounds = TrustedBounds(self.network, self.domain, self.ledger, found, decide=decide)
         self.refuted_before = self.ledger.part_by >= 0
 
     def refuted(self, part: int) -> Mask:

@@ -29,20 +29,25 @@ class PartModel:
     def __init__(self, problem: Problem, part: int) -> None:
         self.problem = problem
         self.part = part
+        self.since = problem.ledger.withdrawals
+
+    @property
+    def stale(self) -> bool:
+        """Whether a source has been withdrawn since the last model was built, which may rest on what it said."""
+        return self.since != self.problem.ledger.withdrawals
 
     def build(self, mask: Mask, *, witness: bool = True) -> SearchModel:
         """The model that asks the questions of a mask, (2, n); without ``witness`` they are asked one at a time.
 
-        Phases are fixed by what is refuted on the part, except for neurons that are asked. Raises
-        `SearchStoppedError` if a witness has contradicted the bounds that the model would rest on.
+        Phases are fixed by what is refuted on the part, except for neurons that are asked.
         """
         problem, ledger = self.problem, self.problem.ledger
-        if not ledger.dead_sources.isdisjoint(problem.bounds[self.part].methods):
-            raise SearchStoppedError("solver")
+        self.since = ledger.withdrawals
+        bounds = problem.bounds[self.part]
         inside = [ledger.layer_slice(k) for k in range(len(ledger.sizes))]
         phase = np.zeros(ledger.n_neurons, dtype=np.int8)
         if problem.options.decide_by_bounds:
-            phase = np.concatenate([layer.phase for layer in problem.bounds[self.part].layers])
+            phase = np.concatenate([layer.phase for layer in bounds.layers])
             refuted = problem.refuted(self.part)
             phase[refuted[NEGATIVE]] = 1
             phase[refuted[POSITIVE]] = -1
@@ -50,7 +55,7 @@ class PartModel:
         model = build_search_model(
             problem.network,
             problem.domain.parts[self.part],
-            problem.bounds[self.part],
+            bounds,
             problem.formulation,
             positive=[np.flatnonzero(mask[POSITIVE, part]) for part in inside],
             negative=[np.flatnonzero(mask[NEGATIVE, part]) for part in inside],
@@ -121,10 +126,11 @@ class PartModel:
     def refute(self, side: Side, neurons: Index, by: str) -> None:
         """Record what a solver's proof refutes, and hold it against forward passes at some points of the part.
 
-        Raises `SearchStoppedError` if ``by`` is contradicted, now or before.
+        A proof over a model that has become `stale` refutes nothing. Raises `SearchStoppedError` if ``by`` is
+        contradicted, now or before.
         """
         ledger, falsifier = self.problem.ledger, self.problem.falsifier
-        ledger.refute(self.part, side, neurons, by, rigorous=False)
+        ledger.refute(self.part, side, neurons, by, rigorous=False, since=self.since)
         probe = falsifier.probe(self.part)
         falsifier.witnesser.confront(probe.points, probe.signs, probe.inside, "check")
         if by in ledger.dead_sources:

@@ -46,8 +46,11 @@ class Singles:
             if mask[:, inside.start :].any():
                 self.models.tighten(layer, self.by)
             here &= self.ledger.pending(self.part)
-            if here.any():
+            while here.any():
                 self._layer(here)
+                if not self.models.stale:
+                    break
+                here &= self.ledger.pending(self.part)
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
@@ -126,8 +129,8 @@ class _Queue:
                     self.owner.models.refute(question[0], np.array([question[1]]), self.owner.by)
 
     def is_open(self, question: tuple[Side, int]) -> bool:
-        """Whether a question is pending on the part."""
-        return bool(self.owner.ledger.pending(self.owner.part)[question])
+        """Whether a question is pending on the part, and an answer by the model would be believed."""
+        return not self.owner.models.stale and bool(self.owner.ledger.pending(self.owner.part)[question])
 
 
 class _Asker:

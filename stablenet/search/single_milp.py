@@ -134,14 +134,14 @@ class Rounds:
         return np.asarray(self.ledger.pending(self.owner.part)[self.side, self.index])
 
     def _drop_closed(self, session: Session) -> bool:
-        """Take questions closed or set aside out of the objective; False if none is left."""
+        """Take questions closed or set aside out of the objective; False if none is left, or the model is stale."""
         self.live &= self._still_pending() & ~self.owner.aside[self.side, self.index]
         gone = ~(self.live | self.fixed)
         if gone.any():
             columns = self.model.question_columns[gone]
             session.change_bounds(columns, np.zeros(len(columns)), np.zeros(len(columns)))
             self.fixed |= gone
-        return bool(self.live.any())
+        return bool(self.live.any()) and not self.owner.models.stale
 
     def _inject_relaxations(self, session: Session) -> None:
         """Forward passes from relaxations: of the whole objective, then of each question that is still pending.

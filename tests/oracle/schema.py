@@ -79,6 +79,11 @@ NETWORK: dict[str, Check] = {
     "exact_import": lambda v: isinstance(v, bool),
     "layers": lambda v: isinstance(v, list),
 }
+FOLDED: dict[str, Check] = {
+    "function": lambda v: v == "folded",
+    "import_error": maybe(amount),
+    "import_difference": each(maybe(amount)),
+}
 LAYER: dict[str, Check] = {"layer": whole, "name": text, "size": whole, "shape": each(whole), "origin": text}
 BOX: dict[str, Check] = {"kind": text, "lower": each(number), "upper": each(number)}
 POLYTOPE: dict[str, Check] = {**BOX, "a": each(each(number)), "b": each(number)}
@@ -131,7 +136,11 @@ def check_schema(report: Any) -> Iterator[str]:
         return
     if (report["status"] == "complete") != (report["stopped_by"] is None):
         yield f"status {report['status']} with stopped_by {report['stopped_by']}"
-    yield from _keys(report["network"], NETWORK, "network")
+    # What was folded with rounding says so, and by how much it may be off.
+    folded = FOLDED if report["network"].get("exact_import") is False else {}
+    yield from _keys(report["network"], {**NETWORK, **folded}, "network")
+    if folded and len(report["network"].get("import_difference", [])) != len(report["network"].get("layers", [])):
+        yield "network.import_difference has not one number for each layer"
     for k, layer in enumerate(report["network"].get("layers", [])):
         yield from _keys(layer, LAYER, f"network.layers[{k}]")
     yield from _domain(report["domain"], "domain")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.cli.report_tables import folded_words
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.publish.tables import PAIRS, SUMMARY, as_latex
 from stablenet.compare.rows import OUTCOMES, SIDES, STATE_CODES
@@ -229,6 +230,7 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: report[name] for name in kept},
         "contradictions": report.get("contradictions", []),
+        "folded": folded_words(report["network"]) if report["network"].get("function") == "folded" else None,
         "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1]))},
         "map": {**encode_neurons(report["neurons"], sources), "sources": sources},
         "lower": [neuron["lower"] for neuron in report["neurons"]],
