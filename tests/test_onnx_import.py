@@ -18,7 +18,8 @@ from onnx_models import agree, check, model, node, run, save
 
 from stablenet.describe import describe, render
 from stablenet.network import Network
-from stablenet.onnx_io import load_onnx, node_labels, parse_onnx
+from stablenet.onnx_file import parse_onnx
+from stablenet.onnx_io import load_onnx, node_labels
 
 
 def dense(matrix) -> np.ndarray:
