@@ -301,9 +301,9 @@ def _afford_product(left: Matrix, right: Folded) -> None:
 
 def product(left: Matrix, right: Folded) -> tuple[Matrix, float]:
     """``left @ right``, shapes (m, k) and (k, n)."""
-    if isinstance(right, Selection) and not isinstance(left, sparse.csr_array):
-        if left.shape[1] < DENSE_SHARE * right.n_columns and left.size > SMALL:
-            left = sparse.csr_array(left)  # few columns are selected of many
+    few = isinstance(right, Selection) and left.shape[1] < DENSE_SHARE * right.n_columns
+    if few and not isinstance(left, sparse.csr_array) and left.size > SMALL:
+        left = sparse.csr_array(left)
     _afford_product(left, right)
     if isinstance(right, Selection):
         if right.is_identity:

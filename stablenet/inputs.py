@@ -26,17 +26,17 @@ def open_input(path: str | Path, error: type[InputError] = InputError, most: int
         raise error(f"{path}: cannot be read (no such file)") from None
     except (OSError, ValueError) as found:
         raise error(f"{path}: cannot be read ({getattr(found, 'strerror', None) or found})") from None
-    found = os.fstat(handle)
+    status = os.fstat(handle)
     why = None
-    if stat.S_ISDIR(found.st_mode):
-        why = "is a directory; a file is expected"
-    elif not stat.S_ISREG(found.st_mode):
-        why = "is a pipe or a device; a regular file is expected"
-    elif most is not None and found.st_size > most:
-        why = f"has {found.st_size:,} bytes; at most {most:,} are read"
+    if stat.S_ISDIR(status.st_mode):
+        why = "it is a directory; a file is expected"
+    elif not stat.S_ISREG(status.st_mode):
+        why = "it is a pipe or a device; a regular file is expected"
+    elif most is not None and status.st_size > most:
+        why = f"it has {status.st_size:,} bytes; at most {most:,} are read"
     if why is not None:
         os.close(handle)
-        raise error(f"{path}: {why}")
+        raise error(f"{path}: cannot be read ({why})")
     return os.fdopen(handle, "rb")
 
 

@@ -14,9 +14,10 @@ from small import dense
 
 from stablenet import Box, Union, find_stable, load_onnx
 from stablenet.deadline import Deadline
-from stablenet.engine import read_samples, run_job
+from stablenet.engine import run_job
 from stablenet.errors import InputError, ReportError, UnsupportedError
 from stablenet.ledger import Event, Ledger
+from stablenet.samples import read_samples
 
 DOMAIN = Box(-np.ones(3), np.ones(3))
 NOTHING: dict[str, Any] = {"falsify": False, "decide_by_bounds": False, "search": "off", "threads": 1}

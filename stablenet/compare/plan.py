@@ -124,8 +124,8 @@ def plan(grid: Grid) -> Plan:
 
 
 def _load_instances(grid: Grid, problems: list[str]) -> dict[str, LoadedInstance]:
-    from stablenet.engine import read_samples
     from stablenet.onnx_io import load_onnx
+    from stablenet.samples import read_samples
     from stablenet.spec import parse_domain
 
     loaded: dict[str, LoadedInstance] = {}
