@@ -42,9 +42,8 @@ def load_onnx(path: str | Path) -> Network:
     except MemoryError:
         raise TooLargeError(f"{file}: needs more memory than there is (see --memory-limit)") from None
     except StablenetError as error:
-        if str(file) in str(error):
-            raise
-        raise type(error)(f"{file}: {error}") from error.__cause__
+        words = " ".join(str(error).split())  # names in the file may have line breaks
+        raise type(error)(words if str(file) in words else f"{file}: {words}") from error.__cause__
 
 
 def node_labels(graph: Any) -> tuple[str, ...]:

@@ -45,10 +45,10 @@ def _checked(name: str, head: bytes, size: int, error: type[InputError]) -> tupl
     except Exception as found:  # broken headers end in errors of many kinds, the tokenizer's among them
         words = " ".join(str(found).split()) or type(found).__name__
         raise error(f"{name}: not a .npy file of numbers ({words[:300]})") from None
+    if dtype.kind == "O":
+        raise error(f"{name}: not a .npy file of numbers: it holds pickled objects, which are never read")
     if dtype.kind not in "biuf":
-        raise error(
-            f"{name}: not a .npy file of numbers: it holds entries of type {dtype}; real numbers, saved by numpy.save, are expected"
-        )
+        raise error(f"{name}: holds entries of type {dtype}; real numbers, saved by numpy.save, are expected")
     if least < 0 or prod(shape) * dtype.itemsize != size - start:
         raise error(f"{name}: not a .npy file of numbers: {size:,} bytes do not hold an array of shape {shape}")
     return shape

@@ -32,7 +32,7 @@ MAX_PARTS = 10_000
 """Largest number of boxes that the disjunctions may multiply out to."""
 MAX_DEPTH = 100
 """Deepest nesting of parentheses."""
-MAX_TOKENS = 1 << 21
+MAX_TOKENS = 1 << 20
 """Most words and parentheses."""
 MAX_WORK = 1 << 22
 """Bounds and coefficients that may be copied and compared while the assertions are multiplied out."""
@@ -194,11 +194,10 @@ class _Reader:
 
     def parse(self) -> list[_Form]:
         """The top-level forms."""
-        top, count = _Form(0, []), 0
+        top = _Form(0, [])
         current, stack = top, list[_Form]()
-        for match in _TOKEN.finditer(self.text):
+        for count, match in enumerate(_TOKEN.finditer(self.text), 1):
             word = match.group()
-            count += 1
             if count > MAX_TOKENS:
                 raise self.error(match.start(), f"more than {MAX_TOKENS:,} words and parentheses")
             if word == "(":
