@@ -42,7 +42,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_plain_text_and_json() -> None:
     assert plain("a [b] é 漢 :smile:") == "a [b] é 漢 :smile:"
-    assert plain("\x1b[0m\n\x9b\u202e\udcff") == "\\u001b[0m\\u000a\\u009b\\u202e\\udcff"
+    assert plain("\x1b[0m\n\x9b\u202e\udcff") == "\\u001b[0m\\n\\u009b\\u202e\\udcff"
     data = {"name": HOSTILE, "tag": "\U000e0041"}
     text = plain(json.dumps(data, ensure_ascii=False, indent=2), keep="\n")
     assert not controls(text)
@@ -55,7 +55,7 @@ def test_messages_are_one_line_of_some_length(capsys: pytest.CaptureFixture[str]
     complain(f"no {HOSTILE}\nwith {'x' * 10_000}")
     say("a\nb\x1b")
     captured = capsys.readouterr()
-    assert captured.out == "a\\u000ab\\u001b\n"
+    assert captured.out == "a\\nb\\u001b\n"
     assert captured.err.count("\n") == 1
     assert len(captured.err) < 5000
     assert not controls(captured.err)
