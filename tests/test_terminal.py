@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,7 +38,8 @@ def network(folder: Path, name: str = HOSTILE, file: str = "net.onnx") -> Path:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "stablenet.cli", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    wide = os.environ | {"COLUMNS": "300"}
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=wide)
 
 
 def test_plain_text_and_json() -> None:
