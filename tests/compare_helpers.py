@@ -14,8 +14,8 @@ import numpy as np
 from onnx_models import model, node, save
 
 from stablenet.compare.store import Store
-from stablenet.report import dumps
-from stablenet.report_schema import VERDICTS
+from stablenet.report.report import dumps
+from stablenet.report.schema import VERDICTS
 
 FAKES = '''
 """Solvers that misbehave, and a formulation from outside."""
@@ -134,7 +134,7 @@ def environment(package: Path | None = None) -> dict[str, str]:
 def stablenet(*arguments: object, package: Path | None = None, timeout: float = 240.0, cwd: Path | None = None):
     """Run a command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "stablenet.cli", *map(str, arguments)],
+        [sys.executable, "-m", "stablenet.cli.main", *map(str, arguments)],
         env=environment(package), capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The commands ``compress`` and ``verify``: thin, registered in `stablenet.cli`."""
+"""The commands ``compress`` and ``verify``: thin, registered in `stablenet.cli.main`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.errors import ContradictionError, InputError
-from stablenet.memory import limit_memory
-from stablenet.terminal import complain, console, say, say_json
+from stablenet.core.errors import ContradictionError, InputError
+from stablenet.core.memory import limit_memory
+from stablenet.core.terminal import complain, console, say, say_json
 
 if TYPE_CHECKING:
+    from stablenet.core.options import Options
     from stablenet.equivalence.verify import Verification
-    from stablenet.options import Options
-    from stablenet.report import Report
+    from stablenet.report.report import Report
 
 STARTED = time.time()
 
@@ -60,7 +60,7 @@ def compress(
 
     From a report, or from a search for stable neurons on the domain, limited as `find` is.
     """
-    from stablenet.options import Options
+    from stablenet.core.options import Options
 
     path = _writable(output)
     options = Options(
@@ -96,12 +96,12 @@ def _compress(
     keywords: dict[str, Any],
     as_json: bool,
 ) -> int:
-    from stablenet.compression.driver import compress as run
-    from stablenet.compression.summary import render, summary
-    from stablenet.onnx_io import load_onnx
-    from stablenet.report import Report
-    from stablenet.samples import read_samples
-    from stablenet.spec import parse_domain
+    from stablenet.cli.compression_tables import render, summary
+    from stablenet.compression.compress import compress as run
+    from stablenet.domain.samples import read_samples
+    from stablenet.domain.spec import parse_domain
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.report.report import Report
 
     if report is None and domain is None:
         raise InputError("--report REPORT.json or --domain SPEC is missing: stable neurons are found on a domain")
@@ -128,7 +128,7 @@ def _compress(
 
 def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     """Stable neurons by `find`; a search that stopped early leaves less to compress, and exit code 3."""
-    from stablenet.supervisor import supervise
+    from stablenet.find.supervisor import supervise
 
     outcome = supervise(net, domain, options, started=STARTED)
     if outcome.exit_code == ContradictionError.exit_code:
@@ -165,9 +165,9 @@ def verify(
 
     Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
     """
+    from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
-    from stablenet.options import Options
 
     target = None if output is None else _writable(output)
     options = Options(
@@ -198,7 +198,7 @@ def verify(
     if target is not None and result.outcome == "different" and result.found is not None:
         import numpy as np
 
-        from stablenet.files import atomic_path
+        from stablenet.core.files import atomic_path
 
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             np.save(file, result.found.point)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stablenet.terminal import plain
+from stablenet.core.terminal import plain
 
 SIDES = ("positive", "negative")
 VERDICTS = {

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stablenet.errors import InputError
-from stablenet.inputs import read_text_input
+from stablenet.core.errors import InputError
+from stablenet.core.inputs import read_text_input
 
 MOST_BYTES = 2**20
 """Longest grid file that is read."""

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 MOST_BYTES = 2**28
 """Longest input that is read whole, unless its reader says otherwise."""

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from stablenet.errors import DomainError, InputError
-from stablenet.inputs import open_input
+from stablenet.core.errors import DomainError, InputError
+from stablenet.core.inputs import open_input
 
 Array = npt.NDArray[np.float64]
 

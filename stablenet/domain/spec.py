@@ -7,10 +7,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from stablenet.domain import Box, Domain, LinfBall
-from stablenet.errors import DomainError
-from stablenet.samples import read_centre
-from stablenet.vnnlib import read_vnnlib
+from stablenet.core.errors import DomainError
+from stablenet.domain.regions import Box, Domain, LinfBall
+from stablenet.domain.samples import read_centre
+from stablenet.domain.vnnlib import read_vnnlib
 
 FORMS = "box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a path to *.vnnlib or *.vnnlib.gz"
 """The grammar, for messages and help texts."""

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stablenet.domain import Array, Box, Domain, Part, Polytope, Union
-from stablenet.errors import DomainError
-from stablenet.inputs import open_input
+from stablenet.core.errors import DomainError
+from stablenet.core.inputs import open_input
+from stablenet.domain.regions import Array, Box, Domain, Part, Polytope, Union
 
 MAX_BYTES = 1 << 26
 """Largest text that is read, unpacked."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from math import prod
 
-from stablenet.errors import TooLargeError
+from stablenet.core.errors import TooLargeError
 
 MOST_ELEMENTS = 2**22
 """Elements of one tensor."""

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.budget import FLOPS, SPARSE_FLOPS, afford, work
-from stablenet.network import Array, Matrix
-from stablenet.rounding import UNIT, gamma
+from stablenet.core.network import Array, Matrix
+from stablenet.core.rounding import UNIT, gamma
+from stablenet.onnx_io.budget import FLOPS, SPARSE_FLOPS, afford, work
 
 Index: TypeAlias = npt.NDArray[np.intp]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.network import AffineMap
-from stablenet.onnx_file import parse_onnx
-from stablenet.onnx_io import load_onnx, node_labels
+from stablenet.core.network import AffineMap
+from stablenet.onnx_io.model_file import parse_onnx
+from stablenet.onnx_io.reader import load_onnx, node_labels
 
 PRODUCTS = frozenset({"Gemm", "MatMul"})
 SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})

@@ -9,8 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stablenet.errors import NetworkError, TooLargeError
-from stablenet.inputs import open_input, read_input
+from stablenet.core.errors import NetworkError, TooLargeError
+from stablenet.core.inputs import open_input, read_input
 
 MOST_BYTES = 2**28
 """Longest file that is read, and most external data."""

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.budget import MOST_ELEMENTS, Budget, spending, work
-from stablenet.errors import NetworkError, StablenetError, TooLargeError, UnsupportedOperatorError
-from stablenet.network import AffineMap, Network
-from stablenet.onnx_file import one_line, parse_model, read_model, stored_numbers
-from stablenet.onnx_index import FLOAT_TYPES
-from stablenet.onnx_ops import HANDLERS, OPSETS, Builder, Call, supported_operators
-from stablenet.symbolic import Constant, Expression, Value
+from stablenet.core.errors import NetworkError, StablenetError, TooLargeError, UnsupportedOperatorError
+from stablenet.core.network import AffineMap, Network
+from stablenet.onnx_io.budget import MOST_ELEMENTS, Budget, spending, work
+from stablenet.onnx_io.expression import Constant, Expression, Value
+from stablenet.onnx_io.handlers_shape import FLOAT_TYPES
+from stablenet.onnx_io.model_file import one_line, parse_model, read_model, stored_numbers
+from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, supported_operators
 
 
 def load_onnx(path: str | Path) -> Network:

@@ -12,14 +12,14 @@ from typing import Any, Self
 import numpy as np
 
 from stablenet import __version__
-from stablenet.domain import Domain
-from stablenet.errors import ReportError
-from stablenet.files import write_text
-from stablenet.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
-from stablenet.network import Network
-from stablenet.report_schema import SCHEMA, VERDICTS, domain_of_report, read_report
-from stablenet.terminal import encodable
-from stablenet.witness import Witnesser
+from stablenet.core.errors import ReportError
+from stablenet.core.files import write_text
+from stablenet.core.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
+from stablenet.core.network import Network
+from stablenet.core.terminal import encodable
+from stablenet.domain.regions import Domain
+from stablenet.falsify.witness import Witnesser
+from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
 
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stablenet.domain import Domain, domain_from_json
-from stablenet.errors import DomainError, ReportError
-from stablenet.inputs import read_input
+from stablenet.core.errors import DomainError, ReportError
+from stablenet.core.inputs import read_input
+from stablenet.domain.regions import Domain, domain_from_json
 
 SCHEMA = "stablenet.report/1"
 STOP_REASONS = ("time", "memory", "interrupt", "solver", "borderline", "search")

@@ -16,12 +16,12 @@ import pytest
 from onnx_models import model, node, save
 
 from stablenet.api import find_stable
-from stablenet.compare.page import report_page
-from stablenet.memory import LEAST_DEFAULT, SHARE, default_megabytes, machine_megabytes
-from stablenet.options import Options
-from stablenet.report import Report
-from stablenet.supervisor import EngineRefusedError, supervise
-from stablenet.terminal import complain, console, encodable, plain, say
+from stablenet.compare.publish.page import report_page
+from stablenet.core.memory import LEAST_DEFAULT, SHARE, default_megabytes, machine_megabytes
+from stablenet.core.options import Options
+from stablenet.core.terminal import complain, console, encodable, plain, say
+from stablenet.find.supervisor import EngineRefusedError, supervise
+from stablenet.report.report import Report
 
 HOSTILE = "\x1b]0;owned\x07[/red] [bold]\x9b31m\u202etxt :smile:"
 
@@ -37,7 +37,7 @@ def network(folder: Path, name: str = HOSTILE, file: str = "net.onnx") -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "stablenet.cli", *map(str, arguments)]
+    words = [sys.executable, "-m", "stablenet.cli.main", *map(str, arguments)]
     wide = os.environ | {"COLUMNS": "300"}
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=wide)
 
@@ -132,7 +132,7 @@ def test_the_time_limit_holds_while_the_domain_is_read(tmp_path: Path, monkeypat
         del words
         return real([sys.executable, str(tmp_path / "slow.py")], **keywords)
 
-    monkeypatch.setattr("stablenet.supervisor.subprocess.Popen", start)
+    monkeypatch.setattr("stablenet.find.supervisor.subprocess.Popen", start)
     began = time.monotonic()
     with pytest.raises(EngineRefusedError, match="before network and domain were read") as caught:
         supervise("net.onnx", "box:0:1", Options(threads=1, time_limit=0.5))

@@ -21,12 +21,12 @@ from onnx_models import model, node, save
 
 from stablenet.api import find_stable
 from stablenet.compare.grid import read_grid
-from stablenet.domain import domain_from_json
-from stablenet.errors import DomainError, InputError, NetworkError, ReportError, StablenetError, TooLargeError
-from stablenet.onnx_io import load_onnx
-from stablenet.report import Report
-from stablenet.samples import read_centre, read_samples
-from stablenet.vnnlib import MAX_BITS, MAX_TOKENS, read_vnnlib
+from stablenet.core.errors import DomainError, InputError, NetworkError, ReportError, StablenetError, TooLargeError
+from stablenet.domain.regions import domain_from_json
+from stablenet.domain.samples import read_centre, read_samples
+from stablenet.domain.vnnlib import MAX_BITS, MAX_TOKENS, read_vnnlib
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.report.report import Report
 
 LIMIT = 700
 """Megabytes of resident memory within which everything here is refused (a bare import takes a tenth of it)."""
@@ -35,7 +35,7 @@ LIMIT = 700
 def refused_within(code: str, *arguments: object) -> str:
     """Run code that must raise an `InputError` in a process of its own, and return the message."""
     script = (
-        "import resource, sys\nfrom stablenet.errors import InputError\n"
+        "import resource, sys\nfrom stablenet.core.errors import InputError\n"
         f"try:\n    {code}\nexcept InputError as error:\n    print(str(error))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
     )
@@ -91,7 +91,7 @@ EXPLOSIONS: dict[str, tuple[list[onnx.NodeProto], list[int], dict[str, Any]]] = 
 def test_small_files_that_stand_for_large_matrices(name: str, tmp_path: Path) -> None:
     nodes, shape, weights = EXPLOSIONS[name]
     path = save(model([*nodes[:-1], nodes[-1]], shape, weights, opset=13), tmp_path)
-    message = refused_within("from stablenet.onnx_io import load_onnx; load_onnx(sys.argv[1])", path)
+    message = refused_within("from stablenet.onnx_io.reader import load_onnx; load_onnx(sys.argv[1])", path)
     assert "node '" in message
     assert "coefficients" in message or "elements are supported" in message
 
@@ -106,7 +106,9 @@ def test_a_large_file_that_is_no_network_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "zeros.onnx"
     with path.open("wb") as file:
         file.truncate(2**28)
-    assert "is no ONNX file" in refused_within("from stablenet.onnx_io import load_onnx; load_onnx(sys.argv[1])", path)
+    assert "is no ONNX file" in refused_within(
+        "from stablenet.onnx_io.reader import load_onnx; load_onnx(sys.argv[1])", path
+    )
     with path.open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(NetworkError, match="at most"):
@@ -183,7 +185,9 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     with gzip.open(path, "wb") as file:
         for _ in range(80):
             file.write(b" " * 2**20)
-    assert "MB unpacked" in refused_within("from stablenet.vnnlib import read_vnnlib; read_vnnlib(sys.argv[1])", path)
+    assert "MB unpacked" in refused_within(
+        "from stablenet.domain.vnnlib import read_vnnlib; read_vnnlib(sys.argv[1])", path
+    )
 
 
 def test_a_number_of_many_digits_is_read_exactly(tmp_path: Path) -> None:
@@ -319,7 +323,7 @@ def test_mutated_networks_raise_nothing_but_errors_of_ours(tmp_path: Path) -> No
 def test_the_address_space_is_limited_while_networks_are_read(tmp_path: Path) -> None:
     """A network within all counts, under a limit that it does not fit: one line, exit code 2."""
     path = save(model([node("Conv", "x", "w")], [1, 8, 400, 400], {"w": np.ones((1, 8, 3, 3))}), tmp_path)
-    arguments = [sys.executable, "-m", "stablenet.cli", "info", str(path), "--memory-limit"]
+    arguments = [sys.executable, "-m", "stablenet.cli.main", "info", str(path), "--memory-limit"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [*arguments, "450"], capture_output=True, text=True, env=environment, timeout=120, check=False
