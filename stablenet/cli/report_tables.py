@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stablenet.core.terminal import plain
+
 SIDES = ("positive", "negative")
 VERDICTS = {
     "stably_active": "green",
@@ -61,7 +63,7 @@ def _head(report: Mapping[str, Any]) -> Iterable[Text]:
     n = sum(layer["size"] for layer in network["layers"])
     stable = counts["stably_active"] + counts["stably_inactive"]
     yield Text.assemble(
-        (network["file"] or "network", "bold"),
+        (plain(network["file"] or "network"), "bold"),
         f": {network['n_inputs']} inputs, {n} neurons in {len(network['layers'])} layers; "
         f"domain {describe_domain(report['domain'])}",
     )
@@ -100,7 +102,7 @@ def _verdicts(report: Mapping[str, Any]) -> Table:
     tally = Counter((neuron["layer"], neuron["verdict"]) for neuron in report["neurons"])
     for layer in layers:
         cells = [_cell(tally[layer["layer"], verdict], style) for verdict, style in VERDICTS.items()]
-        table.add_row(f"{layer['layer']} {layer['name']}", str(layer["size"]), *cells)
+        table.add_row(f"{layer['layer']} {plain(layer['name'])}", str(layer["size"]), *cells)
     if len(layers) > 1:
         table.add_section()
         totals = [_cell(report["counts"][verdict], style) for verdict, style in VERDICTS.items()]

@@ -279,5 +279,9 @@ def domain_from_json(data: Mapping[str, Any]) -> Domain:
                 return Union([part for member in data["parts"] for part in domain_from_json(member).parts])
             case kind:
                 raise DomainError(f"domain of kind {kind!r}; box, polytope and union exist")
-    except (KeyError, TypeError) as error:
-        raise DomainError(f"a domain in JSON lacks or garbles {error}") from None
+    except DomainError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
+        raise DomainError(f"a domain in JSON lacks or garbles {str(error)[:200]}") from None
+    except RecursionError:
+        raise DomainError("a domain in JSON is nested too deeply") from None

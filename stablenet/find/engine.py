@@ -30,9 +30,11 @@ from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
 from stablenet.core.files import check_target
 from stablenet.core.ledger import Event, Ledger
+from stablenet.core.memory import limit_memory
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.domain.regions import Domain, domain_from_json
+from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, network_to_json, resume_into
@@ -146,31 +148,6 @@ def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide
         ledger.add_tightening(context.costs.pop(0))
 
 
-def read_samples(path: Path, n_inputs: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Points from a .npy file, or from all arrays of a .npz: (batch, n_inputs) after flattening each point."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = [loaded]
-        else:
-            with loaded:
-                arrays = [loaded[name] for name in loaded.files]
-    except Exception as error:  # of what is no array file, numpy makes errors of many kinds
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: no readable .npy or .npz file ({words})") from None
-    points = []
-    for array in arrays:
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{path}: an array of {array.dtype}; numbers are expected")
-        per_point = int(np.prod(array.shape[1:], dtype=np.int64)) if array.ndim > 1 else array.size
-        if per_point != n_inputs:
-            raise InputError(f"{path}: an array of shape {array.shape}; points of {n_inputs} inputs are expected")
-        points.append(np.asarray(array, dtype=np.float64).reshape(-1, n_inputs))
-    if not points:
-        raise InputError(f"{path}: the file holds no array")
-    return np.concatenate(points)
-
-
 # The engine process
 
 
@@ -183,8 +160,9 @@ def main() -> None:
         send({"event": "error", "exit_code": 1, "message": f"no job on standard input ({error})"})
         return
     _die_with_parent()
-    _limit_memory(job["options"].get("memory_limit"))
+    limit_memory(job["options"].get("memory_limit"))
     deadline = Deadline(None if job["deadline"] is None else max(0.0, job["deadline"] - time.time()))
+    send({"event": "reading"})
     send(run_job(job, send, deadline))
 
 
@@ -193,6 +171,7 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
     from stablenet.domain.spec import parse_domain
     from stablenet.onnx_io.reader import load_onnx
 
+    known = False
     try:
         options = Options.from_json(request["options"])
         began = time.monotonic()
@@ -210,10 +189,14 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
                 "n_parts": len(region.parts),
             }
         )
+        known = True
         ledger.add_seconds("load", time.monotonic() - began)
         return {"event": "done", "stopped_by": find(job, ledger, deadline)}
     except MemoryError:
-        return {"event": "done", "stopped_by": "memory"}
+        if known:
+            return {"event": "done", "stopped_by": "memory"}
+        words = f"reading it takes more memory than the limit of {options.memory_limit} MB (see --memory-limit)"
+        return {"event": "error", "exit_code": InputError.exit_code, "message": f"{request['network']}: {words}"}
     except SolverError as error:
         return {"event": "done", "stopped_by": "solver", "message": str(error)}
     except ContradictionError as error:
@@ -252,18 +235,6 @@ def _die_with_parent() -> None:
         os._exit(3)  # started by hand: the group is somebody else's
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _limit_memory(megabytes: float | None) -> None:
-    if megabytes is None:
-        return
-    import resource
-
-    _, ceiling = resource.getrlimit(resource.RLIMIT_AS)
-    limit = int(megabytes * 2**20)
-    if ceiling != resource.RLIM_INFINITY:
-        limit = min(limit, ceiling)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":

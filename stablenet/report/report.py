@@ -13,27 +13,16 @@ import numpy as np
 
 from stablenet import __version__
 from stablenet.bounds.folded import folding_difference
-from stablenet.core.errors import DomainError, ReportError
+from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
 from stablenet.core.network import Network
+from stablenet.core.terminal import encodable
 from stablenet.domain.regions import Domain
-from stablenet.domain.regions import domain_from_json as parse_domain_json
 from stablenet.falsify.witness import Witnesser
+from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
 
-SCHEMA = "stablenet.report/1"
-STOP_REASONS = ("time", "memory", "interrupt", "solver", "borderline", "search")
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
-_KEYS = {
-    "network": dict,
-    "domain": dict,
-    "neurons": list,
-    "witnesses": list,
-    "counts": dict,
-    "status": str,
-    "config": dict,
-}
-VERDICTS = ("stably_active", "stably_inactive", "unstable", "unknown")
 
 
 def package_versions() -> dict[str, str]:
@@ -78,10 +67,7 @@ def _described(network: Network) -> dict[str, Any]:
 
 def domain_from_json(data: dict[str, Any]) -> Domain:
     """The domain of a report; raises `ReportError` where it is none."""
-    try:
-        return parse_domain_json(data)
-    except DomainError as error:
-        raise ReportError(f"domain of the report: {error}") from None
+    return domain_of_report({"domain": data})
 
 
 @dataclass(frozen=True)
@@ -129,26 +115,12 @@ class Report:
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a file; raises `ReportError` where it is no report."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise ReportError(f"{path}: not a JSON file ({error})") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else None
-            raise ReportError(f"{path}: schema {found!r}; {SCHEMA!r} is expected")
-        for key, kind in _KEYS.items():
-            if key not in data:
-                raise ReportError(f"{path}: key {key!r} is missing")
-            if not isinstance(data[key], kind):
-                raise ReportError(f"{path}: {key!r} is of the wrong type; a report has a {kind.__name__} there")
-        return cls(data)
+        return cls(read_report(path))
 
 
 def dumps(data: dict[str, Any]) -> str:
-    """JSON text; numbers round-trip exactly, non-finite ones are refused."""
-    return json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
+    """JSON text that UTF-8 can hold; numbers round-trip exactly, non-finite ones are refused."""
+    return encodable(json.dumps(data, allow_nan=False, ensure_ascii=False), "utf-8") + "\n"
 
 
 def _bound(value: float) -> float | None:
@@ -251,6 +223,9 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
     theirs, ours = report.data["network"].get("sha256"), network.identity
     if not (isinstance(theirs, str) and theirs and theirs == ours):
         raise ReportError(f"the report is about the network with sha256 {theirs!r}, not {ours!r}")
+    sizes = [layer["size"] for layer in report.data["network"]["layers"]]
+    if report.data["network"]["n_inputs"] != network.n_inputs or sizes != [layer.size for layer in network.layers]:
+        raise ReportError(f"the report speaks of layers of {sizes} neurons, which are not those of the network")
     told, here = domain_from_json(report.data["domain"]).digest, domain.digest
     if told != here:
         raise ReportError(

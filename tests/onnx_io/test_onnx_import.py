@@ -18,7 +18,8 @@ from onnx_models import agree, check, model, node, run, save
 
 from stablenet.cli.info import describe, render
 from stablenet.core.network import Network
-from stablenet.onnx_io.reader import load_onnx, node_labels, parse_onnx
+from stablenet.onnx_io.model_file import parse_onnx
+from stablenet.onnx_io.reader import load_onnx, node_labels
 
 
 def dense(matrix) -> np.ndarray:
