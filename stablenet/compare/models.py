@@ -24,9 +24,10 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.ledger import Ledger
 from stablenet.network import Network
 from stablenet.onnx_io import load_onnx
+from stablenet.options import Options
 from stablenet.propagate import run as run_bounds
 from stablenet.report import Report, resume_into
-from stablenet.search.base import Deadline, Problem
+from stablenet.search.base import Deadline, Problem, tolerances_used
 from stablenet.search.network import PartSearch
 from stablenet.search.part import PartModel
 from stablenet.spec import parse_domain
@@ -52,13 +53,24 @@ def export_models(plan: Plan, folder: Path) -> int:
     return sum("file" in entry for entry in entries)
 
 
+def _margin(options: Options) -> float:
+    return max(float(row["margin"]) for row in tolerances_used(options))
+
+
 def _distinct(plan: Plan) -> list[Run]:
     """One run for each model: solvers, searches and seeds share it."""
     found: dict[tuple[Any, ...], Run] = {}
     for run in sorted(plan.runs, key=lambda run: (run.instance.name, *run.axes.values(), run.seed)):
         if run.formulation != "-":
             options = run.options
-            key = (run.instance.name, run.formulation, run.bounds, run.frozen, options.margin, options.decide_by_bounds)
+            key = (
+                run.instance.name,
+                run.formulation,
+                run.bounds,
+                run.frozen,
+                _margin(options),
+                options.decide_by_bounds,
+            )
             found.setdefault(key, run)
     return list(found.values())
 
@@ -71,7 +83,7 @@ def _models(run: Run, folder: Path) -> Iterator[dict[str, Any]]:
         entry = {
             "instance": run.instance.name, "network_sha256": network.sha256,
             "domain_digest": domain.digest, "part": part, "formulation": run.formulation,
-            "bounds": run.bounds, "step": run.step.name, "margin": run.options.margin,
+            "bounds": run.bounds, "step": run.step.name, "margin": problem.margin,
         }  # fmt: skip
         mask = PartSearch(problem, part, "export").open_questions()
         if not mask.any():
