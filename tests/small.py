@@ -129,7 +129,7 @@ def false_bound(_milp: MILP, result: SolveResult) -> SolveResult:
 def just_refuting(milp: MILP) -> float:
     """A bound that refutes and that a point which shows nothing does not disprove: of witness values 0."""
     asked = milp.objective != 0
-    return 0.0 if bool((milp.lower[asked] >= 0).all()) else -2e-6
+    return 0.0 if bool((milp.lower[asked] >= 0).all()) else -2e-5
 
 
 def believable(milp: MILP, result: SolveResult) -> SolveResult:

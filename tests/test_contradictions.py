@@ -151,7 +151,7 @@ def test_what_is_no_solution_is_a_solver_failure(search: str, twist: Twist, path
     lie(twist)
     report = find(path, search=search)
     assert report.stopped_by == "solver"
-    assert all("Liar returned a point" in row["sentence"] for row in report.data["solver_failures"])
+    assert {row["solver"] for row in report.data["solver_failures"]} == {"Liar"}
     assert not refuted(report)
     nothing_false(report, path)
 
@@ -187,7 +187,7 @@ def test_check_with_finds_the_liar_that_no_probe_finds(search: str, tmp_path: Pa
     assert believed.verdicts() == [["stably_inactive"]], "the case is of no use if the lie is found without a check"
     report = find_stable(path, domain, **options, check_with="highs")
     assert report.verdicts() != [["stably_inactive"]]
-    assert [row["solver"] for row in report.data["solver_failures"]] == ["Liar"]
+    assert {row["solver"] for row in report.data["solver_failures"]} == {"Liar"}
     assert audit(report.to_json(), path) == []
 
 
