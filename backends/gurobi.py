@@ -53,7 +53,7 @@ class Gurobi(Backend):
 
     name = "gurobi"
     title = "Gurobi"
-    tolerance = Tolerance(1e-6, 1e-6, 1e-5)
+    tolerance = Tolerance(1e-7, 1e-7, 1e-6)
     capabilities = frozenset(Capability)
 
     def available(self) -> Availability:
