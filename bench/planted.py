@@ -27,8 +27,8 @@ from stablenet.backends.base import Tolerance
 from stablenet.backends.base import registry as backends
 
 from stablenet import Box, find_stable
-from stablenet.errors import ContradictionError, StablenetError
-from stablenet.network import AffineMap, Layer, Network, Term
+from stablenet.core.errors import ContradictionError, StablenetError
+from stablenet.core.network import AffineMap, Layer, Network, Term
 
 SHARES = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
 FORMULATIONS = ("bigm", "bigm-loose", "hull", "partition:2", "ideal:root", "indicator", "sos1")

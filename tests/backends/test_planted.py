@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stablenet.backends.base import registry
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
 import planted
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from stablenet.backends.base import registry as backends
 
-from stablenet.errors import InputError, UnknownNameError
-from stablenet.options import Options, usable_cores
+from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.core.options import Options, usable_cores
 from stablenet.search.base import tolerance_of
 
 BAD: list[tuple[str, Any]] = [
