@@ -42,8 +42,8 @@ class Context:
     ``backend`` solves LPs and MILPs (None: HiGHS). ``known`` are valid bounds of the same network and part that a
     tightening method starts from (None: those of ``crown``), and ``n_layers`` how many layers it tightens (None: all).
     ``settings`` are the solver's (None: its own tolerances), ``margin`` the least relaxation of rows in MILPs.
-    ``failed(row)`` hears of answers that are not used, see `stablenet.backends.own_points`; ``points()`` are points of the part,
-    (b, n_inputs), whose forward passes may disprove them (none: random ones).
+    ``failed(row)`` is told of answers that are not used, see `stablenet.backends.own_points`; ``points()`` are points
+    of the part, (b, n_inputs), whose forward passes may disprove them (none: random ones).
     ``deadline`` ends the work; what was found until then is returned. ``progress(stage, done, total)`` is called as
     questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
     end. ``costs`` receives one row per layer and stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stablenet.core.terminal import plain
+from stablenet.report.report import folded_words
 
 SIDES = ("positive", "negative")
 VERDICTS = {
@@ -77,18 +78,6 @@ def _head(report: Mapping[str, Any]) -> Iterable[Text]:
     )
     if network.get("function") == "folded":
         yield Text(folded_words(network), style="yellow")
-
-
-def folded_words(network: Mapping[str, Any]) -> str:
-    """What a report of a network that was folded with rounding speaks of, in a sentence."""
-    error, differences = network.get("import_error"), network.get("import_difference") or [None]
-    most = None if None in differences else max(differences)
-    words = "the import rounded: all this speaks of the folded network"
-    if error is not None:
-        words += f", each coefficient of which is within {error:.2g} of the file's"
-    if most is not None:
-        words += f" and each pre-activation within {most:.2g}"
-    return words
 
 
 def _table(title: str, *columns: str, words: tuple[str, ...] = ()) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -290,3 +291,15 @@ def _closed(
         if not 0 <= number < len(witnesses):
             raise ReportError(f"the report names witness {number} and holds {len(witnesses)}")
     return {by: [witnesses[n] for n in sorted(some)] for by, some in numbers.items()}, refuted
+
+
+def folded_words(network: Mapping[str, Any]) -> str:
+    """What a report of a network that was folded with rounding speaks of, in a sentence."""
+    error, differences = network.get("import_error"), network.get("import_difference") or [None]
+    most = None if None in differences else max(differences)
+    words = "the import rounded: all this speaks of the folded network"
+    if error is not None:
+        words += f", each coefficient of which is within {error:.2g} of the file's"
+    if most is not None:
+        words += f" and each pre-activation within {most:.2g}"
+    return words

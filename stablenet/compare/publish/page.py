@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.cli.report_tables import folded_words
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.publish.tables import PAIRS, SUMMARY, as_latex
 from stablenet.compare.rows import OUTCOMES, SIDES, STATE_CODES
@@ -26,6 +25,7 @@ from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import write_text
 from stablenet.core.terminal import encodable, plain
+from stablenet.report.report import folded_words
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
