@@ -1,7 +1,7 @@
 """What a campaign is: it makes random cases, and judges what the product says of each.
 
-A case is a folder: the files that the product is given, and ``case.json`` with everything else (options, truth). `check`
-reads nothing but that folder, so a folder that is kept can be checked again.
+A case is a folder: the files that the product is given, and ``case.json`` with everything else (options, truth).
+`check` reads nothing but that folder, so a folder that is kept can be checked again.
 """
 
 from __future__ import annotations

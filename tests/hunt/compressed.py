@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from oracle.graph import Graph
+from oracle.layout import NotAuditableError
 
 from hunt.campaign import Campaign, Job, Outcome, Random
 from hunt.networks import random_case, spread
 from hunt.product import find, flags, judge_run, judge_scratch, run, write_vnnlib
 from hunt.truth import Truth, complaints
 from hunt.verdicts import pick
-from oracle.graph import Graph
-from oracle.layout import NotAuditableError
 
 Values = np.ndarray[Any, np.dtype[np.longdouble]]
 
@@ -30,7 +30,9 @@ def excess(original: bytes, compressed: bytes, points: list[list[float]]) -> tup
     return gap - first.error - second.error, gap
 
 
-def judge_compressed(original: bytes, compressed: bytes, points: list[list[float]], bounds: Any, outcome: Outcome) -> None:
+def judge_compressed(
+    original: bytes, compressed: bytes, points: list[list[float]], bounds: Any, outcome: Outcome
+) -> None:
     """Compare both files at points of the domain; ``bounds`` are those stated for each output, or one for all."""
     try:
         with np.errstate(all="ignore"):
@@ -43,7 +45,9 @@ def judge_compressed(original: bytes, compressed: bytes, points: list[list[float
     beyond = certain > np.asarray(bounds, dtype=np.longdouble)
     outcome.counts["verdicts"] += int((~beyond.any(axis=0)).sum())
     for row, column in np.argwhere(beyond)[:3]:
-        outcome.add("WRONG", f"output {column} differs by {certain[row, column]!r} at x = {points[row]}; stated: {bounds}")
+        outcome.add(
+            "WRONG", f"output {column} differs by {certain[row, column]!r} at x = {points[row]}; stated: {bounds}"
+        )
 
 
 class Compressed(Campaign):
@@ -73,8 +77,8 @@ class Compressed(Campaign):
             "family": case.family,
             "search": search,
             "options": options,
-            "shell": f"stablenet find network.onnx --domain domain.vnnlib {shlex.join(flags(search))} --output report.json; "
-            f"stablenet {shlex.join(words)}",
+            "shell": f"stablenet find network.onnx --domain domain.vnnlib {shlex.join(flags(search))} "
+            f"--output report.json; stablenet {shlex.join(words)}",
             "command": words,
             "through": "command line" if rng.random() < 0.05 else "python",
             "points": points,

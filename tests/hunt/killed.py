@@ -18,13 +18,16 @@ import onnx
 
 from hunt.campaign import Campaign, Job, Outcome, Random
 from hunt.networks import dense
-from hunt.product import COMMAND
+from hunt.product import COMMAND, judge_scratch
 from hunt.verdicts import pick
 
 MARK = "STABLENET_HUNT"
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL")
 GUARD = 60.0
 """Seconds after the signal within which everything has to be over; far more than it takes, for a loaded machine."""
+
+STARTING = 60.0
+"""Seconds within which a command has taken over signals."""
 
 GRID = """time_limit = 20
 [[instances]]
@@ -40,7 +43,18 @@ solver = ["highs", "cbc"]
 SEARCH = ["--bounds", "interval", "--no-falsify", "--threads", "1", "--time-limit", "20"]
 COMMANDS = {
     "find": ["find", "a.onnx", "--domain", "box:-1:1", *SEARCH, "--output", "out.json"],
-    "compress": ["compress", "a.onnx", "--domain", "box:-1:1", "--threads", "1", "--time-limit", "20", "--output", "out.onnx"],
+    "compress": [
+        "compress",
+        "a.onnx",
+        "--domain",
+        "box:-1:1",
+        "--threads",
+        "1",
+        "--time-limit",
+        "20",
+        "--output",
+        "out.onnx",
+    ],
     "verify": ["verify", "a.onnx", "b.onnx", "--domain", "box:-1:1", "--time-limit", "20", "--output", "out.npy"],
     "compare": ["compare", "grid.toml", "--output", "sweep", "--workers", "2"],
 }
@@ -95,9 +109,7 @@ def judge_files(folder: Path, outcome: Outcome) -> None:
                 outcome.add("CONTRACT", f"{path.name} is not whole: {error}")
         elif path.name not in known:
             outcome.add("LEAK", f"{path.name} is left")
-    left = sorted(str(path.relative_to(folder)) for path in (folder / "tmp").rglob("*"))
-    if left:
-        outcome.add("LEAK", f"temporary files are left: {left[:5]}")
+    judge_scratch(folder, outcome)
 
 
 class Killed(Campaign):
@@ -138,12 +150,20 @@ class Killed(Campaign):
         env = {**os.environ, MARK: mark, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
         with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
             process = subprocess.Popen(
-                [*COMMAND, *job["command"]], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-            )  # fmt: skip
+                [*COMMAND, *job["command"]],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
             try:
                 self._strike(process, number, job, outcome)
                 if not until(lambda: not marked(mark), GUARD):
-                    outcome.add("LEAK", f"processes are left {GUARD:.0f} s after {job['signal']}: {_names(marked(mark))}")
+                    outcome.add(
+                        "LEAK", f"processes are left {GUARD:.0f} s after {job['signal']}: {_names(marked(mark))}"
+                    )
             finally:
                 for pid in marked(mark):
                     os.kill(pid, signal.SIGKILL)
@@ -157,7 +177,7 @@ class Killed(Campaign):
     @staticmethod
     def _strike(process: subprocess.Popen[bytes], number: int, job: Job, outcome: Outcome) -> None:
         """The signal, some time after the program has taken over signals from the interpreter's start."""
-        until(lambda: catches(process.pid, signal.SIGTERM) or process.poll() is not None, GUARD)
+        until(lambda: catches(process.pid, signal.SIGTERM) or process.poll() is not None, STARTING)
         until(lambda: process.poll() is not None, job["delay"])
         if process.poll() is not None:
             outcome.counts["over before"] += 1

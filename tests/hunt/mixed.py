@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from oracle.plain import Region
 
 from hunt.campaign import Campaign, Job, Outcome, Random
 from hunt.networks import Layers, dense, finished, regions, sparse, tied
 from hunt.product import domain_of, find
 from hunt.truth import Truth, region_from_json, region_to_json
 from hunt.verdicts import judge_found, pick
-from oracle.plain import Region
 
 CHANGES = ("network", "ulp", "external data", "in memory", "domain", "domain ulp", "row", "nothing", "witness")
 
@@ -132,4 +132,8 @@ def _spoil(report: dict[str, Any], rng: Random) -> None:
     for neuron in report["neurons"]:
         for side in ("positive", "negative"):
             if neuron[side]["state"] == "open" and rng.random() < 0.7:
-                neuron[side] = {"state": "witnessed", "witness": int(rng.integers(len(report["witnesses"]))), "by": "corner"}
+                neuron[side] = {
+                    "state": "witnessed",
+                    "witness": int(rng.integers(len(report["witnesses"]))),
+                    "by": "corner",
+                }

@@ -18,10 +18,22 @@ from hunt.product import judge_run, judge_scratch, run, write_vnnlib
 from hunt.verdicts import pick
 
 NUMBERS = (
-    "nan", "inf", "-inf", "1e999", "-1e999", "1e-400", "0", "-0.0", "", "9" * 400, "1" * 5000, "1e9", "0x10", "1_0", "--1",
+    "nan", "inf", "-inf", "1e999", "-1e999", "1e-400", "0", "-0.0", "", "9" * 400, "1" * 5000, "1e9", "0x10",
+    "1_0", "--1",
     "4294967296", "9223372036854775808", "-9223372036854775809",
 )  # fmt: skip
-WORDS = ("\x1b[31mred", "[/bold]", "{{SCRIPT}}", "\x00", "\u202e", "é" * 50, "../../x", "a" * 3000, "[" * 2000, "(" * 5000)
+WORDS = (
+    "\x1b[31mred",
+    "[/bold]",
+    "{{SCRIPT}}",
+    "\x00",
+    "\u202e",
+    "é" * 50,
+    "../../x",
+    "a" * 3000,
+    "[" * 2000,
+    "(" * 5000,
+)
 
 
 def damaged(rng: Random, data: bytes) -> bytes:
@@ -83,42 +95,67 @@ def damaged_json(rng: Random, text: str) -> str:
         if rng.random() < 0.25:
             del node[key]
         else:
-            node[key] = pick(rng, [None, True, -1, 0, 10**30, 1e300, "", "x", [], {}, [[]], *WORDS[:3], [0] * 1000, {"a": {}}])
+            node[key] = pick(
+                rng, [None, True, -1, 0, 10**30, 1e300, "", "x", [], {}, [[]], *WORDS[:3], [0] * 1000, {"a": {}}]
+            )
     return json.dumps(data)
+
+
+OPERATORS = ("Conv", "MaxPool", "Gemm", "Softmax", "Reshape", "Exp", "Loop", "Mul", WORDS[0])
+SIZES = (0, -1, 1, 2**20, 2**31, 2**40, 2**62)
+PLACES = ("../../../etc/passwd", "/dev/zero", "none.bin")
+ATTRIBUTES: tuple[tuple[str, Any], ...] = (
+    ("alpha", 1e38), ("transA", 1), ("group", 0), ("pads", [2**31] * 4), ("strides", [0, 0]), ("axis", 99),
+    ("kernel_shape", [2**20] * 2), ("dilations", [-1, 1]),
+)  # fmt: skip
+
+
+def _node_changes(rng: Random, graph: onnx.GraphProto) -> list[Callable[[], Any]]:
+    node = pick(rng, list(graph.node))
+    outputs = [each.output[0] for each in graph.node]
+    attribute = onnx.helper.make_attribute(*pick(rng, ATTRIBUTES))
+    return [
+        lambda: setattr(node, "op_type", pick(rng, OPERATORS)),
+        lambda: node.input.__setitem__(0, pick(rng, [*outputs, "nowhere", ""])),
+        lambda: node.output.__setitem__(0, pick(rng, [*outputs, ""])),
+        lambda: graph.node.remove(node),
+        lambda: graph.node.append(node),
+        lambda: setattr(node, "name", pick(rng, WORDS[:8]).replace("\x00", "0")),
+        lambda: node.attribute.append(attribute),
+    ]
+
+
+def _tensor_changes(rng: Random, model: onnx.ModelProto) -> list[Callable[[], Any]]:
+    graph = model.graph
+    tensor = pick(rng, list(graph.initializer))
+    dimension = graph.input[0].type.tensor_type.shape.dim[-1]
+
+    def outside() -> None:
+        tensor.external_data.add(key="location", value=pick(rng, PLACES))
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+
+    return [
+        lambda: tensor.dims.__setitem__(0, pick(rng, SIZES)),
+        lambda: setattr(tensor, "data_type", int(rng.integers(0, 24))),
+        lambda: setattr(tensor, "raw_data", rng.bytes(int(rng.integers(0, 200)))),
+        lambda: graph.initializer.remove(tensor),
+        lambda: setattr(dimension, "dim_value", pick(rng, SIZES)),
+        lambda: setattr(model.opset_import[0], "version", pick(rng, (0, 1, 6, 13, 99, -1))),
+        outside,
+    ]
 
 
 def damaged_model(rng: Random, data: bytes) -> bytes:
     """An ONNX file that still parses: its nodes, attributes, tensors or shapes changed."""
     model = onnx.load_from_string(data)
-    graph = model.graph
     for _ in range(int(rng.integers(1, 3))):
-        node, tensor = pick(rng, list(graph.node)), pick(rng, list(graph.initializer))
-        changes: list[Callable[[], Any]] = [
-            lambda: setattr(node, "op_type", pick(rng, ["Conv", "MaxPool", "Gemm", "Softmax", "Reshape", "Exp", "Loop", "Mul", WORDS[0]])),
-            lambda: node.input.__setitem__(0, pick(rng, [n.output[0] for n in graph.node] + ["nowhere", ""])),
-            lambda: node.output.__setitem__(0, pick(rng, [n.output[0] for n in graph.node] + [""])),
-            lambda: graph.node.remove(node),
-            lambda: graph.node.append(node),
-            lambda: setattr(node, "name", pick(rng, WORDS[:8]).replace("\x00", "0")),
-            lambda: tensor.dims.__setitem__(0, int(pick(rng, [0, -1, 1, 2**20, 2**31, 2**40, 2**62]))),
-            lambda: setattr(tensor, "data_type", int(rng.integers(0, 24))),
-            lambda: setattr(tensor, "raw_data", rng.bytes(int(rng.integers(0, 200)))),
-            lambda: graph.initializer.remove(tensor),
-            lambda: setattr(graph.input[0].type.tensor_type.shape.dim[-1], "dim_value", int(pick(rng, [0, -1, 2**31, 2**45]))),
-            lambda: setattr(model.opset_import[0], "version", int(pick(rng, [0, 1, 6, 13, 99, -1]))),
-            lambda: node.attribute.append(onnx.helper.make_attribute(*pick(rng, [
-                ("alpha", 1e38), ("transA", 1), ("group", 0), ("pads", [2**31] * 4), ("strides", [0, 0]), ("kernel_shape", [2**20] * 2),
-                ("axis", 99), ("dilations", [-1, 1]),
-            ]))),
-            lambda: tensor.external_data.add(key="location", value=pick(rng, ["../../../etc/passwd", "/dev/zero", "none.bin"])),
-        ]  # fmt: skip
-        change = pick(rng, changes)
+        if not model.graph.node or not model.graph.initializer:
+            break
+        change = pick(rng, [*_node_changes(rng, model.graph), *_tensor_changes(rng, model)])
         try:
             change()
         except (ValueError, IndexError):
-            continue
-        if tensor.external_data:
-            tensor.data_location = onnx.TensorProto.EXTERNAL
+            continue  # no such place in this node or tensor
     return model.SerializeToString()
 
 
@@ -167,7 +204,10 @@ class Mutated(Campaign):
     share = 2.0
 
     def make(self, rng: Random, folder: Path) -> Job:
-        target = pick(rng, ["network.onnx"] * 4 + ["domain.vnnlib"] * 3 + ["report.json"] * 3 + ["grid.toml", "samples.npy", "store"])
+        target = pick(
+            rng,
+            ["network.onnx"] * 4 + ["domain.vnnlib"] * 3 + ["report.json"] * 3 + ["grid.toml", "samples.npy", "store"],
+        )
         command = pick(rng, COMMANDS[target])
         layers, n, domain = sparse(rng)
         builder, tensor = dense(layers, n)

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from hunt.truth import Truth, attained, enumerated
 from oracle.builder import Builder, Tensor
 from oracle.networks import FAMILIES
 from oracle.plain import PlainNetwork, Region
+
+from hunt.truth import Truth, attained, enumerated
 
 Array = npt.NDArray[np.float64]
 Random = np.random.Generator
@@ -124,7 +124,7 @@ def scaled(rng: Random) -> tuple[Layers, int, tuple[Region, ...]]:
     start = rng.uniform(-120, 40) if rng.random() < 0.7 else 0.0
     box = np.array([low, high]) * 10.0**start
     reach, layers = start, []
-    for k, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for k, (before, after) in enumerate(pairwise(sizes)):
         step = float(np.clip(steps[k % len(steps)], -150, 150))
         if not -300 < reach + step < 80:
             step = 0.0
@@ -146,7 +146,7 @@ def sparse(rng: Random) -> tuple[Layers, int, tuple[Region, ...]]:
         tiny = 10.0 ** rng.uniform(-13, -5, size=shape)
         return np.where(kind < 0.5, 0.0, np.where(kind < 0.75, tiny, 1.0)) * rng.normal(size=shape)
 
-    layers = [(weights((m, k)), weights((m,))) for k, m in zip(sizes[:-1], sizes[1:], strict=True)]
+    layers = [(weights((m, k)), weights((m,))) for k, m in pairwise(sizes)]
     return [*layers, (weights((2, sizes[-1])), weights((2,)))], n, regions(rng, n)
 
 
@@ -155,7 +155,7 @@ def tied(rng: Random) -> tuple[Layers, int, tuple[Region, ...]]:
     n, sizes = _sizes(rng)
     domain = regions(rng, n)
     layers: Layers = []
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, after in pairwise(sizes):
         weight = rng.integers(-6, 7, size=(after, before)) / 4.0
         bias = rng.integers(-6, 7, size=after) / 4.0
         known = enumerated(plain([*layers, (weight, bias), (np.ones((1, after)), np.zeros(1))], n), domain)
@@ -181,8 +181,10 @@ def planted(rng: Random, *, wide: bool = False) -> tuple[Layers, int, tuple[Regi
     domain = (Region(tuple(low.tolist()), tuple(high.tolist())),)
     layers: Layers = []
     scale = np.ones(n)  # of what the layer before puts out
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-        own = 10.0 ** rng.uniform(-6, 6, size=after) if rng.random() < 0.6 else np.full(after, 10.0 ** rng.uniform(-6, 6))
+    for before, after in pairwise(sizes):
+        own = (
+            10.0 ** rng.uniform(-6, 6, size=after) if rng.random() < 0.6 else np.full(after, 10.0 ** rng.uniform(-6, 6))
+        )
         weight = rng.normal(size=(after, before)) / scale
         bias = rng.normal(size=after) * 0.5
         layers.append((weight * own[:, None], bias * own))
@@ -203,10 +205,7 @@ def wide(rng: Random) -> tuple[Layers, int, tuple[Region, ...]]:
     """Larger than can be enumerated."""
     n = int(rng.integers(3, 8))
     sizes = [n, *rng.integers(5, 13, size=rng.integers(2, 5)).tolist()]
-    layers = [
-        (rng.normal(size=(m, k)) * np.sqrt(2.0 / k), 0.3 * rng.normal(size=m))
-        for k, m in zip(sizes[:-1], sizes[1:], strict=True)
-    ]
+    layers = [(rng.normal(size=(m, k)) * np.sqrt(2.0 / k), 0.3 * rng.normal(size=m)) for k, m in pairwise(sizes)]
     return [*layers, (rng.normal(size=(2, sizes[-1])), np.zeros(2))], n, regions(rng, n)
 
 
@@ -216,7 +215,10 @@ def spread(rng: Random, domain: tuple[Region, ...], count: int) -> list[list[flo
     for region in domain:
         low, high = np.array(region.lower), np.array(region.upper)
         if len(low) <= 6:
-            points += [[float(b[s]) for s, b in zip(sides, zip(low, high, strict=True), strict=True)] for sides in product((0, 1), repeat=len(low))]
+            points += [
+                [float(b[s]) for s, b in zip(sides, zip(low, high, strict=True), strict=True)]
+                for sides in product((0, 1), repeat=len(low))
+            ]
         share = rng.random((count, len(low)))
         inner = np.clip(low + share * (high - low), low, high)
         mixed = np.where(rng.random(inner.shape) < 0.5, inner, np.where(rng.random(inner.shape) < 0.5, low, high))
@@ -248,9 +250,7 @@ def random_case(rng: Random) -> Case:
     return Case(family, data, enumerated(network, domain))
 
 
-def finished(
-    rng: Random, family: str, layers: Layers, n: int, domain: tuple[Region, ...], *, small: bool
-) -> Case:
+def finished(rng: Random, family: str, layers: Layers, n: int, domain: tuple[Region, ...], *, small: bool) -> Case:
     """The case of dense layers; ``small`` ones are enumerated, of others only points are known."""
     builder, tensor = dense(layers, n, style=str(rng.choice(["gemm", "gemm_t", "matmul"])))
     data, network, _ = builder.finish(tensor)

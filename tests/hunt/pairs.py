@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Sequence
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from oracle.exact import extrema
+from oracle.plain import PlainMap, PlainNetwork, Region
 
 from hunt.campaign import Campaign, Job, Outcome, Random
 from hunt.networks import Array, Layers, dense, ends, plain, polytope
 from hunt.product import domain_of, judge_run, judge_scratch, parts, run, write_vnnlib
 from hunt.truth import network_from_json, network_to_json, region_from_json, region_to_json
 from hunt.verdicts import pick
-from oracle.exact import extrema
-from oracle.plain import PlainMap, PlainNetwork, Region
 
 STEPS = ("bounds", "gradient", "split", "stable", "milp")
 
@@ -58,12 +59,10 @@ def _random(rng: Random) -> tuple[Layers, int]:
     n = int(rng.integers(1, 4))
     sizes = [n, *rng.integers(2, 6 if n < 3 else 5, size=rng.integers(1, 3)).tolist(), int(rng.integers(1, 3))]
     if rng.random() < 0.5:
-        return [
-            (rng.normal(size=(m, k)), rng.normal(size=m) * 0.5) for k, m in zip(sizes[:-1], sizes[1:], strict=True)
-        ], n
+        return [(rng.normal(size=(m, k)), rng.normal(size=m) * 0.5) for k, m in itertools.pairwise(sizes)], n
     return [
         (rng.integers(-4, 5, size=(m, k)) / 2.0, rng.integers(-4, 5, size=m) / 2.0)
-        for k, m in zip(sizes[:-1], sizes[1:], strict=True)
+        for k, m in itertools.pairwise(sizes)
     ], n
 
 
@@ -135,8 +134,13 @@ def _nudged(rng: Random, layers: Layers) -> Layers:
     return layers
 
 
-def judge_verification(
-    said: dict[str, Any], a: PlainNetwork, b: PlainNetwork, domain: Sequence[Region], largest: Fraction, outcome: Outcome
+def judge_verification(  # noqa: PLR0917
+    said: dict[str, Any],
+    a: PlainNetwork,
+    b: PlainNetwork,
+    domain: Sequence[Region],
+    largest: Fraction,
+    outcome: Outcome,
 ) -> None:
     """Compare an answer of ``verify`` with the exact largest difference."""
     outcome.counts[said["outcome"]] += 1
@@ -146,9 +150,13 @@ def judge_verification(
     tolerance = Fraction(said["tolerance"])
     proof = "rigorous" if said["rigorous"] else "not rigorous"
     if said["outcome"] == "equal" and largest > tolerance:
-        outcome.add("WRONG", f"equal within {said['tolerance']!r} ({proof}, {said['by']}); they differ by {float(largest)!r}")
+        outcome.add(
+            "WRONG", f"equal within {said['tolerance']!r} ({proof}, {said['by']}); they differ by {float(largest)!r}"
+        )
     if said["outcome"] == "different" and largest <= tolerance:
-        outcome.add("WRONG", f"different by more than {said['tolerance']!r}; the largest difference is {float(largest)!r}")
+        outcome.add(
+            "WRONG", f"different by more than {said['tolerance']!r}; the largest difference is {float(largest)!r}"
+        )
     if said["bound"] is not None and Fraction(said["bound"]) < largest:
         outcome.add("WRONG", f"bound {said['bound']!r} ({proof}, {said['by']}); they differ by {float(largest)!r}")
     shown = said["counterexample"]
@@ -163,7 +171,9 @@ def judge_verification(
     if real < Fraction(shown["difference"]):
         outcome.add("WRONG", f"the counterexample shows {float(real)!r}, not {shown['difference']!r}")
     if said["outcome"] == "different" and real <= tolerance:
-        outcome.add("WRONG", f"different by more than {said['tolerance']!r}, and the counterexample shows {float(real)!r}")
+        outcome.add(
+            "WRONG", f"different by more than {said['tolerance']!r}, and the counterexample shows {float(real)!r}"
+        )
     if said["bound"] is not None and Fraction(said["bound"]) < Fraction(shown["difference"]):
         outcome.add("CONTRACT", f"bound {said['bound']!r} below the difference {shown['difference']!r} beside it")
 
@@ -183,7 +193,11 @@ class Pairs(Campaign):
             domain = (polytope(rng, n),)
             box = np.array([domain[0].lower, domain[0].upper])
         kind = pick(rng, ["equal", "vertex", "vertex", "nudged"])
-        second = {"equal": lambda: first, "vertex": lambda: _spiked(rng, first, box), "nudged": lambda: _nudged(rng, first)}[kind]()
+        second = {
+            "equal": lambda: first,
+            "vertex": lambda: _spiked(rng, first, box),
+            "nudged": lambda: _nudged(rng, first),
+        }[kind]()
         if rng.random() < 0.4:
             second = _parted(rng, second)
         if rng.random() < 0.7:
@@ -198,7 +212,9 @@ class Pairs(Campaign):
         write_vnnlib(folder / "domain.vnnlib", domain)
         found = extrema(difference(*networks), domain, outputs=True)
         largest = max((abs(v) for v in (*found.minimum[-1], *found.maximum[-1])), default=Fraction(0))
-        tolerance = 1e-5 if rng.random() < 0.4 or not largest else float(largest) * float(pick(rng, [0.5, 0.99, 1.01, 2.0]))
+        tolerance = (
+            1e-5 if rng.random() < 0.4 or not largest else float(largest) * float(pick(rng, [0.5, 0.99, 1.01, 2.0]))
+        )
         options: dict[str, Any] = {
             "tolerance": max(tolerance, 0.0),
             "solver": pick(rng, [s for s in parts("solvers") if not s.startswith("pyomo")]),
@@ -229,7 +245,11 @@ class Pairs(Campaign):
     def check(self, job: Job, folder: Path, outcome: Outcome) -> None:
         truth = job["truth"]
         domain = [region_from_json(region) for region in truth["regions"]]
-        said = self._command(job, folder, outcome) if job["through"] == "command line" else self._call(job, folder, domain, outcome)
+        said = (
+            self._command(job, folder, outcome)
+            if job["through"] == "command line"
+            else self._call(job, folder, domain, outcome)
+        )
         if said is not None:
             a, b = network_from_json(truth["a"]), network_from_json(truth["b"])
             judge_verification(said, a, b, domain, Fraction(truth["largest"]), outcome)
@@ -265,6 +285,8 @@ class Pairs(Campaign):
 
 
 def _where(found: Any, largest: Fraction) -> list[str]:
-    both = [*zip(found.minimum[-1], found.argmin[-1], strict=True), *zip(found.maximum[-1], found.argmax[-1], strict=True)]
+    both = [
+        *zip(found.minimum[-1], found.argmin[-1], strict=True),
+        *zip(found.maximum[-1], found.argmax[-1], strict=True),
+    ]
     return next(([str(v) for v in point] for value, point in both if abs(value) == largest), [])
-

@@ -24,7 +24,9 @@ class Planted(Verdicts):
 
     def options(self, rng: Random) -> dict[str, Any]:
         options = random_options(rng)
-        options["bounds"] = pick(rng, ["interval", "interval", "loose", "crown", "milp", "milp:50", "rolling", "progressive"])
+        options["bounds"] = pick(
+            rng, ["interval", "interval", "loose", "crown", "milp", "milp:50", "rolling", "progressive"]
+        )
         options["search"] = pick(rng, ["network", "layer", "neuron", "auto"])
         options["falsify"] = rng.random() < 0.2
         options.pop("margin", None)

@@ -18,8 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hunt.campaign import Outcome
 from oracle.plain import Region
+
+from hunt.campaign import Outcome
 
 GUARD_SECONDS = 120.0
 """Wall time after which a command counts as hung."""
@@ -29,6 +30,9 @@ MOST_MEMORY = 1.2e9
 
 MOST_PROCESSOR = 40.0
 """Seconds of processor time that a command may use on the small inputs of a hunt: load hardly touches it."""
+
+FOREIGN = {".ses"}
+"""Files in the folder for temporary ones that are not the product's: onnxruntime keeps its session number there."""
 
 COMMAND = [sys.executable, "-P", "-m", "stablenet.cli"]
 
@@ -103,11 +107,16 @@ def judge_run(run: Run, outcome: Outcome, codes: Sequence[int] = (0, 2, 3, 4)) -
         outcome.add("CONTRACT", f"{where}: a refusal of {len(run.errors.strip().splitlines())} lines\n{tail}")
 
 
+def leftovers(scratch: Path) -> list[Path]:
+    """What lies in a folder for temporary files, where nothing may."""
+    return sorted(p for p in scratch.iterdir() if p.name not in FOREIGN) if scratch.exists() else []
+
+
 def judge_scratch(folder: Path, outcome: Outcome) -> None:
-    """Temporary files that outlived their run."""
-    left = sorted(str(path.relative_to(folder)) for path in (folder / "tmp").rglob("*")) if folder.exists() else []
+    """Temporary files of commands that outlived their run."""
+    left = leftovers(folder / "tmp")
     if left:
-        outcome.add("LEAK", f"temporary files are left: {left[:5]}")
+        outcome.add("LEAK", f"temporary files are left: {[path.name for path in left[:5]]}")
 
 
 @cache

@@ -177,7 +177,9 @@ class Hunt:
                 try:
                     self._close(worker, task, worker.pipe.recv(), took)
                 except (EOFError, OSError):
-                    self._lost(worker, task, "CRASH", f"the process ended by {worker.process.exitcode}: {worker.log()}", took)
+                    self._lost(
+                        worker, task, "CRASH", f"the process ended by {worker.process.exitcode}: {worker.log()}", took
+                    )
             elif took > CAMPAIGNS[task.campaign].patience:
                 self._lost(worker, task, "HANG", f"no answer in {took:.0f} s: {worker.log()}", took)
 
@@ -273,7 +275,14 @@ def main(words: Sequence[str] | None = None) -> int:
     if chosen.replay is not None:
         return 0 if replay(chosen.replay) else 1
     seed = secrets.randbelow(2**31) if chosen.seed is None else chosen.seed
-    hunt = Hunt(chosen.campaign or list(CAMPAIGNS), seed, chosen.output.resolve(), max(1, chosen.workers), chosen.minutes, chosen.cases)
+    hunt = Hunt(
+        chosen.campaign or list(CAMPAIGNS),
+        seed,
+        chosen.output.resolve(),
+        max(1, chosen.workers),
+        chosen.minutes,
+        chosen.cases,
+    )
     length = f"{chosen.minutes:g} minutes" if chosen.cases is None else f"{chosen.cases} cases of each campaign"
     print(f"hunt: seed {seed}, {hunt.workers} workers, {length}", flush=True)
     hunt.output.mkdir(parents=True, exist_ok=True)

@@ -82,8 +82,16 @@ def attained(network: PlainNetwork, regions: Sequence[Region], points: Iterable[
             continue
         at = tuple(Fraction(v) for v in point)
         values = [[Value(g, at) for g in layer] for layer in network.forward(point)[0]]
-        low = values if not low else [[min(p, key=_key) for p in zip(*b, strict=True)] for b in zip(low, values, strict=True)]
-        high = values if not high else [[max(p, key=_key) for p in zip(*b, strict=True)] for b in zip(high, values, strict=True)]
+        low = (
+            values
+            if not low
+            else [[min(p, key=_key) for p in zip(*b, strict=True)] for b in zip(low, values, strict=True)]
+        )
+        high = (
+            values
+            if not high
+            else [[max(p, key=_key) for p in zip(*b, strict=True)] for b in zip(high, values, strict=True)]
+        )
     if not low:
         raise ValueError("none of the points lies in the domain")
     return Truth(network, tuple(regions), low, high, False)
@@ -140,7 +148,10 @@ def network_to_json(network: PlainNetwork) -> dict[str, Any]:
     return {
         "n_inputs": network.n_inputs,
         "maps": [
-            {"offset": [str(v) for v in m.offset], "terms": [[s, [[str(w) for w in row] for row in r]] for s, r in m.terms]}
+            {
+                "offset": [str(v) for v in m.offset],
+                "terms": [[s, [[str(w) for w in row] for row in r]] for s, r in m.terms],
+            }
             for m in (*network.layers, network.output)
         ],
     }
@@ -165,9 +176,7 @@ def region_to_json(region: Region) -> dict[str, Any]:
 
 def region_from_json(data: dict[str, Any]) -> Region:
     """The inverse of `region_to_json`."""
-    return Region(
-        tuple(data["lower"]), tuple(data["upper"]), tuple(tuple(row) for row in data["a"]), tuple(data["b"])
-    )
+    return Region(tuple(data["lower"]), tuple(data["upper"]), tuple(tuple(row) for row in data["a"]), tuple(data["b"]))
 
 
 def _value_to_json(value: Value) -> list[Any]:

@@ -9,11 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from oracle.auditor import contract
+
 from hunt.campaign import Campaign, Job, Outcome, Random
 from hunt.networks import Case, random_case
 from hunt.product import Found, domain_of, find, flags, judge_run, judge_scratch, parts, run, write_vnnlib
 from hunt.truth import Truth, complaints
-from oracle.auditor import contract
 
 WITHIN_TOLERANCE = Fraction(1, 10**5)
 """Share of a neuron's range that models without a margin may miss: their solvers' tolerances are up to 1e-6."""
@@ -119,7 +120,9 @@ class Verdicts(Campaign):
         if job["through"] == "command line":
             self._command(job, folder, truth, outcome)
         else:
-            judge_found(find(folder / "network.onnx", truth.regions, job["options"]), folder / "network.onnx", truth, outcome)
+            judge_found(
+                find(folder / "network.onnx", truth.regions, job["options"]), folder / "network.onnx", truth, outcome
+            )
 
     def _command(self, job: Job, folder: Path, truth: Truth, outcome: Outcome) -> None:
         ended = run(job["command"], folder)
@@ -132,7 +135,9 @@ class Verdicts(Campaign):
                 outcome.add("CONTRACT", "exit code 0 and no report")
             return
         report = json.loads(path.read_text())
-        if ended.code not in (0, 3, 4) or (ended.code == 0) != (report["status"] == "complete" and not report.get("contradictions")):
+        if ended.code not in (0, 3, 4) or (ended.code == 0) != (
+            report["status"] == "complete" and not report.get("contradictions")
+        ):
             outcome.add("CONTRACT", f"exit code {ended.code} with a report that is {report['status']}")
         if report["domain"] != domain_of(truth.regions).to_json():
             outcome.add("CONTRACT", f"the domain was read as {report['domain']}")

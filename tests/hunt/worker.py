@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from hunt.campaign import Outcome
+from hunt.product import leftovers
 
 
 def work(pipe: Connection, scratch: Path) -> None:
@@ -35,10 +36,12 @@ def work(pipe: Connection, scratch: Path) -> None:
 
 def left_behind(scratch: Path, outcome: Outcome) -> None:
     """Note temporary files and child processes that a case has left, and remove them."""
-    for path in sorted(scratch.iterdir()):
+    for path in leftovers(scratch):
         outcome.add("LEAK", f"temporary {path.name} is left")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    children = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    children = [
+        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
     for pid in children:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         outcome.add("LEAK", f"a child process is left: {words[:200] or pid}")
