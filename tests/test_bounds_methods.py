@@ -19,6 +19,7 @@ from stablenet.network import AffineMap, Layer, Network, Term
 from stablenet.propagate import Context, registry, run
 from stablenet.propagate.layer_model import LayerModel
 from stablenet.propagate.lp import safe_upper_bound
+from stablenet.testing.suite import slowness
 
 TIGHTENING = ["crown-alpha", "lp", "lp:hull", "milp", "rolling:1", "progressive", "branch"]
 
@@ -128,7 +129,7 @@ def test_the_deadline_keeps_what_there_is(spec: str) -> None:
     crown = run("crown", network, part)
     began = time.monotonic()
     bounds = run(spec, network, part, Context(deadline=Deadline(0.3)))
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 0.3 + 2.7 * slowness()
     for mine, known in zip(bounds.layers, crown.layers, strict=True):
         assert (mine.lower >= known.lower).all()
         assert (mine.upper <= known.upper).all()
