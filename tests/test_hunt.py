@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small
-from hunt import compressed, killed, mixed, pairs, product, runner, verdicts
+from hunt import compressed, killed, mixed, pairs, product, runner, verdicts, worker
 from hunt.campaign import FATAL, Job, Outcome
 from hunt.networks import dense, finished, plain, random_case
 from hunt.registry import CAMPAIGNS
@@ -376,17 +376,17 @@ def test_a_stored_case_is_run_again(tmp_path, capsys):
 def test_a_worker_that_dies_is_a_finding_and_is_replaced(tmp_path):
     hunt = runner.Hunt(["verdicts"], 0, tmp_path)
     hunt.totals, hunt.spent = {"verdicts": Outcome()}, {"verdicts": 0.0}
-    worker = runner.Worker(tmp_path / "running" / "worker")
+    team = runner.Worker(tmp_path / "running" / "worker")
     try:
-        first = worker.process.pid
-        worker.task = runner.Task("verdicts", 3, tmp_path / "running" / "verdicts-3", 1.0)
+        first = team.process.pid
+        team.task = runner.Task("verdicts", 3, tmp_path / "running" / "verdicts-3", 1.0)
         os.kill(first, signal.SIGKILL)
-        worker.process.join()
-        hunt._listen([worker])
-        assert worker.process.pid != first
-        assert worker.task is None
+        team.process.join()
+        hunt._listen([team])
+        assert team.process.pid != first
+        assert team.task is None
     finally:
-        worker.stop()
+        team.stop()
     assert kinds(hunt.totals["verdicts"]) == {"CRASH"}
     assert "CRASH" in (tmp_path / "verdicts-0-3" / "findings.txt").read_text()
 
@@ -417,3 +417,21 @@ def test_fresh_cases_show_nothing_false(name, tmp_path):
     run = command("--campaign", name, "--cases", CASES[name], "--seed", secrets.randbelow(2**31), "--output", tmp_path)
     print(run.stdout)
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
+
+
+def test_what_a_case_leaves_behind_is_caught(tmp_path, monkeypatch):
+    left = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    kept = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)", worker.KEPT])
+    monkeypatch.setattr(worker, "children", lambda: [left.pid, kept.pid])
+    (tmp_path / "model.mps").write_text("left")
+    (tmp_path / ".ses").write_text("onnxruntime's own")
+    outcome = Outcome()
+    try:
+        worker.left_behind(tmp_path, outcome)
+        assert sorted(finding.kind for finding in outcome.findings) == ["LEAK", "LEAK"]
+        assert kept.poll() is None
+        assert [path.name for path in tmp_path.iterdir()] == [".ses"]
+    finally:
+        kept.kill()
+        kept.wait()
+        left.wait()

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any
 from hunt.campaign import COLUMNS, FATAL, Outcome
 from hunt.killed import MARK, marked
 from hunt.registry import CAMPAIGNS
-from hunt.worker import work
+from hunt.worker import left_behind, work
 
 GRACE = 30.0
 """Seconds after the end of the time for cases that are still running; then they are given up."""
@@ -254,7 +255,14 @@ def replay(folder: Path) -> bool:
     folder = folder.resolve()
     job = json.loads((folder / "case.json").read_text())
     print(f"{job['campaign']}, seed {job['seed']}: {job.get('shell', '')}")
-    outcome = CAMPAIGNS[job["campaign"]]().judged(job, folder)
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="hunt-") as scratch:
+        tempfile.tempdir = scratch
+        try:
+            outcome = CAMPAIGNS[job["campaign"]]().judged(job, folder)
+            left_behind(Path(scratch), outcome)
+        finally:
+            tempfile.tempdir = before
     for finding in outcome.findings:
         print(f"{finding.kind}: {finding.message}")
     print(table({job["campaign"]: outcome}))
