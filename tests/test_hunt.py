@@ -19,7 +19,7 @@ import pytest
 import small
 from hunt import compressed, killed, mixed, pairs, product, runner, verdicts, worker
 from hunt.campaign import FATAL, Job, Outcome
-from hunt.networks import dense, finished, plain, random_case
+from hunt.networks import dense, finished, plain, random_case, regions, spread
 from hunt.registry import CAMPAIGNS
 from hunt.truth import Truth, region_to_json
 from oracle.exact import extrema
@@ -192,6 +192,15 @@ def test_every_seed_makes_the_same_case_again(tmp_path):
             job = CAMPAIGNS[name]().make(np.random.default_rng(7), folder)
             made.append((job, {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}))
         assert made[0] == made[1]
+
+
+def test_spread_points_lie_in_the_domain():
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        domain = regions(rng, int(rng.integers(1, 4)))
+        points = spread(rng, domain, 20)
+        assert all(any(region.contains(point) for region in domain) for point in points)
+        assert points or all(region.a for region in domain)
 
 
 # verify

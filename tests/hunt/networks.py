@@ -210,19 +210,15 @@ def wide(rng: Random) -> tuple[Layers, int, tuple[Region, ...]]:
 
 
 def spread(rng: Random, domain: tuple[Region, ...], count: int) -> list[list[float]]:
-    """Points of each part: vertices and random ones; those outside of a polytope's rows are left out."""
+    """Points of each part: vertices of its box and random ones; those outside of a polytope's rows are left out."""
     points: list[list[float]] = []
     for region in domain:
         low, high = np.array(region.lower), np.array(region.upper)
-        if len(low) <= 6:
-            points += [
-                [float(b[s]) for s, b in zip(sides, zip(low, high, strict=True), strict=True)]
-                for sides in product((0, 1), repeat=len(low))
-            ]
+        corners = list(product(*zip(region.lower, region.upper, strict=True))) if len(low) <= 6 else []
         share = rng.random((count, len(low)))
         inner = np.clip(low + share * (high - low), low, high)
         mixed = np.where(rng.random(inner.shape) < 0.5, inner, np.where(rng.random(inner.shape) < 0.5, low, high))
-        points += [p for p in [*inner.tolist(), *mixed.tolist()] if region.contains(p)]
+        points += [p for p in [*map(list, corners), *inner.tolist(), *mixed.tolist()] if region.contains(p)]
     return points
 
 
