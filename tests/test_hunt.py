@@ -112,8 +112,8 @@ def test_a_false_report_is_caught(tmp_path, monkeypatch, lie, kind):
 
 
 def test_a_false_bound_is_caught(tmp_path, monkeypatch):
-    from stablenet.bounds import Bounds
-    from stablenet.propagate import registry
+    from stablenet.bounds import registry
+    from stablenet.core.bounds import Bounds
 
     honest = registry.get("interval").__class__
 
@@ -283,7 +283,7 @@ def test_a_compressed_network_that_differs_is_caught():
 
 def test_a_true_report_that_compress_accuses_is_caught(tmp_path, monkeypatch):
     import stablenet
-    from stablenet.errors import ContradictionError
+    from stablenet.core.errors import ContradictionError
 
     job = {**verdict_job(tmp_path), "search": PLAIN_OPTIONS, "options": {}, "points": [[0.0, 0.0]]}
     assert not compressed.Compressed().judged(job, tmp_path).findings

@@ -135,7 +135,7 @@ class Compressed(Campaign):
 
     def _call(self, job: Job, folder: Path, outcome: Outcome) -> None:
         from stablenet import compress
-        from stablenet.errors import StablenetError
+        from stablenet.core.errors import StablenetError
 
         try:
             result = compress(folder / "network.onnx", folder / "report.json", **job["options"])

@@ -100,7 +100,7 @@ class Mixed(Campaign):
     @staticmethod
     def _others(folder: Path, region: list[Region], report: Path, outcome: Outcome, change: str) -> None:
         from stablenet import compress, verify
-        from stablenet.errors import StablenetError
+        from stablenet.core.errors import StablenetError
 
         network, domain = folder / "second" / "network.onnx", domain_of(region)
         calls = {

@@ -268,7 +268,7 @@ class Pairs(Campaign):
 
     def _call(self, job: Job, folder: Path, domain: list[Region], outcome: Outcome) -> dict[str, Any] | None:
         from stablenet import verify
-        from stablenet.errors import StablenetError
+        from stablenet.core.errors import StablenetError
 
         options = dict(job["options"])
         if "steps" in options:

@@ -34,7 +34,7 @@ MOST_PROCESSOR = 40.0
 FOREIGN = {".ses"}
 """Files in the folder for temporary ones that are not the product's: onnxruntime keeps its session number there."""
 
-COMMAND = [sys.executable, "-P", "-m", "stablenet.cli"]
+COMMAND = [sys.executable, "-P", "-m", "stablenet.cli.main"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Found:
 def find(network: str | Path, regions: Sequence[Region], options: dict[str, Any]) -> Found:
     """Search in this process."""
     from stablenet import find_stable
-    from stablenet.errors import ContradictionError, StablenetError
+    from stablenet.core.errors import ContradictionError, StablenetError
 
     found = Found()
     with warnings.catch_warnings(record=True) as told:
