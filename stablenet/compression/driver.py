@@ -14,7 +14,7 @@ import numpy as np
 
 from stablenet.compression.check import check_points, check_written, compare_files
 from stablenet.compression.draft import Array
-from stablenet.compression.evidence import Evidence
+from stablenet.compression.evidence import Evidence, witnesses_of
 from stablenet.compression.metadata import (
     BOUND_KEY,
     DOMAIN_KEY,
@@ -30,7 +30,7 @@ from stablenet.compression.settle import Settled, Stored, settle
 from stablenet.compression.steps import Provenance, Step
 from stablenet.domain import Domain
 from stablenet.equivalence.joint import Joint, Pairing
-from stablenet.errors import InputError, ReportError, StablenetError, UnknownNameError
+from stablenet.errors import InputError, StablenetError, UnknownNameError
 from stablenet.files import atomic_path
 from stablenet.network import Network
 from stablenet.onnx_graph import Graph
@@ -123,7 +123,7 @@ def compress(
     result = builder.within(planned, usable, limit)
     size = len(graph.model.SerializeToString())
     result = replace(result, paper=(paper.settled.network, paper.steps), original_bytes=size)
-    points = check_points(evidence.domain, _witnesses(found, graph.network), samples, check, seed)
+    points = check_points(evidence.domain, witnesses_of(found, graph.network), samples, check, seed)
     runtime, count = compare_files(
         graph,
         result.network,
@@ -151,14 +151,6 @@ def _stored(dtype: str | None, graph: Graph) -> Stored:
     if dtype == "float64" or (dtype is None and graph.is_double):
         return "float64"
     return "float32"
-
-
-def _witnesses(report: Report, network: Network) -> Array:
-    try:
-        points = np.array(report.data["witnesses"], np.float64).reshape(-1, network.n_inputs)
-    except (TypeError, ValueError):
-        raise ReportError("the report's witnesses are not points of the network's inputs") from None
-    return points[np.isfinite(points).all(axis=1)]
 
 
 @dataclass(frozen=True, eq=False)

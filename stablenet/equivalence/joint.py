@@ -168,7 +168,7 @@ class Joint:
 
     def _alone(self, layer: int, rows: Index) -> _Share:
         offset, terms = self._of_b(self.b.layers[layer].affine, rows)
-        part = AffineMap(offset, tuple(Term(s, m) for s, m in sorted(terms.items())))
+        part = AffineMap(offset, tuple(Term(s, m) for s, found in sorted(terms.items()) for m in found))
         none = np.zeros((self.system.n_parts, len(rows)))
         joint, own = self.system.bounds(part, none), self.own[layer]
         lower, upper = np.fmax(joint[0], own[0][:, rows]), np.fmin(joint[1], own[1][:, rows])
@@ -176,16 +176,22 @@ class Joint:
         place = self.system.push(part, none, (lower, upper), Relaxation.relu(lower, upper))
         return _Share(place, rows, np.arange(len(rows)))
 
-    def _of_b(self, affine: AffineMap, rows: Index) -> tuple[Array, dict[int, Matrix]]:
-        """Rows of a map of B over joint sources; coefficients only move."""
-        terms: dict[int, Matrix] = {}
+    def _of_b(self, affine: AffineMap, rows: Index) -> tuple[Array, dict[int, list[Matrix]]]:
+        """Rows of a map of B over joint sources, several matrices on one of them where they overlap.
+
+        Coefficients only move; adding up two that stand in one place would round.
+        """
+        terms: dict[int, list[Matrix]] = {}
         for term in affine.terms:
             chosen = term.matrix[rows]
+            own: dict[int, Matrix] = {}
             for share in self.shares[term.source]:
                 size = self.system.lows[share.source].shape[1]
                 part = _scattered(chosen, share.columns, share.places, size)
-                # Shares of one source never meet: each column goes to one place.
-                terms[share.source] = terms[share.source] + part if share.source in terms else part
+                # Shares of one term never meet: each column goes to one place.
+                own[share.source] = own[share.source] + part if share.source in own else part
+            for source, matrix in own.items():
+                terms.setdefault(source, []).append(matrix)
         return affine.offset[rows], terms
 
     def _difference(self, b: AffineMap, rows: Index, a: AffineMap, others: Index) -> tuple[AffineMap, Array]:
@@ -193,25 +199,22 @@ class Joint:
 
         Columns of neurons that are 0 on the whole domain are left out.
         """
-        offset_b, minuend = self._of_b(b, rows)
-        subtrahend = {t.source: t.matrix[others] for t in self._of_a(a).terms}
-        terms: list[Term] = []
+        offset_b, parts = self._of_b(b, rows)
+        for term in self._of_a(a).terms:
+            parts.setdefault(term.source, []).append(-term.matrix[others])
         offset = offset_b - a.offset[others]
         rounding = np.abs(_residual(offset_b, -a.offset[others], offset))
         slack = np.broadcast_to(rounding, (self.system.n_parts, len(rows))).copy()
-        for source in sorted(minuend.keys() | subtrahend.keys()):
+        terms: list[Term] = []
+        for source, matrices in sorted(parts.items()):
             most = self.system.most(source)
             alive = np.asarray((most > 0).any(axis=0))
-            parts = []
-            if source in minuend:
-                parts.append(_masked(minuend[source], alive))
-            if source in subtrahend:
-                parts.append(-_masked(subtrahend[source], alive))
-            whole = parts[0]
-            if len(parts) == 2:
-                whole, inexact = added(parts[0], parts[1])
+            whole = _masked(matrices[0], alive)
+            for matrix in matrices[1:]:
+                one, two = whole, _masked(matrix, alive)
+                whole, inexact = added(one, two)
                 if inexact:
-                    slack += 1.001 * (most @ np.abs(_lost(parts[0], parts[1], whole)).T)
+                    slack += 1.001 * (most @ np.abs(_lost(one, two, whole)).T)
             if _live_rows(whole).any():
                 terms.append(Term(source, whole))
         return AffineMap(offset, tuple(terms)), slack
