@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from stablenet.compression.driver import Compressed, compress
     from stablenet.convert import from_sklearn, from_torch
     from stablenet.domain import Box, Domain, LinfBall, Polytope, Union
-    from stablenet.equivalence.verify import Verification, verify
+    from stablenet.equivalence.verification import Verification
+    from stablenet.equivalence.verify import verify
     from stablenet.network import Network
     from stablenet.onnx_io import load_onnx
     from stablenet.report import Report
@@ -31,7 +32,7 @@ _HOMES = {
     "compress": "stablenet.compression.driver",
     "from_sklearn": "stablenet.convert",
     "from_torch": "stablenet.convert",
-    "Verification": "stablenet.equivalence.verify",
+    "Verification": "stablenet.equivalence.verification",
     "verify": "stablenet.equivalence.verify",
     "Box": "stablenet.domain",
     "Domain": "stablenet.domain",

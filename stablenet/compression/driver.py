@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.compression.check import check_points, check_written, compare_files
+from stablenet.compression.check import check_points, check_written, compare_files, unit_of
 from stablenet.compression.draft import Array
 from stablenet.compression.evidence import Evidence, witnesses_of
 from stablenet.compression.metadata import (
@@ -115,6 +115,7 @@ def compress(
     """
     found = report if isinstance(report, Report) else Report.read(report)
     graph = Graph(network)
+    unit_of(graph)
     evidence = Evidence.of(found, graph.network, domain)
     limit = _tolerance(graph.network, evidence.domain, tolerance)
     builder = _Builder(evidence, _stored(dtype, graph))
@@ -225,7 +226,7 @@ class _Builder:
             PROVENANCE_KEY: json.dumps({layer.name: entry for layer, entry in entries}, separators=(",", ":")),
         }
         first = read_back(self._model(planned, metadata))
-        check_written(settled.network, first, evidence.domain)
+        check_written(settled.network, first, evidence.domain, unit_of(planned.graph))
         pairing = by_provenance(network, first)
         if pairing is None:
             raise StablenetError("the compressed network has lost its provenance")
