@@ -17,6 +17,7 @@ from stablenet.compiler import compile_model
 from stablenet.deadline import Deadline
 from stablenet.domain import Part
 from stablenet.equivalence.joint import Joint, Treated
+from stablenet.equivalence.scaling import outward
 from stablenet.formulations.base import Formulation
 from stablenet.milp import MILP
 from stablenet.model import LayerPlan, assemble, check_fit, power_of_two, resolve, usable
@@ -32,7 +33,7 @@ Index = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Tie:
-    """Neurons of a merged layer whose pre-activations stay near those of another: (rows,) each."""
+    """Neurons of a merged layer whose pre-activations stay near ``scale`` times those of another: (rows,) each."""
 
     layer: int
     rows: Index
@@ -40,6 +41,7 @@ class Tie:
     base_rows: Index
     lower: Array
     upper: Array
+    scale: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class _Merger:
         self.ties: list[Tie] = []
         self.place_a = {0: 0}
         n = np.arange(joint.a.n_inputs)
-        self.shares: list[list[tuple[int, Index, Index]]] = [[(0, n, n)]]
+        self.shares: list[list[tuple[int, Index, Index, Array]]] = [[(0, n, n, np.ones(len(n)))]]
 
     def run(self) -> Merged:
         joint = self.joint
@@ -91,36 +93,37 @@ class _Merger:
         for term in affine.terms:
             chosen = term.matrix[rows]
             dense = chosen if isinstance(chosen, np.ndarray) else np.asarray(chosen.toarray())
-            for source, columns, places in self.shares[term.source]:
+            for source, columns, places, scale in self.shares[term.source]:
                 wide = terms.setdefault(source, np.zeros((len(rows), sizes[source])))
                 assert isinstance(wide, np.ndarray)  # noqa: S101 - all are made here
-                wide[:, places] += dense[:, columns]
+                wide[:, places] += dense[:, columns] * scale  # rounds, far below the margin of the model
         return terms
 
     def _take(self, k: int, treated: Treated) -> None:
         """A layer of B: shared neurons stand already; the rest is a layer of its own."""
         affine, layer = self.joint.b.layers[k].affine, self.joint.b.layers[k]
-        shares: list[tuple[int, Index, Index]] = []
+        scale = self.joint.pairing.scale(k)
+        shares: list[tuple[int, Index, Index, Array]] = []
         if len(treated.shared):
-            shares.append((self.place_a[treated.partner + 1], treated.shared, treated.twins))
+            shares.append((self.place_a[treated.partner + 1], treated.shared, treated.twins, scale[treated.shared]))
         rows = np.concatenate([treated.related, treated.alone])
         if len(rows):
-            base = self.joint.known[treated.partner] if len(treated.related) else treated.bounds
             low, high = treated.difference
             if len(treated.related):
-                low = np.nextafter(base[0][:, treated.relatives] + low, -np.inf)
-                high = np.nextafter(base[1][:, treated.relatives] + high, np.inf)
+                known, twins = self.joint.known[treated.partner], treated.relatives
+                base_low, base_high = outward(known[0][:, twins], known[1][:, twins], scale[treated.related])
+                low, high = np.nextafter(base_low + low, -np.inf), np.nextafter(base_high + high, np.inf)
             own = treated.bounds
             bounds = (np.concatenate([low, own[0]], axis=1), np.concatenate([high, own[1]], axis=1))
             terms = tuple(Term(s, m) for s, m in sorted(self._of_b(affine, rows).items()))
             self._push(AffineMap(affine.offset[rows], terms), f"{layer.name}'", bounds)
             place = len(self.layers)
-            shares.append((place, rows, np.arange(len(rows))))
+            shares.append((place, rows, np.arange(len(rows)), np.ones(len(rows))))
             if len(treated.related):
                 partner = self.place_a[treated.partner + 1] - 1
                 n = np.arange(len(treated.related))
-                difference = (side[0] for side in treated.difference)
-                self.ties.append(Tie(place - 1, n, partner, treated.relatives, *difference))
+                lower, upper = (side[0] for side in treated.difference)
+                self.ties.append(Tie(place - 1, n, partner, treated.relatives, lower, upper, scale[treated.related]))
         self.shares.append(shares)
 
 
@@ -164,7 +167,7 @@ class _Scaled:
             ]
             sides = ((before, tie.lower, tie.upper), (after, np.minimum(tie.lower, 0.0), np.maximum(tie.upper, 0.0)))
             for name, (pair, lower, upper) in zip(("pre", "post"), sides, strict=True):
-                rows = _tie_rows(pair, (tie.rows, tie.base_rows), lower, upper, margin)
+                rows = _tie_rows(pair, replace(tie, lower=lower, upper=upper), margin)
                 if rows is not None:
                     self.built.model.add_component(f"ties_{name}_{number}", rows)
 
@@ -181,28 +184,27 @@ class _Scaled:
         return objective, float(self.output.offset[output]), factor * size
 
 
-def _tie_rows(
-    pair: Sequence[tuple[Index, Variables, Array]], rows: tuple[Index, Index], lower: Array, upper: Array, margin: float
-) -> AffineRows | None:
-    """``lower <= v[rows[0]] - w[rows[1]] <= upper`` for the rows that have both columns; None if there are none."""
+def _tie_rows(pair: Sequence[tuple[Index, Variables, Array]], tie: Tie, margin: float) -> AffineRows | None:
+    """``lower <= v[rows] - scale * w[base_rows] <= upper`` for the rows that have both columns; None if none has."""
     places = []
-    for (neurons, _, _), wanted in zip(pair, rows, strict=True):
+    for (neurons, _, _), wanted in zip(pair, (tie.rows, tie.base_rows), strict=True):
         place = np.searchsorted(neurons, wanted)
         there = place < len(neurons)
         there[there] = neurons[place[there]] == wanted[there]
         places.append((place, there))
-    both = np.flatnonzero(places[0][1] & places[1][1] & np.isfinite(lower) & np.isfinite(upper))
+    both = np.flatnonzero(places[0][1] & places[1][1] & np.isfinite(tie.lower) & np.isfinite(tie.upper))
     if not len(both):
         return None
     (_, own, own_scale), (_, base, base_scale) = pair
     i, j = places[0][0][both], places[1][0][both]
-    scale = np.minimum(own_scale[i], base_scale[j])
+    first, second = 1.0 / own_scale[i], tie.scale[both] / base_scale[j]
+    scale = power_of_two(np.maximum(first, second))
     n = np.arange(len(both))
-    data = np.concatenate([scale / own_scale[i], -scale / base_scale[j]])
     at = (np.concatenate([n, n]), np.concatenate([n, n + len(both)]))
     variables = [own[k] for k in i.tolist()] + [base[k] for k in j.tolist()]
+    data = np.concatenate([scale * first, -scale * second])
     matrix = sparse.csr_array((data, at), shape=(len(both), 2 * len(both)))
-    return AffineRows(matrix, variables, lower[both] * scale - margin, upper[both] * scale + margin)
+    return AffineRows(matrix, variables, tie.lower[both] * scale - margin, tie.upper[both] * scale + margin)
 
 
 def largest_difference(

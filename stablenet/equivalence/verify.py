@@ -26,7 +26,7 @@ from stablenet.domain import Domain, Part
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
-from stablenet.equivalence.pairing import by_matching
+from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.verification import Outcome, Verification
 from stablenet.errors import ContradictionError, DomainError, InputError, NetworkError, SolverError, UnknownNameError
 from stablenet.network import Network
@@ -161,7 +161,8 @@ class _Verifier:
         began = time.monotonic()
         points = self.seeker.sample(512)
         self.seeker.offer(self.points)
-        self.pairing: Pairing = by_provenance(self.a, self.b) or by_matching(self.a, self.b, points[:64])
+        pairing = by_provenance(self.a, self.b) or by_matching(self.a, self.b, points[:64])
+        self.pairing: Pairing = with_scales(pairing, self.a, self.b, points[:64])
         self.seconds["samples"] = round(time.monotonic() - began, 4)
         if self._differs():
             return self._result("different", "samples")
