@@ -49,7 +49,7 @@ def times(values: Array, factor: Array) -> tuple[Array, Array]:
 
 
 def times_columns(matrix: Matrix, factor: Array) -> tuple[Matrix, Matrix | None]:
-    """A matrix, (m, n), its columns multiplied by ``factor``, (n,), and bounds on what each product rounded (None: nothing)."""
+    """A matrix (m, n), its columns times ``factor``, (n,); bounds on what each product rounded (None: nothing)."""
     if isinstance(matrix, np.ndarray):
         product, error = times(matrix, factor)
         return product, error if error.any() else None
@@ -57,7 +57,7 @@ def times_columns(matrix: Matrix, factor: Array) -> tuple[Matrix, Matrix | None]
 
 
 def times_rows(matrix: Matrix, factor: Array) -> tuple[Matrix, Matrix | None]:
-    """A matrix, (m, n), its rows multiplied by ``factor``, (m,), and bounds on what each product rounded (None: nothing)."""
+    """A matrix (m, n), its rows times ``factor``, (m,); bounds on what each product rounded (None: nothing)."""
     if isinstance(matrix, np.ndarray):
         product, error = times(matrix, factor[:, None])
         return product, error if error.any() else None
