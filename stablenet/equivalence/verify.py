@@ -199,8 +199,9 @@ class _Verifier:
 
     def _result(self, outcome: Outcome, by: str) -> Verification:
         """The answer; beside a difference that was seen stands no bound below it."""
-        if outcome == "different" and not np.isfinite(self.bounds).all() and not self.deadline.over:
-            self._whole()
+        if outcome == "different" and not self.deadline.over:
+            for part in np.flatnonzero(~np.isfinite(self.rigorous_bounds)).tolist():
+                self._prove(part, float(self._on_part(part)[1].max(initial=0.0)), rigorous=True)
         seen = 0.0 if self.seeker.best is None else self.seeker.best.difference
         if outcome == "different" or float(self.bounds.max()) < seen:
             # A proof that rests on a solver or on what was believed may be what the point disproves.
