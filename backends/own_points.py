@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from stablenet.backends.base import Backend, Callbacks, Limits, RelaxResult, Session, Settings, SolveResult, Status
 from stablenet.backends.session import check_point, stack_rows
-from stablenet.errors import SolverError
-from stablenet.milp import MILP, Rows
+
+from stablenet.core.errors import SolverError
+from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
 

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stablenet.backends.base import Backend, Capability, Settings
-from stablenet.bounds import Array, Bounds
-from stablenet.deadline import Deadline
-from stablenet.domain import Part
-from stablenet.errors import InputError
-from stablenet.network import Network
-from stablenet.registry import Registry, refuse_argument
+from stablenet.core.bounds import Array, Bounds
+from stablenet.core.deadline import Deadline
+from stablenet.core.errors import InputError
+from stablenet.core.network import Network
+from stablenet.core.registry import Registry, refuse_argument
+from stablenet.domain.regions import Part
 
 
 def _ignore(stage: str, done: int, total: int) -> None:
@@ -42,7 +42,7 @@ class Context:
     ``backend`` solves LPs and MILPs (None: HiGHS). ``known`` are valid bounds of the same network and part that a
     tightening method starts from (None: those of ``crown``), and ``n_layers`` how many layers it tightens (None: all).
     ``settings`` are the solver's (None: its own tolerances), ``margin`` the least relaxation of rows in MILPs.
-    ``failed(row)`` hears of answers that are not used, see `stablenet.own_points`; ``points()`` are points of the part,
+    ``failed(row)`` hears of answers that are not used, see `stablenet.backends.own_points`; ``points()`` are points of the part,
     (b, n_inputs), whose forward passes may disprove them (none: random ones).
     ``deadline`` ends the work; what was found until then is returned. ``progress(stage, done, total)`` is called as
     questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
@@ -104,6 +104,6 @@ def whole_number(name: str, argument: str, *, least: int = 1) -> int:
 registry: Registry[BoundMethod] = Registry(
     "bounds",
     BoundMethod,  # type: ignore[type-abstract]
-    "stablenet.propagate",
+    "stablenet.bounds",
     "stablenet.bounds",
 )

@@ -4,7 +4,7 @@ The bound is the solver's dual bound, valid whenever it stops (Tjeng, Xiao & Ted
 Networks with Mixed Integer Programming*, ICLR 2019, arXiv 1711.07356, section 4.2). It rests on the solver's
 tolerances, so it is not rigorous; all rows are relaxed by ten times these or more, as in a search, and so is the bound
 itself, in units of the neuron's range: an exact extremum of 0 within rounding decides nothing. Answers that a forward
-pass disproves are not used (`stablenet.own_points`).
+pass disproves are not used (`stablenet.backends.own_points`).
 
 ``rolling:W`` keeps the last W layers before the one that is bounded exact, and those before them as triangles
 (Zhao et al., *Bound Tightening Using Rolling-Horizon Decomposition for Neural Network Verification*, CPAIOR 2024, arXiv
@@ -19,13 +19,9 @@ from typing import Self
 import numpy as np
 
 from stablenet.backends.base import Capability, SolveResult, Status
-from stablenet.errors import InputError, SolverError, UnsupportedError
-from stablenet.formulations.base import Formulation
-from stablenet.formulations.base import registry as formulations
-from stablenet.model import power_of_two
-from stablenet.own_points import CheckedSession
-from stablenet.propagate.base import Context, whole_number
-from stablenet.propagate.layer_model import (
+from stablenet.backends.own_points import CheckedSession
+from stablenet.bounds.base import Context, whole_number
+from stablenet.bounds.layer_model import (
     ByLayer,
     LayerModel,
     ask_all,
@@ -34,7 +30,11 @@ from stablenet.propagate.layer_model import (
     settings_of,
     solver_of,
 )
-from stablenet.propagate.sweep import Sweep, Tightening
+from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.core.errors import InputError, SolverError, UnsupportedError
+from stablenet.formulations.base import Formulation
+from stablenet.formulations.base import registry as formulations
+from stablenet.pyomo_model.network_model import power_of_two
 
 NODES = 50
 """Branch-and-bound nodes per bound, unless the argument says otherwise."""

@@ -1,4 +1,4 @@
-"""The commands `compare` and `page`: thin, like those of `stablenet.cli`, which registers them."""
+"""The commands `compare` and `page`: thin, like those of `stablenet.cli.main`, which registers them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 if TYPE_CHECKING:
     from stablenet.compare.plan import Plan
-    from stablenet.compare.runner import Sweep
-    from stablenet.compare.workers import Executor
+    from stablenet.compare.run.runner import Sweep
+    from stablenet.compare.run.workers import Executor
 
 
 def compare(
@@ -42,7 +42,7 @@ def compare(
         _print_estimate(chosen, output, workers)
         return
     if export_models is not None:
-        from stablenet.compare.models import export_models as write
+        from stablenet.compare.publish.models import export_models as write
 
         count = write(chosen, Path(export_models))
         typer.echo(f"{export_models}: {count} models and manifest.json")
@@ -54,7 +54,7 @@ def compare(
 
 def _outcomes(retry: str | None) -> tuple[str, ...]:
     from stablenet.compare.rows import OUTCOMES
-    from stablenet.errors import UnknownNameError
+    from stablenet.core.errors import UnknownNameError
 
     names = tuple(retry.split(",")) if retry else ()
     for name in names:
@@ -65,13 +65,13 @@ def _outcomes(retry: str | None) -> tuple[str, ...]:
 
 def _executor(plan: Plan, workers: int | None, scheduler: str | None) -> Executor:
     if scheduler is not None:
-        from stablenet.compare.cluster import Cluster
+        from stablenet.compare.run.cluster import Cluster
 
         if workers is not None:
             raise InputError("--workers is for this machine, --scheduler for a cluster: give one")
         cluster: Executor = Cluster(scheduler)
         return cluster
-    from stablenet.compare.workers import LocalWorkers, core_slots
+    from stablenet.compare.run.workers import LocalWorkers, core_slots
 
     return LocalWorkers(core_slots(workers, plan.grid.threads))
 
@@ -97,8 +97,8 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _print_estimate(plan: Plan, output: str | None, workers: int | None) -> None:
-    from stablenet.compare.runner import remaining
-    from stablenet.compare.workers import core_slots
+    from stablenet.compare.run.runner import remaining
+    from stablenet.compare.run.workers import core_slots
 
     count, mean = (len(plan.runs), None) if output is None else remaining(plan, Path(output))
     slots = len(core_slots(workers, plan.grid.threads))
@@ -116,7 +116,7 @@ def _clock(seconds: float) -> str:
 
 
 def _sweep(plan: Plan, folder: Path, executor: Executor, *, resume: bool, retry: tuple[str, ...]) -> int:
-    from stablenet.compare.runner import sweep
+    from stablenet.compare.run.runner import sweep
     from stablenet.compare.store import Store
 
     outcomes: Counter[str] = Counter()
@@ -173,11 +173,11 @@ def page(
     text: Annotated[str | None, typer.Option(metavar="FILE", help="With --results: text to stand before them.")] = None,
 ) -> None:
     """Write the page of a sweep: one HTML file, with figures and tables beside it."""
-    from stablenet.compare.export import write_all
-    from stablenet.compare.markdown import write_results
-    from stablenet.compare.page import sweep_page
+    from stablenet.compare.publish.markdown import write_results
+    from stablenet.compare.publish.page import sweep_page
+    from stablenet.compare.publish.tables import write_all
     from stablenet.compare.store import Store
-    from stablenet.files import write_text
+    from stablenet.core.files import write_text
 
     target = Path(folder) / "page.html" if output is None else Path(output)
     with Store(folder) as store:

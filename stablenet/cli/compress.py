@@ -1,4 +1,4 @@
-"""The commands ``compress`` and ``verify``: thin, registered in `stablenet.cli`."""
+"""The commands ``compress`` and ``verify``: thin, registered in `stablenet.cli.main`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.errors import ContradictionError, InputError
+from stablenet.core.errors import ContradictionError, InputError
 
 if TYPE_CHECKING:
+    from stablenet.core.options import Options
     from stablenet.equivalence.verification import Verification
-    from stablenet.options import Options
-    from stablenet.report import Report
+    from stablenet.report.report import Report
 
 STARTED = time.time()
 
@@ -54,7 +54,7 @@ def compress(
 
     From a report, or from a search for stable neurons on the domain, limited as `find` is.
     """
-    from stablenet.options import Options
+    from stablenet.core.options import Options
 
     path = _writable(output)
     options = Options(
@@ -89,12 +89,12 @@ def _compress(
     keywords: dict[str, Any],
     as_json: bool,
 ) -> int:
-    from stablenet.compression.driver import compress as run
-    from stablenet.compression.summary import render, summary
-    from stablenet.engine import read_samples
-    from stablenet.onnx_io import load_onnx
-    from stablenet.report import Report
-    from stablenet.spec import parse_domain
+    from stablenet.cli.compression_tables import render, summary
+    from stablenet.compression.compress import compress as run
+    from stablenet.domain.spec import parse_domain
+    from stablenet.find.engine import read_samples
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.report.report import Report
 
     if report is None and domain is None:
         raise InputError("--report REPORT.json or --domain SPEC is missing: stable neurons are found on a domain")
@@ -123,7 +123,7 @@ def _compress(
 
 def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     """Stable neurons by `find`; a search that stopped early leaves less to compress, and exit code 3."""
-    from stablenet.supervisor import supervise
+    from stablenet.find.supervisor import supervise
 
     outcome = supervise(net, domain, options, started=STARTED)
     if outcome.exit_code == ContradictionError.exit_code:
@@ -159,9 +159,9 @@ def verify(
 
     Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
     """
+    from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
-    from stablenet.options import Options
 
     target = None if output is None else _writable(output)
     options = Options(solver=solver, formulation=formulation, threads=threads, seed=seed, time_limit=time_limit)
@@ -184,7 +184,7 @@ def verify(
     if target is not None and result.outcome == "different" and result.found is not None:
         import numpy as np
 
-        from stablenet.files import atomic_path
+        from stablenet.core.files import atomic_path
 
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             np.save(file, result.found.point)

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from stablenet import __version__, cli_compare, cli_compress
-from stablenet.errors import StablenetError
-from stablenet.files import check_target
+from stablenet import __version__
+from stablenet.cli import compare as cli_compare
+from stablenet.cli import compress as cli_compress
+from stablenet.core.errors import StablenetError
+from stablenet.core.files import check_target
 
 if TYPE_CHECKING:
-    from stablenet.ledger import Ledger
-    from stablenet.options import Options
+    from stablenet.core.ledger import Ledger
+    from stablenet.core.options import Options
 
 STARTED = time.time()
 
@@ -84,7 +86,7 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
-    from stablenet.options import Options
+    from stablenet.core.options import Options
 
     options = Options(
         formulation=formulation,
@@ -115,9 +117,9 @@ def find(
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
-    from stablenet.deadline import SearchStoppedError
-    from stablenet.report import dumps
-    from stablenet.supervisor import Interrupts, supervise
+    from stablenet.core.deadline import SearchStoppedError
+    from stablenet.find.supervisor import Interrupts, supervise
+    from stablenet.report.report import dumps
 
     with Interrupts():  # until all is written a second Ctrl-C loses nothing
         with _Progress() as progress:
@@ -128,7 +130,7 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
         if output not in {None, "-"}:
             outcome.report.write(str(output))
         if page is not None:
-            from stablenet.compare.page import write_report_page
+            from stablenet.compare.publish.page import write_report_page
 
             write_report_page(outcome.report.data, page)
     if outcome.message is not None:
@@ -139,7 +141,7 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
         else:
             from rich.console import Console
 
-            from stablenet.summary import render_summary
+            from stablenet.cli.report_tables import render_summary
 
             render_summary(outcome.report.data, Console())
             if output is not None:
@@ -193,8 +195,8 @@ class _Progress:
 @app.command()
 def info(net: NetworkFile, *, as_json: AsJson = False) -> None:
     """Print what was understood of NET."""
-    from stablenet.describe import describe, render
-    from stablenet.onnx_io import load_onnx
+    from stablenet.cli.info import describe, render
+    from stablenet.onnx_io.reader import load_onnx
 
     description = describe(load_onnx(net))
     _print(description, as_json=as_json, render=render)
@@ -213,10 +215,10 @@ def export(
 ) -> None:
     """Write the MILP that asks all questions which the bounds leave open."""
     check_target(Path(output))
-    from stablenet.export import export as write
-    from stablenet.onnx_io import load_onnx
-    from stablenet.propagate import run
-    from stablenet.spec import parse_domain
+    from stablenet.bounds import run
+    from stablenet.domain.spec import parse_domain
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.pyomo_model.export import export as write
 
     network = load_onnx(net)
     region = parse_domain(domain, network.n_inputs)
@@ -238,7 +240,7 @@ def formulations(*, as_json: AsJson = False) -> None:
 @app.command()
 def bounds(*, as_json: AsJson = False) -> None:
     """List the bound methods."""
-    from stablenet.propagate import registry
+    from stablenet.bounds import registry
 
     rows = [
         {
@@ -265,7 +267,7 @@ def searches(*, as_json: AsJson = False) -> None:
 @app.command()
 def solvers(*, as_json: AsJson = False) -> None:
     """List the solvers: installed or how to install, licence, what they can do."""
-    from stablenet.solvers_table import render, solvers_data
+    from stablenet.cli.lists import render, solvers_data
 
     _print(solvers_data(), as_json=as_json, render=render)
 

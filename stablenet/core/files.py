@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 
 @contextmanager

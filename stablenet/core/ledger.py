@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds import Bounds
-from stablenet.errors import InputError
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import InputError
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -309,7 +309,7 @@ class Ledger:
         self._send({"event": "tightening", "row": dict(row)})
 
     def add_solver_failure(self, row: Mapping[str, Any]) -> None:
-        """Record an answer of a solver that is not used; see `stablenet.own_points.SolverFailure`."""
+        """Record an answer of a solver that is not used; see `stablenet.backends.own_points.SolverFailure`."""
         self._send({"event": "solver_failure", "row": dict(row)})
 
     def set_tolerances(self, rows: Sequence[Mapping[str, Any]]) -> None:

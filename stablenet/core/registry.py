@@ -16,7 +16,7 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from typing import ClassVar, Generic, Protocol, Self, TypeGuard, TypeVar
 
-from stablenet.errors import InputError, StablenetError, UnknownNameError
+from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 
 
 class Pluggable(Protocol):

@@ -10,22 +10,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.affine_rows import AffineRows, Variables
 from stablenet.backends.base import Backend, Capability, Limits, Settings
-from stablenet.bounds import Bounds
-from stablenet.compiler import compile_model
-from stablenet.deadline import Deadline
-from stablenet.domain import Part
+from stablenet.backends.own_points import SAFER, CheckedSession, SolverFailedError, SolverFailure
+from stablenet.bounds.interval import magnitude
+from stablenet.bounds.linear import to_dense
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline
+from stablenet.core.network import AffineMap, Layer, Matrix, Network, Term
+from stablenet.core.rounding import UNIT
+from stablenet.domain.regions import Part
 from stablenet.equivalence.joint import Joint, Treated
 from stablenet.equivalence.scaling import outward
 from stablenet.formulations.base import Formulation
-from stablenet.milp import MILP
-from stablenet.model import LayerPlan, assemble, check_fit, power_of_two, resolve, usable
-from stablenet.network import AffineMap, Layer, Matrix, Network, Term
-from stablenet.own_points import SAFER, CheckedSession, SolverFailedError, SolverFailure
-from stablenet.propagate.interval import magnitude
-from stablenet.propagate.linear import to_dense
-from stablenet.rounding import UNIT
+from stablenet.milp.affine_rows import AffineRows, Variables
+from stablenet.milp.arrays import MILP
+from stablenet.milp.compiler import compile_model
+from stablenet.pyomo_model.network_model import LayerPlan, assemble, check_fit, power_of_two, resolve, usable
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import Matrix, apply
-from stablenet.propagate.interval import UNDERFLOW
-from stablenet.rounding import UNIT
+from stablenet.bounds.interval import UNDERFLOW
+from stablenet.core.network import Matrix, apply
+from stablenet.core.rounding import UNIT
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

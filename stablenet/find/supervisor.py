@@ -20,10 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
-from stablenet.errors import StablenetError
-from stablenet.ledger import Event, Ledger
-from stablenet.options import Options
-from stablenet.report import Report, build_report
+from stablenet.core.errors import StablenetError
+from stablenet.core.ledger import Event, Ledger
+from stablenet.core.options import Options
+from stablenet.report.report import Report, build_report
 
 GRACE = 1.0
 """Seconds that an engine may overrun the time limit before it is killed."""
@@ -109,7 +109,7 @@ def supervise(
     with tempfile.TemporaryFile() as errors:
         with Interrupts() as run.interrupts:
             engine = subprocess.Popen(
-                [sys.executable, "-P", "-m", "stablenet.engine"],  # -P: modules of the working folder stay out
+                [sys.executable, "-P", "-m", "stablenet.find.engine"],  # -P: modules of the working folder stay out
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from stablenet.backends.base import Backend, SolveResult, Status
-from stablenet.errors import SolverError
-from stablenet.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
-from stablenet.milp import MILP
-from stablenet.own_points import FEASIBLE as FORWARD
-from stablenet.own_points import SolverFailure, best_value
-from stablenet.propagate.crown import Backward, crown_rows
+from stablenet.backends.own_points import FEASIBLE as FORWARD
+from stablenet.backends.own_points import SolverFailure, best_value
+from stablenet.bounds.crown import Backward, crown_rows
+from stablenet.core.errors import SolverError
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.milp.arrays import MILP
+from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.search.base import Problem, SearchStoppedError
-from stablenet.search_model import SearchModel, build_search_model
 
 OWN_POINTS = 300
 """Witnesses, the newest, whose columns a model keeps to hold answers against, where memory allows."""

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from stablenet.backends.base import Backend, Capability, Limits, Session, SolveResult, Status
+from stablenet.backends.own_points import CheckedSession, SolverFailedError, best_value, disproof
 
-from stablenet.errors import SolverError
-from stablenet.own_points import CheckedSession, SolverFailedError, best_value, disproof
+from stablenet.core.errors import SolverError
 from stablenet.testing import models
 
 MILP = models.model([[1, 1]], (-np.inf, 3), (0, 2), [1, 1], integer=True, constant=10.0, maximize=True)

@@ -13,10 +13,10 @@ from onnx import TensorProto
 from onnx_models import model, node, save
 
 from stablenet.compression import check
-from stablenet.compression.driver import compress
-from stablenet.domain import Box
-from stablenet.errors import ContradictionError, InputError, StablenetError
-from stablenet.onnx_io import load_onnx
+from stablenet.compression.compress import compress
+from stablenet.core.errors import ContradictionError, InputError, StablenetError
+from stablenet.domain.regions import Box
+from stablenet.onnx_io.reader import load_onnx
 
 UNIT_BOX = Box(np.zeros(2), np.ones(2))
 

@@ -12,12 +12,12 @@ from compress_tools import plain
 from oracle.exact import extrema
 from oracle.plain import Region
 
-from stablenet.domain import Box
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box
 from stablenet.equivalence.counterexample import difference_network
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.scaling import factors, times
 from stablenet.equivalence.verify import verify
-from stablenet.network import AffineMap, Layer, Network, Term
 
 SOLVERS = [pytest.param(s, marks=pytest.mark.backend(s)) for s in ("highs", "scip", "cbc", "gurobi")]
 

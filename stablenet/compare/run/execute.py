@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stablenet.compare.plan import REPORT, fill
-from stablenet.errors import StablenetError
+from stablenet.core.errors import StablenetError
 
 
 class WardenError(StablenetError):
@@ -55,10 +55,10 @@ def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | No
     """
     with tempfile.TemporaryDirectory(prefix="stablenet-") as folder:
         report = Path(folder) / "report.json"
-        argv = [sys.executable, "-P", "-m", "stablenet.cli", *fill(job.arguments, {**job.files, REPORT: report})]
+        argv = [sys.executable, "-P", "-m", "stablenet.cli.main", *fill(job.arguments, {**job.files, REPORT: report})]
         request = {"argv": argv, "wall": job.wall, "memory": job.memory, "cores": list(job.cores)}
         warden = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stablenet.compare.warden"],
+            [sys.executable, "-P", "-m", "stablenet.compare.run.limits"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

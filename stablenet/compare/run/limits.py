@@ -1,6 +1,6 @@
 """A process that runs one command under limits which it enforces from outside.
 
-``python -m stablenet.compare.warden`` reads a request (one JSON line) from standard input and answers with one JSON
+``python -m stablenet.compare.run.limits`` reads a request (one JSON line) from standard input and answers with one JSON
 line on standard output. It adopts whatever the command leaves behind, so that nothing survives: neither
 a solver that outlives its parent, nor the command itself if the other end of standard input closes because
 the sweep was killed. On Linux memory is the sum of the resident sets of all processes; elsewhere only

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from stablenet.compare.execute import Job, Result, WardenError, execute
-from stablenet.compare.machine import describe_machine
-from stablenet.errors import InputError, StablenetError
+from stablenet.compare.run.execute import Job, Result, WardenError, execute
+from stablenet.compare.run.machine import describe_machine
+from stablenet.core.errors import InputError, StablenetError
 
 
 class Executor(Protocol):
