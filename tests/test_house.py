@@ -28,7 +28,7 @@ TIERS = {
     "import": "onnx_* symbolic folding windows",
     "backends": "backends backends.*",
     "formulations": "formulations formulations.*",
-    "model": "model search_model export",
+    "model": "model search_model export own_points",
     "closing": "witness falsify propagate propagate.*",
     "search": "search search.*",
     "use": "report engine supervisor api summary describe solvers_table formulations_table testing testing.* "

@@ -94,7 +94,7 @@ class LpTightening(Tightening):
 
         questions = [(row, sign) for row in rows.tolist() for sign in (1.0, -1.0)]
         solved: dict[Question, Array] = {}
-        for done, (question, duals) in enumerate(ask_all(sweep.context, model.linear, questions, ask), 1):
+        for done, (question, duals) in enumerate(ask_all(sweep.context, model.linear, questions, ask, self.name), 1):
             if duals is not None and not isinstance(duals, SolverError):
                 solved[question] = duals
             sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, len(questions))

@@ -92,7 +92,9 @@ def _first_layer(
         context = replace(context, backend=None)  # HiGHS, which is always there
     questions = [(row, sign) for row in np.flatnonzero(known.layers[0].phase == 0).tolist() for sign in (1.0, -1.0)]
     solved: list[tuple[tuple[int, float], Array]] = []
-    for done, (question, duals) in enumerate(ask_all(context, model.linear, questions, ask) if questions else (), 1):
+    for done, (question, duals) in enumerate(
+        ask_all(context, model.linear, questions, ask, "crown") if questions else (), 1
+    ):
         if duals is not None and not isinstance(duals, SolverError):
             solved.append((question, model.row_multipliers(duals, part)))
         context.progress("interval, layer 0", done, len(questions))

@@ -71,7 +71,9 @@ def find(
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
     start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
-    margin: Annotated[float | None, typer.Option(help="Relaxation of the MILP's rows; 0: as published.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
+    ] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
@@ -84,7 +86,7 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
-    from stablenet.core.options import DEFAULT_MARGIN, Options
+    from stablenet.core.options import Options
 
     options = Options(
         formulation=formulation,
@@ -98,7 +100,7 @@ def find(
         falsify=falsify,
         start=start,
         tighten=tighten,
-        margin=DEFAULT_MARGIN if margin is None else margin,
+        margin=margin,
         resume=resume,
         check_with=check_with,
         time_limit=time_limit,

@@ -27,6 +27,9 @@ STOPPED = {
 }
 """What can be done about each reason for which a search stopped."""
 
+SHOWN_FAILURES = 3
+"""Solver failures that are told in full; the report has all."""
+
 
 def render_summary(report: Mapping[str, Any], console: Console) -> None:
     """Print a report of schema ``stablenet.report/1`` (its JSON object) as tables."""
@@ -165,6 +168,11 @@ def _foot(report: Mapping[str, Any]) -> Iterable[Text]:
             f"can be {found['side']}, and witness {found['witness']} shows it; its refutations were revoked",
             style="bold red",
         )
+    failures = report.get("solver_failures", ())
+    for row in failures[:SHOWN_FAILURES]:
+        yield Text(f"\nsolver failure in {row['by']}: {row['sentence']}", style="red")
+    if len(failures) > SHOWN_FAILURES:
+        yield Text(f"and {len(failures) - SHOWN_FAILURES} solver failures more: see the report", style="red")
     if report["status"] != "complete":
         reason = report["stopped_by"]
         yield Text(f"\nstopped by {reason}: {STOPPED.get(reason, 'see the messages above')}", style="red")

@@ -278,7 +278,8 @@ def find_arguments(run: Run) -> list[str]:
     for name in ("decide_by_bounds", "falsify", "start", "tighten"):
         if not getattr(options, name):
             arguments.append(f"--no-{name.replace('_', '-')}")
-    arguments += ["--margin", repr(options.margin)]
+    if options.margin is not None:
+        arguments += ["--margin", repr(options.margin)]
     if options.check_with is not None:
         arguments += ["--check-with", options.check_with]
     if run.frozen is not None:

@@ -89,11 +89,14 @@ class Ledger:
         self.contradictions: list[Contradiction] = []
         self.solves: list[dict[str, Any]] = []
         self.tightening: list[dict[str, Any]] = []
+        self.solver_failures: list[dict[str, Any]] = []
+        self.tolerances: list[dict[str, Any]] = []
         self.stage = ""
         self.under_way: tuple[str, float] | None = None
         self.seconds: dict[str, float] = {}
         self.curve: list[tuple[float, int]] = []
         self.borderline = np.zeros((2, n), dtype=bool)
+        self.unanswered = np.zeros((2, n), dtype=bool)
         self.witness = np.full((2, n), -1, dtype=np.int64)
         self.witness_by = np.full((2, n), -1, dtype=np.int16)
         self.part_by = np.full((n_parts, 2, n), -1, dtype=np.int16)
@@ -305,6 +308,23 @@ class Ledger:
         """Record what tightening the bounds of one layer cost."""
         self._send({"event": "tightening", "row": dict(row)})
 
+    def add_solver_failure(self, row: Mapping[str, Any]) -> None:
+        """Record an answer of a solver that is not used; see `stablenet.backends.own_points.SolverFailure`."""
+        self._send({"event": "solver_failure", "row": dict(row)})
+
+    def set_tolerances(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record the tolerances and margin that each solver is given."""
+        self._send({"event": "tolerances", "rows": [dict(row) for row in rows]})
+
+    def set_unanswered(self, side: Side, neurons: Index) -> None:
+        """Record that questions have no answer since their solver failed: they stay open."""
+        self._send({"event": "unanswered", "side": int(side), "neurons": np.asarray(neurons).tolist()})
+
+    def inside(self, part: int, first: int = 0) -> Array:
+        """The witnesses from number ``first`` on that lie in a part, (m, n_inputs), in the order in which they came."""
+        found = [x for x, parts in zip(self.points[first:], self._inside[first:], strict=True) if part in parts]
+        return np.array(found) if found else np.zeros((0, 0))
+
     def progress(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage is: ``stage`` then reads so. Most calls are passed over, since they come fast."""
         now = time.monotonic()
@@ -412,6 +432,15 @@ class Ledger:
     def _on_tightening(self, event: Event) -> None:
         self.tightening.append(event["row"])
 
+    def _on_solver_failure(self, event: Event) -> None:
+        self.solver_failures.append(event["row"])
+
+    def _on_tolerances(self, event: Event) -> None:
+        self.tolerances = event["rows"]
+
+    def _on_unanswered(self, event: Event) -> None:
+        self.unanswered[event["side"], event["neurons"]] = True
+
     def _on_progress(self, event: Event) -> None:
         self.stage = event["stage"]
 
@@ -434,6 +463,9 @@ class Ledger:
         "bounds": _on_bounds,
         "solve": _on_solve,
         "tightening": _on_tightening,
+        "solver_failure": _on_solver_failure,
+        "tolerances": _on_tolerances,
+        "unanswered": _on_unanswered,
         "progress": _on_progress,
         "begin": _on_begin,
         "seconds": _on_seconds,

@@ -36,8 +36,11 @@ from stablenet.domain.regions import Domain, domain_from_json
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, network_to_json, resume_into
-from stablenet.search.base import Problem, Search, bound_context, check_combination
+from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
 from stablenet.search.base import registry as searches
+
+OWN_WITNESSES = 300
+"""How many of the last witnesses answers about bounds are held against."""
 
 
 @contextmanager
@@ -89,11 +92,12 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     options, network, domain = job.options, job.network, job.domain
     rng = np.random.default_rng(options.seed)
     falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
+    ledger.set_tolerances(tolerances_used(options))
     try:
         if job.resume is not None:
             resume_into(job.resume, ledger, falsifier.witnesser)
         with _timed(ledger, "bounds"):
-            bounds = _bound(job, ledger, deadline)
+            bounds = _bound(job, ledger, deadline, falsifier)
         with _timed(ledger, "falsify"):
             if job.samples is not None:
                 falsifier.samples(job.samples)
@@ -113,22 +117,31 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     return None
 
 
-def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
+def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
     parts, options = job.domain.parts, job.options
     context = bound_context(options, job.backend, deadline)
-    context.progress = ledger.progress
+    context.progress, context.failed = ledger.progress, ledger.add_solver_failure
     bounds = []
     for number, part in enumerate(parts):
         bounds.append(run_bounds("interval", job.network, part))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()
+        context.points = partial(own_points, falsifier, number)
         keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
         if job.bounds.name != "interval":
             bounds[number] = job.bounds.run(job.network, part, context)
         keep(bounds[number])
     return bounds
+
+
+def own_points(falsifier: Falsifier, part: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Points of a part to hold solvers' answers against: its probe and the witnesses at hand, (b, n_inputs)."""
+    probe = falsifier.probe(part)
+    found = falsifier.ledger.inside(part)[-OWN_WITNESSES:]
+    points = probe.points[probe.inside[part]]
+    return np.concatenate([points, found]) if len(found) else points
 
 
 def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide: bool) -> None:

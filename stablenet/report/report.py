@@ -200,7 +200,8 @@ def build_report(
     if complete or stopped_by == "search":
         waiting = ledger.pending()
         only_borderline = not complete and not (waiting & ~ledger.borderline).any()
-        stopped_by = None if complete else ("borderline" if only_borderline else stopped_by)
+        unanswered = not complete and bool((waiting & ledger.unanswered).any())
+        stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
     names = [verdict.name.lower() for verdict in Verdict]
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
     seconds = {what: round(ledger.seconds.get(what, 0.0), 6) for what in ("load", "bounds", "falsify", "search")}
@@ -222,6 +223,10 @@ def build_report(
     }
     if ledger.tightening:
         data["tightening"] = ledger.tightening
+    if ledger.tolerances:
+        data["tolerances"] = ledger.tolerances
+    if ledger.solver_failures:
+        data["solver_failures"] = ledger.solver_failures
     if ledger.contradictions:
         data["contradictions"] = [vars(found) for found in ledger.contradictions]
     return Report(data)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stablenet.backends.base import Limits, RelaxResult, Session
+from stablenet.backends.base import Limits, RelaxResult, Session, Settings
 from stablenet.backends.highs import Highs, HighsSession
 from stablenet.formulations.base import registry as formulations
 
@@ -205,7 +205,7 @@ class Liar(Highs):
     name = "liar"
 
     def open(self, milp: Any, settings: Any = None) -> Any:
-        return LyingSession(self, milp, Context().settings)
+        return LyingSession(self, milp, Settings())
 
 
 class LyingSession(HighsSession):

@@ -70,7 +70,9 @@ REPORT: dict[str, Check] = {
     "witnesses": each(each(number)),
     "curve": each(lambda v: isinstance(v, list) and len(v) == 2 and amount(v[0]) and whole(v[1])),
 }
-OPTIONAL: dict[str, Check] = dict.fromkeys(("contradictions", "tightening"), lambda v: isinstance(v, list) and bool(v))
+OPTIONAL: dict[str, Check] = dict.fromkeys(
+    ("contradictions", "tightening", "tolerances", "solver_failures"), lambda v: isinstance(v, list) and bool(v)
+)
 NETWORK: dict[str, Check] = {
     "file": text,
     "sha256": lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None,
