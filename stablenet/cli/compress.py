@@ -16,7 +16,7 @@ from stablenet.core.terminal import complain, console, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
-    from stablenet.equivalence.verify import Verification
+    from stablenet.equivalence.verification import Verification
     from stablenet.report.report import Report
 
 STARTED = time.time()
@@ -210,7 +210,7 @@ def verify(
 
 
 def _print(result: Verification, output: str | None) -> None:
-    proof = "rigorous" if result.rigorous else "within solver tolerance"
+    proof = "rigorous" if result.rigorous else "by solver, not rigorous"
     if result.by.endswith("report"):
         proof += " if the report holds"
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
@@ -219,7 +219,8 @@ def _print(result: Verification, output: str | None) -> None:
     elif result.outcome == "different" and result.found is not None:
         found = result.found
         say(
-            f"different: output {found.output} differs by more than {found.difference:.6g} (T = {result.tolerance:.6g})"
+            f"different: output {found.output} differs by more than {found.difference:.6g} "
+            f"(T = {result.tolerance:.6g}); no output by more than {result.bound:.6g} ({proof})"
         )
         if output is None:
             say(f"at x = {json.dumps(found.point.tolist())}")
