@@ -6,15 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.bounds.interval import UNDERFLOW
 from stablenet.core.network import Matrix, apply
-from stablenet.core.rounding import UNIT
+from stablenet.core.rounding import SAFETY, TINY, UNIT, underflow
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
-
-TINY = 2.0**-1074
-"""What underflow may cost in one product."""
 
 ALIKE = 1e-3
 """Pre-activations within this share of a multiple of another's count as that multiple, if 1 fits worse."""
@@ -76,7 +72,7 @@ def lost(error: Matrix, most: Array) -> Array:
     ``most``, (parts, n), bounds the magnitudes that they multiply. Rounded up, underflow included.
     """
     rows = np.asarray(error.sum(axis=1)).reshape(-1)
-    return np.where(rows > 0, 1.001 * apply(error, most) + UNDERFLOW, 0.0)
+    return np.where(rows > 0, SAFETY * apply(error, most) + underflow(error.shape[1]), 0.0)
 
 
 def outward(lower: Array, upper: Array, factor: Array) -> tuple[Array, Array]:
