@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.milp import MILP, Rows
-from stablenet.registry import Registry, refuse_argument
+from stablenet.registry import Registry, refuse_argument, wrong_set
 
 Array = npt.NDArray[np.float64]
 
@@ -241,7 +241,19 @@ class Backend(ABC):
         """Load the model. Raises `NotInstalledError`, `LicenseError`, `UnsupportedError` or `SolverError`."""
 
 
-registry: Registry[Backend] = Registry("solver", Backend, "stablenet.backends", "stablenet.backends")  # type: ignore[type-abstract]
+def _wrong(cls: type[Backend]) -> str | None:
+    if isinstance(cls.__dict__.get("capabilities"), property):  # known of an instance only
+        return None
+    return wrong_set(cls.capabilities, "capabilities", Capability)
+
+
+registry: Registry[Backend] = Registry(
+    "solver",
+    Backend,  # type: ignore[type-abstract]
+    "stablenet.backends",
+    "stablenet.backends",
+    _wrong,
+)
 
 __all__ = [
     "Availability",

@@ -13,7 +13,7 @@ from stablenet.deadline import Deadline
 from stablenet.domain import Part
 from stablenet.errors import InputError
 from stablenet.network import Network
-from stablenet.registry import Registry, refuse_argument
+from stablenet.registry import Registry, refuse_argument, wrong_set
 
 
 def _ignore(stage: str, done: int, total: int) -> None:
@@ -84,9 +84,16 @@ def whole_number(name: str, argument: str, *, least: int = 1) -> int:
     return int(argument)
 
 
+def _wrong(cls: type[BoundMethod]) -> str | None:
+    if isinstance(cls.__dict__.get("requires"), property):  # known of an instance only
+        return None
+    return wrong_set(cls.requires, "requirements", Capability)
+
+
 registry: Registry[BoundMethod] = Registry(
     "bounds",
     BoundMethod,  # type: ignore[type-abstract]
     "stablenet.propagate",
     "stablenet.bounds",
+    _wrong,
 )
