@@ -163,6 +163,15 @@ def _try_folder(folder: Path) -> None:
         raise OutputError(f"folder {folder} is not writable")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where there is none. Raises `OutputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise OutputError(f"{folder}: cannot be made ({words})") from None
+
+
 def unique_name(name: str, taken: Sequence[str] | set[str]) -> str:
     """The name, with a number behind it if it is taken."""
     number, found = 1, name
