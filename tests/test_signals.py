@@ -163,7 +163,8 @@ STAGES = {
         ("bounds", signal.SIGHUP),
         ("model", signal.SIGTERM),
         ("solver", signal.SIGHUP),
-        *(("search", number) for number in SIGNALS),
+        ("search", signal.SIGINT),
+        *(pytest.param("search", number, marks=pytest.mark.long) for number in SIGNALS[1:]),
     ],
 )
 def test_find(stage: str, number: int, place: Place, path: Path) -> None:
@@ -247,7 +248,10 @@ solver = ["highs"]
 """
 
 
-@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGHUP, signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.long) for number in SIGNALS[:2])],
+)
 def test_compare(number: int, place: Place) -> None:
     dense(place.folder, name="net.onnx")
     (place.folder / "grid.toml").write_text(GRID)
