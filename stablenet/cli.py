@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,6 @@ from stablenet.files import OutputError
 from stablenet.signals import EXIT_CODE, end_at_once, install
 
 if TYPE_CHECKING:
-    from stablenet.ledger import Ledger
     from stablenet.options import Options
     from stablenet.registry import Broken
     from stablenet.report import Report
@@ -122,13 +121,14 @@ def find(
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
+    from stablenet.cli_progress import Progress
     from stablenet.deadline import SearchStoppedError
     from stablenet.report import dumps
     from stablenet.signals import Interrupts
     from stablenet.supervisor import supervise
 
     with Interrupts():  # until all is written a second Ctrl-C loses nothing
-        with _Progress() as progress:
+        with Progress(STARTED) as progress:
             try:
                 outcome = supervise(net, domain, options, started=STARTED, watch=progress)
             except KeyboardInterrupt:
@@ -193,39 +193,6 @@ def _readerless() -> Iterator[None]:
 
 def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _Progress:
-    """A live line on a terminal's standard error; nothing where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._status: Any = None
-        self._next = 0.0
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("starting")
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def __call__(self, ledger: Ledger) -> None:
-        now = time.monotonic()
-        if self._status is None or now < self._next:
-            return
-        self._next = now + 0.1
-        total = 2 * ledger.n_neurons
-        elapsed = time.time() - STARTED
-        stage = f"{ledger.stage}; " if ledger.stage else ""
-        self._status.update(
-            f"{stage}{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
-            f"{len(ledger.solves)} solves, {elapsed:.0f} s"
-        )
 
 
 @app.command()
