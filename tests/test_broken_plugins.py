@@ -62,7 +62,7 @@ def _plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(plugins: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)], env=os.environ | {"PYTHONPATH": str(plugins)},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from small import dense
 
 COMMAND = [sys.executable, "-P", "-m", "stablenet"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
