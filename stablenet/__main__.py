@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from stablenet.signals import end_at_once
+from stablenet.core.signals import end_at_once
 
 
 def main() -> None:
     """Load the command line and run it."""
     end_at_once("interrupted; nothing is written")
-    from stablenet.cli import main as run
+    from stablenet.cli.main import main as run
 
     run()
 

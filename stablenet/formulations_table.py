@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stablenet.core.registry import listed
 from stablenet.formulations.base import Formulation, registry
-from stablenet.registry import listed
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ import os, tempfile, time
 from pathlib import Path
 from stablenet.backends.highs import Highs
 from stablenet.formulations.bigm import BigM
-from stablenet.propagate.methods import Interval
+from stablenet.bounds.methods import Interval
 from stablenet.search.base import Search
 
 def hang():

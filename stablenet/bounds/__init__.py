@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from stablenet.bounds import Bounds
-from stablenet.domain import Part
-from stablenet.network import Network
-from stablenet.propagate.base import BoundMethod, Context, registry
+from stablenet.bounds.base import BoundMethod, Context, registry
+from stablenet.core.bounds import Bounds
+from stablenet.core.network import Network
+from stablenet.domain.regions import Part
 
 
 def run(method: str | BoundMethod, network: Network, part: Part, context: Context | None = None) -> Bounds:

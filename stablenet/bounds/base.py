@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from stablenet.backends.base import Backend, Capability, Settings
-from stablenet.bounds import Bounds
-from stablenet.deadline import Deadline
-from stablenet.domain import Part
-from stablenet.errors import InputError
-from stablenet.network import Network
-from stablenet.registry import Registry, refuse_argument, wrong_set
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline
+from stablenet.core.errors import InputError
+from stablenet.core.network import Network
+from stablenet.core.registry import Registry, refuse_argument, wrong_set
+from stablenet.domain.regions import Part
 
 
 def _ignore(stage: str, done: int, total: int) -> None:
@@ -93,7 +93,7 @@ def _wrong(cls: type[BoundMethod]) -> str | None:
 registry: Registry[BoundMethod] = Registry(
     "bounds",
     BoundMethod,  # type: ignore[type-abstract]
-    "stablenet.propagate",
+    "stablenet.bounds",
     "stablenet.bounds",
     _wrong,
 )

@@ -1,6 +1,6 @@
 """``branch``: bounds by branch and bound on the phases of neurons.
 
-The bound of one question is the largest over the leaves of its tree (`stablenet.propagate.forest`). The worst leaf of
+The bound of one question is the largest over the leaves of its tree (`stablenet.bounds.branch_and_bound`). The worst leaf of
 each question is split; the worst leaves of all questions of a layer are bounded together. A leaf's bound is made
 rigorous by `Backward`, so the whole is rigorous.
 
@@ -15,11 +15,11 @@ from typing import Self
 
 import numpy as np
 
-from stablenet.bounds import Array
-from stablenet.propagate.base import whole_number
-from stablenet.propagate.crown import Index
-from stablenet.propagate.forest import Forest, Leaf, Pair, Tree
-from stablenet.propagate.sweep import Sweep, Tightening
+from stablenet.bounds.base import whole_number
+from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
+from stablenet.bounds.crown import Index
+from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.core.bounds import Array
 
 LEAVES = 64
 """Leaves per question, unless the argument says otherwise."""

@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from stablenet.bounds import Array
-from stablenet.deadline import Deadline
-from stablenet.domain import Part
-from stablenet.propagate.alpha import COPIES
-from stablenet.propagate.crown import MEMORY, Backward, Index
-from stablenet.propagate.descent import Descent, Outcome, Variables
+from stablenet.bounds.crown import MEMORY, Backward, Index
+from stablenet.bounds.crown_alpha import COPIES
+from stablenet.bounds.optimize import Descent, Outcome, Variables
+from stablenet.core.bounds import Array
+from stablenet.core.deadline import Deadline
+from stablenet.domain.regions import Part
 
 S = TypeVar("S", bound=np.generic)
 T = TypeVar("T")

@@ -20,12 +20,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.domain import Part
-from stablenet.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
-from stablenet.propagate.interval import affine_bounds, centre_radius, magnitude, post_bounds
-from stablenet.propagate.linear import LinearBounds, dot, to_dense
-from stablenet.propagate.multipliers import row_multipliers
-from stablenet.rounding import UNIT, gamma
+from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, post_bounds
+from stablenet.bounds.linear import LinearBounds, dot, to_dense
+from stablenet.bounds.polytope_duals import row_multipliers
+from stablenet.core.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
+from stablenet.core.rounding import UNIT, gamma
+from stablenet.domain.regions import Part
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -12,12 +12,12 @@ from typing import Self
 
 import numpy as np
 
-from stablenet.bounds import Array
-from stablenet.network import AffineMap
-from stablenet.propagate.base import whole_number
-from stablenet.propagate.crown import Index, chunks
-from stablenet.propagate.descent import Descent, Outcome
-from stablenet.propagate.sweep import Sweep, Tightening
+from stablenet.bounds.base import whole_number
+from stablenet.bounds.crown import Index, chunks
+from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.bounds.optimize import Descent, Outcome
+from stablenet.core.bounds import Array
+from stablenet.core.network import AffineMap
 
 STEPS = 15
 """Steps of descent: nearly all of what 200 steps gain, on the networks tried."""

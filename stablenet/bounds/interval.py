@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import AffineMap, Network, apply
-from stablenet.rounding import gamma
+from stablenet.core.network import AffineMap, Network, apply
+from stablenet.core.rounding import gamma
 
 Array = npt.NDArray[np.float64]
 

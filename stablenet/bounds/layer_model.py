@@ -17,16 +17,16 @@ import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Limits, Session
 from stablenet.backends.base import registry as backends
-from stablenet.bounds import Bounds
-from stablenet.compiler import compile_model
-from stablenet.domain import Part
-from stablenet.errors import NotInstalledError, SolverError
+from stablenet.bounds.base import Context
+from stablenet.bounds.linear import to_dense
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import NotInstalledError, SolverError
+from stablenet.core.network import AffineMap, Network
+from stablenet.domain.regions import Part
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer
-from stablenet.milp import MILP
-from stablenet.model import LayerPlan, assemble, power_of_two
-from stablenet.network import AffineMap, Network
-from stablenet.propagate.base import Context
-from stablenet.propagate.linear import to_dense
+from stablenet.milp.arrays import MILP
+from stablenet.milp.compiler import compile_model
+from stablenet.pyomo_model.network_model import LayerPlan, assemble, power_of_two
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

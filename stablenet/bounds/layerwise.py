@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.bounds import Array, Bounds
-from stablenet.domain import Part
-from stablenet.network import Network
-from stablenet.propagate.base import BoundMethod, Context
-from stablenet.propagate.crown import Backward, Index, crown_rows
-from stablenet.propagate.interval import affine_bounds, post_bounds
-from stablenet.propagate.methods import Crown
+from stablenet.bounds.base import BoundMethod, Context
+from stablenet.bounds.crown import Backward, Index, crown_rows
+from stablenet.bounds.interval import affine_bounds, post_bounds
+from stablenet.bounds.methods import Crown
+from stablenet.core.bounds import Array, Bounds
+from stablenet.core.network import Network
+from stablenet.domain.regions import Part
 
 
 class Sweep:

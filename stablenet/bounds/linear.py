@@ -1,6 +1,6 @@
 """What every backward pass of linear bounds keeps account of: coefficients in use, constants, rounding.
 
-Computed coefficients are choices (see `stablenet.propagate.crown`); what their rounding can make is added to
+Computed coefficients are choices (see `stablenet.bounds.crown`); what their rounding can make is added to
 ``error`` at the step where it happens.
 """
 
@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.network import Matrix
-from stablenet.propagate.interval import SAFETY, UNDERFLOW
-from stablenet.rounding import UNIT, gamma
+from stablenet.bounds.interval import SAFETY, UNDERFLOW
+from stablenet.core.network import Matrix
+from stablenet.core.rounding import UNIT, gamma
 
 Array = npt.NDArray[np.float64]
 

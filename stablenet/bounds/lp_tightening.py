@@ -23,19 +23,19 @@ from typing import Self
 import numpy as np
 
 from stablenet.backends.base import Capability, Session, Status
-from stablenet.bounds import Array
-from stablenet.errors import SolverError, UnsupportedError
+from stablenet.bounds.base import Context
+from stablenet.bounds.crown import Choice, Index, chunks
+from stablenet.bounds.interval import SAFETY, UNDERFLOW, magnitude
+from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
+from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.bounds.linear import to_dense
+from stablenet.core.bounds import Array
+from stablenet.core.errors import SolverError, UnsupportedError
+from stablenet.core.network import apply_transposed
+from stablenet.core.rounding import gamma
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
-from stablenet.milp import MILP
-from stablenet.network import apply_transposed
-from stablenet.propagate.base import Context
-from stablenet.propagate.crown import Choice, Index, chunks
-from stablenet.propagate.interval import SAFETY, UNDERFLOW, magnitude
-from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
-from stablenet.propagate.linear import to_dense
-from stablenet.propagate.sweep import Sweep, Tightening
-from stablenet.rounding import gamma
+from stablenet.milp.arrays import MILP
 
 TRIANGLES = ("relaxed", "bigm")
 """Formulations whose relaxation, seen in g and h, is the triangle."""

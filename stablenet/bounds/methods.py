@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from stablenet.bounds import Array, Bounds
-from stablenet.domain import Part
-from stablenet.errors import InputError
-from stablenet.network import Network
-from stablenet.propagate.base import BoundMethod, Context
-from stablenet.propagate.crown import crown_layers
-from stablenet.propagate.interval import interval_layers
-from stablenet.propagate.polytope import polytope_layers
+from stablenet.bounds.base import BoundMethod, Context
+from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.interval import interval_layers
+from stablenet.bounds.polytope import polytope_layers
+from stablenet.core.bounds import Array, Bounds
+from stablenet.core.errors import InputError
+from stablenet.core.network import Network
+from stablenet.domain.regions import Part
 
 
 def _box(part: Part) -> tuple[Array, Array]:

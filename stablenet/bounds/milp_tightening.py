@@ -17,12 +17,12 @@ from typing import Self
 import numpy as np
 
 from stablenet.backends.base import Capability, Session, SolveResult, Status
-from stablenet.errors import InputError, SolverError, UnsupportedError
+from stablenet.bounds.base import Context, whole_number
+from stablenet.bounds.layer_model import ByLayer, LayerModel, ask_all, limits_of, solver_of
+from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.core.errors import InputError, SolverError, UnsupportedError
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
-from stablenet.propagate.base import Context, whole_number
-from stablenet.propagate.layer_model import ByLayer, LayerModel, ask_all, limits_of, solver_of
-from stablenet.propagate.sweep import Sweep, Tightening
 
 NODES = 50
 """Branch-and-bound nodes per bound, unless the argument says otherwise."""

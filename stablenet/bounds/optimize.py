@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import AffineMap, Matrix
-from stablenet.propagate.crown import Array, Backward, Choice, Index, Stage
-from stablenet.propagate.linear import to_dense
+from stablenet.bounds.crown import Array, Backward, Choice, Index, Stage
+from stablenet.bounds.linear import to_dense
+from stablenet.core.network import AffineMap, Matrix
 
 Single = npt.NDArray[np.float32]
 

@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.backends.base import Capability, Session, Status
-from stablenet.bounds import Array, Bounds
-from stablenet.domain import Part
-from stablenet.errors import SolverError
+from stablenet.bounds.base import Context
+from stablenet.bounds.crown import Backward, Choice
+from stablenet.bounds.interval import UNDERFLOW, affine_bounds, post_bounds
+from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
+from stablenet.core.bounds import Array, Bounds
+from stablenet.core.errors import SolverError
+from stablenet.core.network import Network
+from stablenet.core.rounding import gamma
+from stablenet.domain.regions import Part
 from stablenet.formulations.base import registry as formulations
-from stablenet.network import Network
-from stablenet.propagate.base import Context
-from stablenet.propagate.crown import Backward, Choice
-from stablenet.propagate.interval import UNDERFLOW, affine_bounds, post_bounds
-from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
-from stablenet.rounding import gamma
 
 Sides = list[tuple[Array, Array]]
 

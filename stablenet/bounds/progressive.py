@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Self
 
 from stablenet.backends.base import Capability
-from stablenet.errors import InputError
-from stablenet.propagate.alpha import CrownAlpha
-from stablenet.propagate.base import Context
-from stablenet.propagate.lp import LpTightening
-from stablenet.propagate.milp import MilpTightening
-from stablenet.propagate.sweep import Sweep, Tightening
+from stablenet.bounds.base import Context
+from stablenet.bounds.crown_alpha import CrownAlpha
+from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.bounds.lp_tightening import LpTightening
+from stablenet.bounds.milp_tightening import MilpTightening
+from stablenet.core.errors import InputError
 
 STAGES: dict[str, type[Tightening] | None] = {
     "crown": None,  # where every sweep starts

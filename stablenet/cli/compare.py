@@ -1,4 +1,4 @@
-"""The commands `compare` and `page`: thin, like those of `stablenet.cli`, which registers them."""
+"""The commands `compare` and `page`: thin, like those of `stablenet.cli.main`, which registers them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 if TYPE_CHECKING:
     from stablenet.compare.plan import Plan
-    from stablenet.compare.runner import Sweep
-    from stablenet.compare.workers import Executor
+    from stablenet.compare.run.runner import Sweep
+    from stablenet.compare.run.workers import Executor
 
 
 def compare(
@@ -30,7 +30,7 @@ def compare(
     export_models: Annotated[str | None, typer.Option(metavar="DIR", help="Write every MILP as MPS instead.")] = None,
 ) -> None:
     """Run a grid of comparisons; exit code 4 if two runs contradict each other."""
-    from stablenet.cli_files import guarded_sweep
+    from stablenet.cli.files import guarded_sweep
     from stablenet.compare.grid import read_grid
     from stablenet.compare.plan import plan as make_plan
 
@@ -43,7 +43,7 @@ def compare(
         _print_estimate(chosen, output, workers)
         return
     if export_models is not None:
-        from stablenet.compare.models import export_models as write
+        from stablenet.compare.publish.models import export_models as write
 
         with guarded_sweep(chosen, None):
             count = write(chosen, Path(export_models))
@@ -58,7 +58,7 @@ def compare(
 
 def _outcomes(retry: str | None) -> tuple[str, ...]:
     from stablenet.compare.rows import OUTCOMES
-    from stablenet.errors import UnknownNameError
+    from stablenet.core.errors import UnknownNameError
 
     names = tuple(retry.split(",")) if retry else ()
     for name in names:
@@ -69,13 +69,13 @@ def _outcomes(retry: str | None) -> tuple[str, ...]:
 
 def _executor(plan: Plan, workers: int | None, scheduler: str | None) -> Executor:
     if scheduler is not None:
-        from stablenet.compare.cluster import Cluster
+        from stablenet.compare.run.cluster import Cluster
 
         if workers is not None:
             raise InputError("--workers is for this machine, --scheduler for a cluster: give one")
         cluster: Executor = Cluster(scheduler)
         return cluster
-    from stablenet.compare.workers import LocalWorkers, core_slots
+    from stablenet.compare.run.workers import LocalWorkers, core_slots
 
     return LocalWorkers(core_slots(workers, plan.grid.threads))
 
@@ -101,8 +101,8 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _print_estimate(plan: Plan, output: str | None, workers: int | None) -> None:
-    from stablenet.compare.runner import remaining
-    from stablenet.compare.workers import core_slots
+    from stablenet.compare.run.runner import remaining
+    from stablenet.compare.run.workers import core_slots
 
     count, mean = (len(plan.runs), None) if output is None else remaining(plan, Path(output))
     slots = len(core_slots(workers, plan.grid.threads))
@@ -120,7 +120,7 @@ def _clock(seconds: float) -> str:
 
 
 def _sweep(plan: Plan, folder: Path, executor: Executor, *, resume: bool, retry: tuple[str, ...]) -> int:
-    from stablenet.compare.runner import sweep
+    from stablenet.compare.run.runner import sweep
     from stablenet.compare.store import Store
 
     outcomes: Counter[str] = Counter()
@@ -177,12 +177,12 @@ def page(
     text: Annotated[str | None, typer.Option(metavar="FILE", help="With --results: text to stand before them.")] = None,
 ) -> None:
     """Write the page of a sweep: one HTML file, with figures and tables beside it."""
-    from stablenet.cli_files import command_files, store_files
-    from stablenet.compare.export import write_all
-    from stablenet.compare.markdown import write_results
-    from stablenet.compare.page import sweep_page
+    from stablenet.cli.files import command_files, store_files
+    from stablenet.compare.publish.markdown import write_results
+    from stablenet.compare.publish.page import sweep_page
+    from stablenet.compare.publish.tables import write_all
     from stablenet.compare.store import Store
-    from stablenet.files import write_text
+    from stablenet.core.files import write_text
 
     target = Path(folder) / "page.html" if output is None else Path(output)
     writes = {"the page": str(target), "--results": results}

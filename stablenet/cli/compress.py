@@ -1,4 +1,4 @@
-"""The commands ``compress`` and ``verify``: thin, registered in `stablenet.cli`."""
+"""The commands ``compress`` and ``verify``: thin, registered in `stablenet.cli.main`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.errors import ContradictionError, InputError
+from stablenet.core.errors import ContradictionError, InputError
 
 if TYPE_CHECKING:
+    from stablenet.core.options import Options
     from stablenet.equivalence.verify import Verification
-    from stablenet.options import Options
-    from stablenet.report import Report
+    from stablenet.report.report import Report
 
 STARTED = time.time()
 
@@ -53,8 +53,8 @@ def compress(
 
     From a report, or from a search for stable neurons on the domain, limited as `find` is.
     """
-    from stablenet.cli_files import command_files
-    from stablenet.options import Options
+    from stablenet.cli.files import command_files
+    from stablenet.core.options import Options
 
     options = Options(
         formulation=formulation,
@@ -92,12 +92,12 @@ def _compress(
     keywords: dict[str, Any],
     as_json: bool,
 ) -> int:
-    from stablenet.compression.driver import compress as run
-    from stablenet.compression.summary import render, summary
-    from stablenet.engine import read_samples
-    from stablenet.onnx_io import load_onnx
-    from stablenet.report import Report
-    from stablenet.spec import parse_domain
+    from stablenet.cli.compression_tables import render, summary
+    from stablenet.compression.compress import compress as run
+    from stablenet.domain.spec import parse_domain
+    from stablenet.find.engine import read_samples
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.report.report import Report
 
     if report is None and domain is None:
         raise InputError("--report REPORT.json or --domain SPEC is missing: stable neurons are found on a domain")
@@ -126,7 +126,7 @@ def _compress(
 
 def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     """Stable neurons by `find`; a search that stopped early leaves less to compress, and exit code 3."""
-    from stablenet.supervisor import supervise
+    from stablenet.find.supervisor import supervise
 
     outcome = supervise(net, domain, options, started=STARTED)
     if outcome.exit_code == ContradictionError.exit_code:
@@ -162,10 +162,10 @@ def verify(
 
     Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
     """
-    from stablenet.cli_files import command_files
+    from stablenet.cli.files import command_files
+    from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
-    from stablenet.options import Options
 
     options = Options(solver=solver, formulation=formulation, threads=threads, seed=seed, time_limit=time_limit)
     left = None if time_limit is None else max(time_limit - (time.time() - STARTED), 0.01)
@@ -199,7 +199,7 @@ def _write_point(result: Verification, target: Path) -> str | None:
     """Write the counterexample, if there is one; returns why it could not be written: it is shown all the same."""
     import numpy as np
 
-    from stablenet.files import OutputError, atomic_path
+    from stablenet.core.files import OutputError, atomic_path
 
     if result.outcome != "different" or result.found is None:
         return None

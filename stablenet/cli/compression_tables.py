@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stablenet.compression.draft import count, dense
-from stablenet.compression.driver import Compressed
+from stablenet.compression.compress import Compressed
 from stablenet.compression.steps import TITLES
-from stablenet.network import AffineMap, Network
+from stablenet.compression.working_network import count, dense
+from stablenet.core.network import AffineMap, Network
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stablenet.files import Named, guarded
-from stablenet.onnx_external import external_files
-from stablenet.spec import domain_file
+from stablenet.core.files import Named, guarded
+from stablenet.domain.spec import domain_file
+from stablenet.onnx_io.external_data import external_files
 
 if TYPE_CHECKING:
     from stablenet.compare.plan import Plan
@@ -47,7 +47,7 @@ def network_files(role: str, path: Path, *, look: bool = True) -> Iterator[Named
 
 def guarded_sweep(plan: Plan, folder: Path | None) -> AbstractContextManager[None]:
     """`guarded` for a sweep: the grid and all that its instances are read from, and the store's files in a folder."""
-    from stablenet.compare.runner import LOCK
+    from stablenet.compare.run.runner import LOCK
     from stablenet.compare.store import FILES
 
     reads = [Named("the grid", plan.grid.path)]

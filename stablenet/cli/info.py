@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stablenet.network import AffineMap, Layer, Network
+from stablenet.core.network import AffineMap, Layer, Network
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,8 +52,8 @@ def _map(affine: AffineMap) -> dict[str, Any]:
 
 def _valid(network: Network) -> dict[str, Any] | None:
     """The domain and bound that a compressed file states; None for any other file."""
-    from stablenet.compression.metadata import bound_of, domain_of, domain_summary
-    from stablenet.errors import InputError
+    from stablenet.core.errors import InputError
+    from stablenet.equivalence.provenance import bound_of, domain_of, domain_summary
 
     try:
         domain = domain_of(network)

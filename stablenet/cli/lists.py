@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stablenet.backends.base import Backend, Capability, registry
-from stablenet.registry import listed
+from stablenet.core.registry import listed
 
 if TYPE_CHECKING:
     from rich.console import Console

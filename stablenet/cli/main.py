@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet import __version__, cli_compare, cli_compress
-from stablenet.errors import InputError, StablenetError
-from stablenet.files import OutputError
-from stablenet.signals import EXIT_CODE, end_at_once, install
+from stablenet import __version__
+from stablenet.cli import compare as cli_compare
+from stablenet.cli import compress as cli_compress
+from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.files import OutputError
+from stablenet.core.signals import EXIT_CODE, end_at_once, install
 
 if TYPE_CHECKING:
-    from stablenet.options import Options
-    from stablenet.registry import Broken
-    from stablenet.report import Report
+    from stablenet.core.options import Options
+    from stablenet.core.registry import Broken
+    from stablenet.report.report import Report
 
 STARTED = time.time()
 
@@ -86,8 +88,8 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
-    from stablenet.cli_files import command_files
-    from stablenet.options import DEFAULT_MARGIN, Options
+    from stablenet.cli.files import command_files
+    from stablenet.core.options import DEFAULT_MARGIN, Options
 
     options = Options(
         formulation=formulation,
@@ -121,11 +123,11 @@ def find(
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
-    from stablenet.cli_progress import Progress
-    from stablenet.deadline import SearchStoppedError
-    from stablenet.report import dumps
-    from stablenet.signals import Interrupts
-    from stablenet.supervisor import supervise
+    from stablenet.cli.progress import Progress
+    from stablenet.core.deadline import SearchStoppedError
+    from stablenet.core.signals import Interrupts
+    from stablenet.find.supervisor import supervise
+    from stablenet.report.report import dumps
 
     with Interrupts():  # until all is written a second Ctrl-C loses nothing
         with Progress(STARTED) as progress:
@@ -144,7 +146,7 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
             else:
                 from rich.console import Console
 
-                from stablenet.summary import render_summary
+                from stablenet.cli.report_tables import render_summary
 
                 render_summary(outcome.report.data, Console())
                 if output is not None and not failed:
@@ -165,7 +167,7 @@ def _write(report: Report, output: str | None, page: str | None) -> list[str]:
         failed.append(str(error))
     try:
         if page is not None:
-            from stablenet.compare.page import write_report_page
+            from stablenet.compare.publish.page import write_report_page
 
             write_report_page(report.data, page)
     except InputError as error:
@@ -198,8 +200,8 @@ def _drop_stdout() -> None:
 @app.command()
 def info(net: NetworkFile, *, as_json: AsJson = False) -> None:
     """Print what was understood of NET."""
-    from stablenet.describe import describe, render
-    from stablenet.onnx_io import load_onnx
+    from stablenet.cli.info import describe, render
+    from stablenet.onnx_io.reader import load_onnx
 
     description = describe(load_onnx(net))
     _print(description, as_json=as_json, render=render)
@@ -217,12 +219,12 @@ def export(
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds fix phases.")] = True,
 ) -> None:
     """Write the MILP that asks all questions which the bounds leave open."""
-    from stablenet.cli_files import command_files
-    from stablenet.export import check_suffix
-    from stablenet.export import export as write
-    from stablenet.onnx_io import load_onnx
-    from stablenet.propagate import run
-    from stablenet.spec import parse_domain
+    from stablenet.bounds import run
+    from stablenet.cli.files import command_files
+    from stablenet.domain.spec import parse_domain
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.pyomo_model.export import check_suffix
+    from stablenet.pyomo_model.export import export as write
 
     with command_files({"--output": output}, networks={"NET": net}, domain=domain):
         check_suffix(Path(output))
@@ -246,8 +248,8 @@ def formulations(*, as_json: AsJson = False) -> None:
 @app.command()
 def bounds(*, as_json: AsJson = False) -> None:
     """List the bound methods."""
-    from stablenet.propagate import BoundMethod, registry
-    from stablenet.registry import listed
+    from stablenet.bounds import BoundMethod, registry
+    from stablenet.core.registry import listed
 
     def row(cls: type[BoundMethod]) -> dict[str, Any]:
         return {
@@ -264,7 +266,7 @@ def bounds(*, as_json: AsJson = False) -> None:
 @app.command()
 def searches(*, as_json: AsJson = False) -> None:
     """List the searches."""
-    from stablenet.registry import listed
+    from stablenet.core.registry import listed
     from stablenet.search.base import registry
 
     _table(*listed(registry, lambda cls: {"name": cls.name, "title": cls.title, "paper": cls.paper}), as_json=as_json)
@@ -273,7 +275,7 @@ def searches(*, as_json: AsJson = False) -> None:
 @app.command()
 def solvers(*, as_json: AsJson = False) -> None:
     """List the solvers: installed or how to install, licence, what they can do."""
-    from stablenet.solvers_table import render, solvers_data
+    from stablenet.cli.lists import render, solvers_data
 
     _print(solvers_data(), as_json=as_json, render=render)
 
@@ -294,7 +296,7 @@ def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> N
     entries = data.get("broken", []) if isinstance(data, dict) else data
     for row in entries:
         if "broken" in row:
-            from stablenet.registry import Broken
+            from stablenet.core.registry import Broken
 
             typer.echo(str(Broken(*(row[key] for key in ("kind", "name", "distribution", "entry_point", "cause")))))
 

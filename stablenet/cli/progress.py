@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from stablenet.ledger import Ledger
+    from stablenet.core.ledger import Ledger
 
 
 class Progress:

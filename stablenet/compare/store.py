@@ -20,8 +20,8 @@ import numpy as np
 
 from stablenet.compare.rows import States, states_of
 from stablenet.compare.store_check import check_store
-from stablenet.errors import InputError
-from stablenet.report import dumps
+from stablenet.core.errors import InputError
+from stablenet.report.report import dumps
 
 FILE = "sweep.sqlite"
 FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 MAGIC = b"SQLite format 3\x00"
 

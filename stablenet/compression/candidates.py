@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stablenet.compression.draft import Array, Block, Draft, Mask
-from stablenet.compression.evidence import Evidence
-from stablenet.compression.plan import Operations, reduce
-from stablenet.compression.settle import Settled, Stored, settle
+from stablenet.compression.reduce import Operations, reduce
 from stablenet.compression.steps import Step
-from stablenet.network import Network, apply
-from stablenet.onnx_channels import Channels
-from stablenet.onnx_graph import Graph
+from stablenet.compression.store_weights import Settled, Stored, settle
+from stablenet.compression.working_network import Array, Block, Draft, Mask
+from stablenet.core.network import Network, apply
+from stablenet.onnx_io.channels import Channels
+from stablenet.onnx_io.graph import Graph
+from stablenet.report.evidence import Evidence
 
 MOST_UNROLLED = 30_000_000
 """Coefficients, as dense matrices, of convolutional maps that are tried as Gemm nodes: 240 MB."""

@@ -12,10 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
 from stablenet.compression.check import check_points, check_written, compare_files
-from stablenet.compression.draft import Array
-from stablenet.compression.evidence import Evidence
-from stablenet.compression.metadata import (
+from stablenet.compression.reduce import Operations, reduce
+from stablenet.compression.steps import Provenance, Step
+from stablenet.compression.store_weights import Settled, Stored, settle
+from stablenet.compression.working_network import Array
+from stablenet.core.errors import InputError, ReportError, StablenetError, UnknownNameError
+from stablenet.core.files import atomic_path
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.equivalence.joint import Joint, Pairing
+from stablenet.equivalence.provenance import (
     BOUND_KEY,
     DOMAIN_KEY,
     PROVENANCE_KEY,
@@ -24,19 +32,11 @@ from stablenet.compression.metadata import (
     by_provenance,
     domain_text,
 )
-from stablenet.compression.plan import Operations, reduce
-from stablenet.compression.planning import Planned, draft_of, plans, unrolled
-from stablenet.compression.settle import Settled, Stored, settle
-from stablenet.compression.steps import Provenance, Step
-from stablenet.domain import Domain
-from stablenet.equivalence.joint import Joint, Pairing
-from stablenet.errors import InputError, ReportError, StablenetError, UnknownNameError
-from stablenet.files import atomic_path
-from stablenet.network import Network
-from stablenet.onnx_graph import Graph
-from stablenet.onnx_io import load_onnx
-from stablenet.onnx_rewrite import Target, rewrite
-from stablenet.report import Report
+from stablenet.onnx_io.graph import Graph
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.onnx_io.rewrite import Target, rewrite
+from stablenet.report.evidence import Evidence
+from stablenet.report.report import Report
 
 STORED = ("float32", "float64")
 

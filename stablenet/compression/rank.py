@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from stablenet.rounding import UNIT
+from stablenet.core.rounding import UNIT
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -18,10 +18,10 @@ from typing import Literal
 
 import numpy as np
 
-from stablenet.compression.draft import Array, Block, Draft, Index, Mask, add, dense, take_columns
-from stablenet.compression.numbers import Basis, row_basis
+from stablenet.compression.rank import Basis, row_basis
 from stablenet.compression.steps import Step
-from stablenet.rounding import gamma
+from stablenet.compression.working_network import Array, Block, Draft, Index, Mask, add, dense, take_columns
+from stablenet.core.rounding import gamma
 
 Operations = Literal["paper", "all"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import AffineMap, Matrix, Network
+from stablenet.core.network import AffineMap, Matrix, Network
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

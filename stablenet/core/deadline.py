@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from stablenet.errors import StablenetError
+from stablenet.core.errors import StablenetError
 
 
 class SearchStoppedError(StablenetError):

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 LONGEST_SUFFIX = 20
 """Characters of a suffix that temporary names keep."""

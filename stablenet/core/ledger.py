@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds import Bounds
-from stablenet.errors import InputError
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import InputError
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

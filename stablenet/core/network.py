@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.errors import NetworkError
-from stablenet.rounding import gamma
+from stablenet.core.errors import NetworkError
+from stablenet.core.rounding import gamma
 
 Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from stablenet.errors import InputError, UnknownNameError
+from stablenet.core.errors import InputError, UnknownNameError
 
 INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")

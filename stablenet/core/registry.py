@@ -20,8 +20,8 @@ from functools import cached_property, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeGuard, TypeVar
 
-from stablenet.errors import InputError, UnknownNameError
-from stablenet.signals import is_interrupt
+from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.core.signals import is_interrupt
 
 
 class Pluggable(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.errors import DomainError
+from stablenet.core.errors import DomainError
 
 Array = npt.NDArray[np.float64]
 
@@ -111,7 +111,7 @@ class Part(Domain):
         """Which of the points, (batch, n), surely lie in the part: exact for a box, after rounding for rows."""
         inside = np.asarray(((points >= self.lower) & (points <= self.upper)).all(axis=-1))
         if self.a is not None and self.b is not None:
-            from stablenet.rounding import gamma
+            from stablenet.core.rounding import gamma
 
             slack = gamma(self.n_inputs + 2) * (np.abs(points) @ np.abs(self.a).T + np.abs(self.b))
             inside &= np.asarray((points @ self.a.T + slack <= self.b).all(axis=-1))

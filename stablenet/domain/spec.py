@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from stablenet.domain import Box, Domain, LinfBall
-from stablenet.errors import DomainError
-from stablenet.vnnlib import read_vnnlib
+from stablenet.core.errors import DomainError
+from stablenet.domain.regions import Box, Domain, LinfBall
+from stablenet.domain.vnnlib import read_vnnlib
 
 FORMS = "box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a path to *.vnnlib or *.vnnlib.gz"
 """The grammar, for messages and help texts."""

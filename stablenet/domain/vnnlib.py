@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stablenet.domain import Array, Box, Domain, Part, Polytope, Union
-from stablenet.errors import DomainError
+from stablenet.core.errors import DomainError
+from stablenet.domain.regions import Array, Box, Domain, Part, Polytope, Union
 
 MAX_BYTES = 1 << 28
 """Largest text that is read, unpacked."""

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from stablenet.compression.steps import Provenance
-from stablenet.domain import Box, Domain, Polytope
+from stablenet.core.errors import DomainError
+from stablenet.core.network import Network
+from stablenet.domain.regions import Box, Domain, Polytope
+from stablenet.domain.spec import parse_domain
 from stablenet.equivalence.joint import Pairing
 from stablenet.equivalence.pairing import checked
-from stablenet.errors import DomainError
-from stablenet.network import Network
-from stablenet.report import domain_from_json
-from stablenet.spec import parse_domain
+from stablenet.report.report import domain_from_json
 
 DOMAIN_KEY = "stablenet.domain"
 SOURCE_KEY = "stablenet.source_sha256"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stablenet.bounds import Array
-from stablenet.domain import Domain, Part
-from stablenet.ledger import NEGATIVE, POSITIVE, Index, Ledger, Mask
-from stablenet.network import Matrix, Network, apply_transposed
-from stablenet.witness import Signs, Witnesser
+from stablenet.core.bounds import Array
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Index, Ledger, Mask
+from stablenet.core.network import Matrix, Network, apply_transposed
+from stablenet.domain.regions import Domain, Part
+from stablenet.falsify.witness import Signs, Witnesser
 
 POOL = 256
 """Random points of each kind per part."""

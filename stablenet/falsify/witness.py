@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.domain import Domain
-from stablenet.ledger import NEGATIVE, POSITIVE, Array, Ledger, Mask
-from stablenet.network import Network
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Array, Ledger, Mask
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
 
 Signs = npt.NDArray[np.int8]
 

@@ -1,6 +1,6 @@
 """A search from network and domain to a report: in this process, or as the engine of a supervisor.
 
-`find` runs the steps (bounds, falsifying, search) on a ledger. Run as ``python -m stablenet.engine`` it reads a
+`find` runs the steps (bounds, falsifying, search) on a ledger. Run as ``python -m stablenet.find.engine`` it reads a
 job (one JSON object) from standard input and streams ledger events, one JSON object a line, to standard
 output; what solvers print there goes elsewhere.
 """
@@ -23,23 +23,23 @@ from typing import Any
 import numpy as np
 
 from stablenet.backends.base import registry as backends
-from stablenet.bounds import Bounds
-from stablenet.deadline import Deadline, SearchStoppedError
-from stablenet.domain import Domain, domain_from_json
-from stablenet.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
-from stablenet.falsify import Falsifier
-from stablenet.files import check_target, remove_folder
+from stablenet.bounds import Context
+from stablenet.bounds import registry as bound_methods
+from stablenet.bounds import run as run_bounds
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline, SearchStoppedError
+from stablenet.core.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
+from stablenet.core.files import check_target, remove_folder
+from stablenet.core.ledger import Event, Ledger
+from stablenet.core.network import Network
+from stablenet.core.options import Options
+from stablenet.core.signals import install
+from stablenet.domain.regions import Domain, domain_from_json
+from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
-from stablenet.ledger import Event, Ledger
-from stablenet.network import Network
-from stablenet.options import Options
-from stablenet.propagate import Context
-from stablenet.propagate import registry as bound_methods
-from stablenet.propagate import run as run_bounds
-from stablenet.report import Report, check_belongs, network_to_json, resume_into
+from stablenet.report.report import Report, check_belongs, network_to_json, resume_into
 from stablenet.search.base import Problem, Search, bound_context, check_combination
 from stablenet.search.base import registry as searches
-from stablenet.signals import install
 
 
 @contextmanager
@@ -191,8 +191,8 @@ def main() -> None:
 
 def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: Deadline) -> Event:
     """Run a job given as JSON; returns the closing event."""
-    from stablenet.onnx_io import load_onnx
-    from stablenet.spec import parse_domain
+    from stablenet.domain.spec import parse_domain
+    from stablenet.onnx_io.reader import load_onnx
 
     try:
         options = Options.from_json(request["options"])

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from stablenet.errors import StablenetError
-from stablenet.files import scratch_folder
-from stablenet.ledger import Event, Ledger
-from stablenet.options import Options
-from stablenet.report import Report, build_report
-from stablenet.signals import Interrupted, Interrupts
+from stablenet.core.errors import StablenetError
+from stablenet.core.files import scratch_folder
+from stablenet.core.ledger import Event, Ledger
+from stablenet.core.options import Options
+from stablenet.core.signals import Interrupted, Interrupts
+from stablenet.report.report import Report, build_report
 
 GRACE = 1.0
 """Seconds that an engine may overrun the time limit before it is killed."""
@@ -85,7 +85,7 @@ def supervise(
     run = _Run()
     with Interrupts() as run.interrupts, scratch_folder() as folder, tempfile.TemporaryFile() as errors:
         engine = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stablenet.engine", folder],  # -P: modules of the working folder stay out
+            [sys.executable, "-P", "-m", "stablenet.find.engine", folder],  # -P: modules of the working folder stay out
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1,7 +1,7 @@
 """Many affine rows as one Pyomo component, without a Pyomo expression per row.
 
 `AffineRows` is a Pyomo constraint like any other: every writer and solver of Pyomo takes it, since a
-row makes its expression when it is asked for one. `stablenet.compiler` never asks: it takes the matrix.
+row makes its expression when it is asked for one. `stablenet.milp.compiler` never asks: it takes the matrix.
 Formulations state all their rows this way. `IndicatorRows` are rows that hold only where a binary has
 a given value.
 """
@@ -19,7 +19,7 @@ from pyomo.core.expr.numeric_expr import LinearExpression
 from pyomo.core.expr.relational_expr import EqualityExpression, RangedExpression
 from scipy import sparse
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
@@ -172,7 +172,7 @@ class IndicatorRows(AffineRows):
     """Row i of ``lower <= matrix @ variables <= upper`` holds where ``binary[i]`` equals ``value[i]``.
 
     ``binary`` are m binary variables, ``value`` is (m,) or one bool. A row has one finite side, or two equal
-    ones. `stablenet.compiler` compiles these to indicator constraints. For Pyomo itself a row is the
+    ones. `stablenet.milp.compiler` compiles these to indicator constraints. For Pyomo itself a row is the
     product ``b * (row - side)``, or ``(1 - b) * (row - side)``, against 0, which says the same and which a
     solver without products refuses; it can't be lost on the way.
     """

@@ -18,9 +18,9 @@ from pyomo.common.errors import InfeasibleConstraintException, InvalidConstraint
 from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 from scipy import sparse
 
-from stablenet.affine_rows import AffineRows, IndicatorRows, Variables
-from stablenet.errors import InputError, UnsupportedError
-from stablenet.milp import MILP, Indicators, Rows, permute
+from stablenet.core.errors import InputError, UnsupportedError
+from stablenet.milp.affine_rows import AffineRows, IndicatorRows, Variables
+from stablenet.milp.arrays import MILP, Indicators, Rows, permute
 
 Array = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.intp]
@@ -63,7 +63,7 @@ class CompiledModel:
         return np.fromiter((self.column(v) for v in variables), dtype=np.intp, count=len(variables))
 
     def permuted(self, seed: int) -> CompiledModel:
-        """The same with rows and columns in an order drawn from a seed; see `stablenet.milp.permute`."""
+        """The same with rows and columns in an order drawn from a seed; see `stablenet.milp.arrays.permute`."""
         milp, columns, _ = permute(self.milp, seed)
         variables = [self.variables[j] for j in columns]
         return CompiledModel(milp, variables, {id(v): j for j, v in enumerate(variables)})

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stablenet.files import atomic_path
-from stablenet.milp import MILP, Rows
+from stablenet.core.files import atomic_path
+from stablenet.milp.arrays import MILP, Rows
 
 _KEYWORDS = {"st", "s.t.", "such", "subject", "to", "bounds", "bound", "free", "binary", "binaries", "bin", "general"}
 _KEYWORDS |= {"generals", "gen", "integer", "integers", "int", "end", "sos", "inf", "infinity", "max", "min"}

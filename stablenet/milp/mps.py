@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.errors import InputError
-from stablenet.milp import MILP, Rows
+from stablenet.core.errors import InputError
+from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
 

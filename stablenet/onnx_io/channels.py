@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.onnx_graph import Graph
+from stablenet.onnx_io.graph import Graph
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.errors import InputError, NetworkError, NotInstalledError, UnsupportedError
-from stablenet.files import atomic_path
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
+from stablenet.core.errors import InputError, NetworkError, NotInstalledError, UnsupportedError
+from stablenet.core.files import atomic_path
+from stablenet.core.network import Network
+from stablenet.onnx_io.reader import load_onnx
 
 OPSET = 17
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import Array, Matrix
-from stablenet.rounding import UNIT, gamma
+from stablenet.core.network import Array, Matrix
+from stablenet.core.rounding import UNIT, gamma
 
 Index: TypeAlias = npt.NDArray[np.intp]
 

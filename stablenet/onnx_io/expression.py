@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from stablenet import folding
-from stablenet.folding import Folded, Index, Selection
-from stablenet.network import Array, Matrix
+from stablenet.core.network import Array, Matrix
+from stablenet.onnx_io import exact_matrices as folding
+from stablenet.onnx_io.exact_matrices import Folded, Index, Selection
 
 _OUTWARD = 1.0 + 2.0**-20
 """Covers the rounding of the error bounds themselves."""

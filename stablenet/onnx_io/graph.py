@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.network import AffineMap
-from stablenet.onnx_io import load_onnx, node_labels, parse_onnx
+from stablenet.core.network import AffineMap
+from stablenet.onnx_io.reader import load_onnx, node_labels, parse_onnx
 
 PRODUCTS = frozenset({"Gemm", "MatMul"})
 SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})

@@ -8,10 +8,10 @@ from math import prod
 import numpy as np
 from scipy import sparse
 
-from stablenet import windows as geometry
-from stablenet.folding import Index
-from stablenet.onnx_ops import Call, bound_of, operator, spread
-from stablenet.symbolic import Constant, Expression, Value, moved
+from stablenet.onnx_io import windows as geometry
+from stablenet.onnx_io.exact_matrices import Index
+from stablenet.onnx_io.expression import Constant, Expression, Value, moved
+from stablenet.onnx_io.operators import Call, bound_of, operator, spread
 
 
 def _integer_arithmetic(call: Call) -> Constant | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from stablenet import windows as geometry
-from stablenet.onnx_affine import Groups, grouped, image, reduction, window_parameters
-from stablenet.onnx_ops import Call, operator
-from stablenet.symbolic import Constant, Expression, Value
+from stablenet.onnx_io import windows as geometry
+from stablenet.onnx_io.expression import Constant, Expression, Value
+from stablenet.onnx_io.handlers_affine import Groups, grouped, image, reduction, window_parameters
+from stablenet.onnx_io.operators import Call, operator
 
 ONE = Constant(np.array(1.0))
 TWO = Constant(np.array(2.0))

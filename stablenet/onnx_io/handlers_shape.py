@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.folding import Index
-from stablenet.onnx_ops import Call, operator, rearranged
-from stablenet.symbolic import BATCH, Constant, Expression, Value, concatenated
+from stablenet.onnx_io.exact_matrices import Index
+from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value, concatenated
+from stablenet.onnx_io.operators import Call, operator, rearranged
 
 FLOAT_TYPES = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}
 """ONNX element types whose values float64 holds exactly."""

@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from stablenet import folding
-from stablenet.errors import NetworkError, UnsupportedOperatorError
-from stablenet.folding import Index, Selection
-from stablenet.network import AffineMap, Array, Layer, Term
-from stablenet.rounding import UNIT
-from stablenet.symbolic import BATCH, Constant, Expression, Value
+from stablenet.core.errors import NetworkError, UnsupportedOperatorError
+from stablenet.core.network import AffineMap, Array, Layer, Term
+from stablenet.core.rounding import UNIT
+from stablenet.onnx_io import exact_matrices as folding
+from stablenet.onnx_io.exact_matrices import Index, Selection
+from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value
 
 Handler: TypeAlias = "Callable[[Call], Value | tuple[Value, ...]]"
 
@@ -47,7 +47,7 @@ def operator(*names: str) -> Callable[[Handler], Handler]:
 
 def supported_operators() -> tuple[str, ...]:
     """The names of all operators that can be imported."""
-    from stablenet import onnx_affine, onnx_index, onnx_relu  # noqa: F401  registers the handlers
+    from stablenet.onnx_io import handlers_relu as onnx_relu  # noqa: F401  registers the handlers
 
     return tuple(sorted(HANDLERS))
 

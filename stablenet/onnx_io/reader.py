@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.errors import NetworkError, StablenetError, UnsupportedOperatorError
-from stablenet.network import AffineMap, Network
-from stablenet.onnx_index import FLOAT_TYPES
-from stablenet.onnx_ops import HANDLERS, MOST_ELEMENTS, OPSETS, Builder, Call, supported_operators
-from stablenet.symbolic import Constant, Expression, Value
+from stablenet.core.errors import NetworkError, StablenetError, UnsupportedOperatorError
+from stablenet.core.network import AffineMap, Network
+from stablenet.onnx_io.expression import Constant, Expression, Value
+from stablenet.onnx_io.handlers_shape import FLOAT_TYPES
+from stablenet.onnx_io.operators import HANDLERS, MOST_ELEMENTS, OPSETS, Builder, Call, supported_operators
 
 
 def load_onnx(path: str | Path) -> Network:

@@ -2,7 +2,7 @@
 
 Two ways, map by map. A map of vectors is written anew, as one Gemm per source (a Flatten before it where the source is
 an image, sums by Add; a source that is added as it is stays a plain operand). Any other map keeps its nodes, and loses
-whole channels (`stablenet.onnx_channels`). All else, names of inputs, outputs and kept nodes, batch dimension and
+whole channels (`stablenet.onnx_io.channels`). All else, names of inputs, outputs and kept nodes, batch dimension and
 metadata included, stays as it is.
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.errors import InputError
-from stablenet.network import AffineMap, Matrix, Network
-from stablenet.onnx_channels import Channels
-from stablenet.onnx_graph import Graph
+from stablenet.core.errors import InputError
+from stablenet.core.network import AffineMap, Matrix, Network
+from stablenet.onnx_io.channels import Channels
+from stablenet.onnx_io.graph import Graph
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.folding import Index, csr_of
-from stablenet.network import Array
+from stablenet.core.network import Array
+from stablenet.onnx_io.exact_matrices import Index, csr_of
 
 
 @dataclass(frozen=True, eq=False)

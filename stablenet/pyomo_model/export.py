@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from stablenet.bounds import Bounds
-from stablenet.domain import Domain
-from stablenet.errors import InputError
-from stablenet.files import atomic_path
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import InputError
+from stablenet.core.files import atomic_path
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
 from stablenet.formulations.base import Formulation
-from stablenet.lp import safe_names, write_lp
-from stablenet.milp import MILP
-from stablenet.model import one_part
-from stablenet.network import Network
-from stablenet.search_model import build_search_model
+from stablenet.milp.arrays import MILP
+from stablenet.milp.lp import safe_names, write_lp
+from stablenet.pyomo_model.network_model import one_part
+from stablenet.pyomo_model.search_model import build_search_model
 
 SUFFIXES = (".mps", ".lp")
 
@@ -61,7 +61,7 @@ def write_milp(milp: MILP, path: Path) -> None:
     if path.suffix == ".lp":
         write_lp(milp, path)
     elif path.suffix == ".mps":
-        from stablenet.mps import write_mps
+        from stablenet.milp.mps import write_mps
 
         if any(" " in name for name in (*milp.columns, *milp.row_names)):  # which MPS cannot hold
             columns = safe_names(milp.columns, milp.n_columns, "c")

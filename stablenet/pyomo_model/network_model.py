@@ -1,6 +1,6 @@
 """Network, part of the domain, bounds and formulation, made into a Pyomo model.
 
-`build_model` gives users a plain model of the whole network. `stablenet.search_model` builds on the same
+`build_model` gives users a plain model of the whole network. `stablenet.pyomo_model.search_model` builds on the same
 `assemble`, with margins, scaling and questions.
 """
 
@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
 
-from stablenet.affine_rows import AffineRows, Matrix, Variables, to_csr
-from stablenet.bounds import Bounds, LayerBounds
-from stablenet.domain import Domain, Part
-from stablenet.errors import DomainError, InputError
+from stablenet.core.bounds import Bounds, LayerBounds
+from stablenet.core.errors import DomainError, InputError
+from stablenet.core.network import AffineMap, Network
+from stablenet.domain.regions import Domain, Part
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_variables, registry
-from stablenet.network import AffineMap, Network
+from stablenet.milp.affine_rows import AffineRows, Matrix, Variables, to_csr
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -17,15 +17,16 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
 
-from stablenet.affine_rows import AffineRows, Variables
 from stablenet.backends.base import Limits, Session
-from stablenet.bounds import Bounds
-from stablenet.compiler import CompiledModel, compile_model, drop_tiny
-from stablenet.domain import Part
-from stablenet.errors import InputError, UnsupportedError
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import InputError, UnsupportedError
+from stablenet.core.network import Network
+from stablenet.domain.regions import Part
 from stablenet.formulations.base import AffineHandle, Formulation, Handle, SosHandle
-from stablenet.milp import MILP, Rows
-from stablenet.model import (
+from stablenet.milp.affine_rows import AffineRows, Variables
+from stablenet.milp.arrays import MILP, Rows
+from stablenet.milp.compiler import CompiledModel, compile_model, drop_tiny
+from stablenet.pyomo_model.network_model import (
     Array,
     Assembled,
     Index,
@@ -37,7 +38,6 @@ from stablenet.model import (
     resolve,
     usable,
 )
-from stablenet.network import Network
 
 ENLARGED = 2.0**10
 """Without deciding by bounds, a range is enlarged to 1 but not beyond so many times the neuron's magnitude."""

@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.domain import Domain
-from stablenet.errors import ReportError
-from stablenet.network import Network
-from stablenet.report import Report, check_belongs, domain_from_json
+from stablenet.core.errors import ReportError
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.report.report import Report, check_belongs, domain_from_json
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -12,13 +12,13 @@ from typing import Any, Self
 import numpy as np
 
 from stablenet import __version__
-from stablenet.domain import Domain
-from stablenet.domain import domain_from_json as parse_domain_json
-from stablenet.errors import DomainError, ReportError
-from stablenet.files import write_text
-from stablenet.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
-from stablenet.network import Network
-from stablenet.witness import Witnesser
+from stablenet.core.errors import DomainError, ReportError
+from stablenet.core.files import write_text
+from stablenet.core.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.domain.regions import domain_from_json as parse_domain_json
+from stablenet.falsify.witness import Witnesser
 
 SCHEMA = "stablenet.report/1"
 STOP_REASONS = ("time", "memory", "interrupt", "solver", "borderline", "search")

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from stablenet.backends.base import Backend, SolveResult, Status
-from stablenet.errors import ContradictionError, SolverError
-from stablenet.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
-from stablenet.propagate.crown import Backward, crown_rows
+from stablenet.bounds.crown import Backward, crown_rows
+from stablenet.core.errors import ContradictionError, SolverError
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.search.base import Problem, SearchStoppedError
-from stablenet.search_model import SearchModel, build_search_model
 
 FEASIBLE = 1e-6
 """Largest violation at which a forward pass counts as a point of the compiled model."""

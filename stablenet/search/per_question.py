@@ -13,10 +13,10 @@ import numpy as np
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult, Status
 from stablenet.backends.base import registry as backends
-from stablenet.ledger import POSITIVE, SIDES, Array, Mask, Side
+from stablenet.core.ledger import POSITIVE, SIDES, Array, Mask, Side
+from stablenet.pyomo_model.search_model import SearchModel
 from stablenet.search.base import Problem, SearchStoppedError
-from stablenet.search.part import PROOFS, STOPS, PartModel
-from stablenet.search_model import SearchModel
+from stablenet.search.part_model import PROOFS, STOPS, PartModel
 
 PATIENCE = 1.0
 """Seconds that solves on other threads get to stop after Ctrl-C."""

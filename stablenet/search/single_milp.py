@@ -15,12 +15,12 @@ from scipy import sparse
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult
 from stablenet.backends.base import registry as backends
-from stablenet.errors import SolverError
-from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
-from stablenet.milp import Rows
+from stablenet.core.errors import SolverError
+from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.milp.arrays import Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
-from stablenet.search.part import PROOFS, STOPS, PartModel
-from stablenet.search.single import Singles
+from stablenet.search.part_model import PROOFS, STOPS, PartModel
+from stablenet.search.per_question import Singles
 
 CLAIM = 0.5
 """An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from small import dense
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 import growth
 import ladder
 import measured
 import searches
 from trained import recipe_of
 
-from stablenet.onnx_io import load_onnx
+from stablenet.onnx_io.reader import load_onnx
 
 BENCH = Path(measured.__file__).parent
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stablenet.onnx_io import load_onnx
+from stablenet.onnx_io.reader import load_onnx
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench" / "paper"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "paper"))
 from images import cifar_batch, load
 from run import profile, ratio
 from train import Recipe, forward, gradients, train, write_onnx

@@ -12,13 +12,13 @@ from stablenet.backends.base import Limits, RelaxResult, Session
 from stablenet.backends.highs import Highs, HighsSession
 from stablenet.formulations.base import registry as formulations
 
-from stablenet.deadline import Deadline
-from stablenet.domain import Box, LinfBall
-from stablenet.errors import InputError, UnknownNameError, UnsupportedError
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import Context, registry, run
-from stablenet.propagate.layer_model import LayerModel
-from stablenet.propagate.lp import safe_upper_bound
+from stablenet.bounds import Context, registry, run
+from stablenet.bounds.layer_model import LayerModel
+from stablenet.bounds.lp_tightening import safe_upper_bound
+from stablenet.core.deadline import Deadline
+from stablenet.core.errors import InputError, UnknownNameError, UnsupportedError
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box, LinfBall
 
 TIGHTENING = ["crown-alpha", "lp", "lp:hull", "milp", "rolling:1", "progressive", "branch"]
 

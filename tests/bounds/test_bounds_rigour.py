@@ -10,8 +10,8 @@ from oracle.exact import Extrema, extrema
 from oracle.plain import PlainNetwork, Region
 from test_rigour import INSTANCES, bounds_of, canonical, random_instances, truths, violations
 
-from stablenet.domain import Box, Polytope
-from stablenet.propagate import registry, run
+from stablenet.bounds import registry, run
+from stablenet.domain.regions import Box, Polytope
 
 METHODS = ["crown-alpha", "lp", "progressive:lp", "branch:12"]
 SHARE = {"random": 4, "wild": 2, "cancellations": 3}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from test_bounds_methods import dense
 
-from stablenet.domain import LinfBall
-from stablenet.network import AffineMap, Layer, Network
-from stablenet.propagate import run
-from stablenet.propagate.crown import Backward
-from stablenet.propagate.descent import Descent, Variables, _Run
+from stablenet.bounds import run
+from stablenet.bounds.crown import Backward
+from stablenet.bounds.optimize import Descent, Variables, _Run
+from stablenet.core.network import AffineMap, Layer, Network
+from stablenet.domain.regions import LinfBall
 
 
 def shifted(inactive: int, active: int, seed: int) -> Network:

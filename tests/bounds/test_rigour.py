@@ -18,11 +18,11 @@ from oracle.networks import cancelling, case
 from oracle.plain import PlainMap, PlainNetwork, Region, plain_map
 from scipy import sparse
 
-from stablenet.domain import Box
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import registry, run
-from stablenet.propagate.crown import crown_layers
-from stablenet.propagate.interval import interval_layers
+from stablenet.bounds import registry, run
+from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.interval import interval_layers
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box
 
 Array = npt.NDArray[np.float64]
 Instance = tuple[PlainNetwork, Region]
@@ -295,7 +295,7 @@ def test_a_batch_of_parts_is_bounded_like_each_part_alone(layers: Callable[[Netw
 @pytest.mark.parametrize("method", DIRECT)
 def test_values_that_overflow_or_underflow(method: str) -> None:
     """Weights at both ends of the range of float64: the bounds hold, or the method says that it cannot."""
-    from stablenet.errors import InputError
+    from stablenet.core.errors import InputError
 
     refused = 0
     for big in (1e-160, 1e-200, 5e-324, 1e150, 1e200):

@@ -15,7 +15,7 @@ import pytest
 from oracle.auditor import audit
 from small import dense
 
-COMMAND = [sys.executable, "-P", "-m", "stablenet.cli"]
+COMMAND = [sys.executable, "-P", "-m", "stablenet.cli.main"]
 
 
 def run(*arguments: str | Path, folder: Path | None = None, env: dict[str, str] | None = None) -> Any:

@@ -14,11 +14,11 @@ import pytest
 from compare_helpers import make_sweep
 from small import dense
 
-from stablenet import cli
+from stablenet.cli import main as cli
 from stablenet.compare.store import FILE, Store
-from stablenet.errors import InputError
-from stablenet.files import Named, OutputError, guarded, write_text
-from stablenet.onnx_external import external_files
+from stablenet.core.errors import InputError
+from stablenet.core.files import Named, OutputError, guarded, write_text
+from stablenet.onnx_io.external_data import external_files
 
 
 @pytest.fixture(name="folder")

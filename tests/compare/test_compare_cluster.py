@@ -28,10 +28,10 @@ def cluster(tmp_path):
 
 @pytest.mark.long
 def test_a_worker_that_dies_costs_nothing(cluster, tmp_path):
-    from stablenet.compare import cluster as module
     from stablenet.compare.grid import read_grid
     from stablenet.compare.plan import plan
-    from stablenet.compare.runner import sweep
+    from stablenet.compare.run import cluster as module
+    from stablenet.compare.run.runner import sweep
 
     grid = write_grid(tmp_path, "[[runs]]\nseeds = [0, 1, 2, 3]\n[frozen]\nfalsify = false\n")
     with distributed.Client(cluster) as client:
@@ -65,9 +65,9 @@ def test_a_worker_that_dies_costs_nothing(cluster, tmp_path):
 
 def test_an_address_without_a_scheduler_is_refused(tmp_path, monkeypatch):
     grid = write_grid(tmp_path, "[[runs]]\n")
-    monkeypatch.setattr("stablenet.compare.cluster.CONNECT_TIMEOUT", 1.0)
-    from stablenet.compare.cluster import Cluster
-    from stablenet.errors import InputError
+    monkeypatch.setattr("stablenet.compare.run.cluster.CONNECT_TIMEOUT", 1.0)
+    from stablenet.compare.run.cluster import Cluster
+    from stablenet.core.errors import InputError
 
     with pytest.raises(InputError, match="no answer"):
         Cluster("tcp://127.0.0.1:1")
@@ -77,7 +77,7 @@ def test_an_address_without_a_scheduler_is_refused(tmp_path, monkeypatch):
 
 
 def test_runs_on_one_machine_get_cores_of_their_own():
-    from stablenet.compare.cluster import free_cores
+    from stablenet.compare.run.cluster import free_cores
 
     available = len(os.sched_getaffinity(0))
     with free_cores(1) as first, free_cores(1) as second:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits from out
 
 def start(argv, **limits):
     warden = subprocess.Popen(
-        [sys.executable, "-m", "stablenet.compare.warden"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "stablenet.compare.run.limits"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     request = {"argv": argv, "wall": 30.0, "memory": None, "cores": [], **limits}
     warden.stdin.write(json.dumps(request).encode() + b"\n")

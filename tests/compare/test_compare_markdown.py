@@ -7,9 +7,9 @@ import re
 import pytest
 from compare_helpers import make_sweep, stablenet
 
-from stablenet.compare.markdown import sweep_markdown
+from stablenet.compare.publish.markdown import sweep_markdown
 from stablenet.compare.store import Store
-from stablenet.report import dumps
+from stablenet.report.report import dumps
 
 
 def table(text, head):

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
-from stablenet.compare.export import as_csv, as_latex, slug, write_csv, write_parquet
+from stablenet.compare.publish.tables import as_csv, as_latex, slug, write_csv, write_parquet
 from stablenet.compare.rows import outcome_of, pending_in, states_of
 from stablenet.compare.store import COLUMNS, FILE, Store
-from stablenet.errors import InputError
-from stablenet.report import dumps
+from stablenet.core.errors import InputError
+from stablenet.report.report import dumps
 
 POINTS = [[0.1, -0.0], [0.0, 1 / 3], [1e-300, 2.5]]
 

@@ -16,12 +16,12 @@ import pytest
 from compare_helpers import environment, stablenet, write_fakes, write_grid
 
 from stablenet.compare.grid import read_grid
-from stablenet.compare.models import export_models
-from stablenet.compare.page import sweep_data
 from stablenet.compare.plan import plan
-from stablenet.compare.runner import frozen_path
+from stablenet.compare.publish.models import export_models
+from stablenet.compare.publish.page import sweep_data
+from stablenet.compare.run.runner import frozen_path
 from stablenet.compare.store import Store
-from stablenet.report import Report
+from stablenet.report.report import Report
 
 FAKES = """memory_limit = 900
 [[runs]]
@@ -169,7 +169,17 @@ def test_a_hanging_solver_is_ended_in_time(tmp_path):
 def test_killed_while_it_runs_and_resumed(tmp_path):
     grid = write_grid(tmp_path, "[[runs]]\nseeds = [0, 1, 2]\n", networks=1)
     sweep = tmp_path / "s"
-    arguments = [sys.executable, "-m", "stablenet.cli", "compare", str(grid), "--output", str(sweep), "--workers", "1"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "stablenet.cli.main",
+        "compare",
+        str(grid),
+        "--output",
+        str(sweep),
+        "--workers",
+        "1",
+    ]
     parent = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
     )

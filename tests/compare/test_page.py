@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from compare_helpers import make_sweep, small_report, stablenet, write_network
 
-from stablenet.compare.export import write_all
-from stablenet.compare.page import report_page, sweep_page
+from stablenet.compare.publish.page import report_page, sweep_page
+from stablenet.compare.publish.tables import write_all
 from stablenet.compare.statistics import cactus, make_view, profile
 from stablenet.compare.store import Store
-from stablenet.report import dumps
+from stablenet.report.report import dumps
 
 parse = ET.fromstring  # of files that we wrote
 SVG = "{http://www.w3.org/2000/svg}"

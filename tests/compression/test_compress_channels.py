@@ -8,9 +8,9 @@ import pytest
 from compress_tools import points_of, quick_report
 from onnx_models import model, node, run, save
 
-from stablenet.compression.driver import compress
-from stablenet.domain import Box
-from stablenet.onnx_io import load_onnx
+from stablenet.compression.compress import compress
+from stablenet.domain.regions import Box
+from stablenet.onnx_io.reader import load_onnx
 
 DEAD = -100.0
 

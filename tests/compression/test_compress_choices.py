@@ -11,11 +11,11 @@ from compress_tools import points_of, quick_report, save_dense
 from onnx_models import model, node, run, save
 
 from stablenet.api import find_stable
-from stablenet.compression.driver import RELATIVE, compress
-from stablenet.domain import Box
+from stablenet.compression.compress import RELATIVE, compress
+from stablenet.core.errors import InputError
+from stablenet.domain.regions import Box
 from stablenet.equivalence.verify import verify
-from stablenet.errors import InputError
-from stablenet.onnx_io import load_onnx
+from stablenet.onnx_io.reader import load_onnx
 
 SQUARE = Box(-np.ones(4), np.ones(4))
 

@@ -11,16 +11,16 @@ import onnx_models
 import pytest
 from compress_tools import loaded, points_of, quick_report, save_dense, silenced
 
-from stablenet.compression.driver import compress, compress_network
-from stablenet.compression.evidence import Evidence
-from stablenet.compression.metadata import domain_of
-from stablenet.compression.numbers import MOST_CONDITION, row_basis
-from stablenet.domain import Box, Union
-from stablenet.errors import ContradictionError, InputError, ReportError, UnknownNameError
-from stablenet.onnx_io import load_onnx
-from stablenet.report import Report
+from stablenet.compression.compress import compress, compress_network
+from stablenet.compression.rank import MOST_CONDITION, row_basis
+from stablenet.core.errors import ContradictionError, InputError, ReportError, UnknownNameError
+from stablenet.domain.regions import Box, Union
+from stablenet.equivalence.provenance import domain_of
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.report.evidence import Evidence
+from stablenet.report.report import Report
 
-DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits_3x100.onnx"
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits_3x100.onnx"
 
 
 def unit_box(n: int) -> Box:
@@ -213,7 +213,7 @@ def test_names_batch_and_metadata_survive_and_the_domain_is_written(tmp_path):
 
 
 def test_domains_survive_as_text(tmp_path):
-    from stablenet.compression.metadata import domain_text
+    from stablenet.equivalence.provenance import domain_text
 
     rng = np.random.default_rng(11)
     for n in (3, 700):

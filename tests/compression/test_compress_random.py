@@ -10,8 +10,8 @@ import pytest
 from compress_tools import domain_of, exact_difference, points_of, quick_report, silenced
 from oracle.networks import FAMILIES, case
 
-from stablenet.compression.driver import compress
-from stablenet.onnx_io import load_onnx
+from stablenet.compression.compress import compress
+from stablenet.onnx_io.reader import load_onnx
 
 PER_CHUNK = 20
 CHUNKS = [range(start, start + PER_CHUNK) for start in range(0, 320, PER_CHUNK)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stablenet.bounds import Bounds
+from stablenet.core.bounds import Bounds
 
 
 def test_the_tighter_of_both_keeps_its_method_and_rigour():

@@ -48,9 +48,7 @@ def _plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"formulations": "mine = usurper:Entry"}, "usurper",
     )  # fmt: skip
     for name in ("first", "second"):
-        code = (
-            f"from stablenet.propagate.methods import Interval\nclass Entry(Interval):\n    name = 'twin'  # {name}\n"
-        )
+        code = f"from stablenet.bounds.methods import Interval\nclass Entry(Interval):\n    name = 'twin'  # {name}\n"
         slow_plugins.install(folder, code, {"bounds": f"{name} = {name}:Entry"}, name)
     torn = folder / "torn-1.0.dist-info"
     torn.mkdir()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stablenet.bounds import Bounds
-from stablenet.errors import InputError
-from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Event, Ledger, State, Verdict
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import InputError
+from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Event, Ledger, State, Verdict
 
 NONE = np.zeros(0, dtype=np.intp)
 POINT = np.array([0.25, -0.5])

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stablenet.errors import InputError, UnknownNameError
-from stablenet.options import Options, usable_cores
+from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.core.options import Options, usable_cores
 
 BAD: list[tuple[str, Any]] = [
     ("inject", "some"),

@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stablenet.domain import Box, LinfBall, Polytope, Union, domain_from_json
-from stablenet.errors import DomainError
-from stablenet.spec import parse_domain
+from stablenet.core.errors import DomainError
+from stablenet.domain.regions import Box, LinfBall, Polytope, Union, domain_from_json
+from stablenet.domain.spec import parse_domain
 
 
 def test_box_holds_its_corners_and_nothing_beyond():

@@ -10,9 +10,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stablenet.domain import Box, Polytope, Union
-from stablenet.errors import DomainError
-from stablenet.vnnlib import read_vnnlib
+from stablenet.core.errors import DomainError
+from stablenet.domain.regions import Box, Polytope, Union
+from stablenet.domain.vnnlib import read_vnnlib
 
 
 def declare(n, m=1):

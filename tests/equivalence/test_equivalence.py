@@ -17,17 +17,17 @@ from stablenet.backends.base import Status
 from stablenet.backends.base import registry as backends
 
 from stablenet.api import find_stable
-from stablenet.compression.driver import compress
-from stablenet.domain import Box
+from stablenet.compression.compress import compress
+from stablenet.core.errors import InputError, ReportError, SolverError, UnknownNameError
+from stablenet.core.network import AffineMap, Network, Term
+from stablenet.domain.regions import Box
 from stablenet.equivalence.counterexample import difference_network
 from stablenet.equivalence.joint import Joint
 from stablenet.equivalence.pairing import by_matching, checked
 from stablenet.equivalence.verify import STEPS, verify
-from stablenet.errors import InputError, ReportError, SolverError, UnknownNameError
-from stablenet.network import AffineMap, Network, Term
-from stablenet.onnx_io import load_onnx
+from stablenet.onnx_io.reader import load_onnx
 
-DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits_3x100.onnx"
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits_3x100.onnx"
 
 
 def perturbed(network: Network, seed: int, size: float) -> Network:

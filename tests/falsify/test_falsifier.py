@@ -10,8 +10,8 @@ from onnx_models import model, node, save
 from small import dense
 
 from stablenet import Box, Domain, Network, Polytope, Union, load_onnx
-from stablenet.falsify import LEAK, Falsifier, gradient, puller, random_points
-from stablenet.ledger import NEGATIVE, POSITIVE, Ledger, State
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger, State
+from stablenet.falsify.falsifier import LEAK, Falsifier, gradient, puller, random_points
 
 RNG = np.random.default_rng(0)
 TRIANGLE = Polytope([-1.0, -1.0], [1.0, 1.0], [[1.0, 1.0], [-1.0, 2.0]], [0.3, 0.4])

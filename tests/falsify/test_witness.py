@@ -7,10 +7,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stablenet.domain import Box, Domain, Polytope, Union
-from stablenet.ledger import NEGATIVE, POSITIVE, Ledger, State
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.witness import Witnesser
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger, State
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box, Domain, Polytope, Union
+from stablenet.falsify.witness import Witnesser
 
 EPS = 2.0**-52
 

@@ -18,7 +18,7 @@ from small import dense
 
 import stablenet
 from stablenet import Box, LinfBall, Union, build_model, find_stable, load_onnx
-from stablenet.errors import InputError, NetworkError, UnknownNameError
+from stablenet.core.errors import InputError, NetworkError, UnknownNameError
 
 DOMAIN = Box(-np.ones(3), np.ones(3))
 BARE: dict[str, Any] = {"falsify": False, "decide_by_bounds": False, "threads": 1}
@@ -39,7 +39,7 @@ def test_all_that_is_promised_is_there() -> None:
 
 def test_importing_the_package_imports_no_solver() -> None:
     code = (
-        "import sys, stablenet, stablenet.cli; stablenet.find_stable; "
+        "import sys, stablenet, stablenet.cli.main; stablenet.find_stable; "
         "print([m for m in ('highspy', 'pyscipopt', 'gurobipy', 'cbcbox') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
@@ -136,7 +136,7 @@ def test_verdicts_by_layer(path: Path) -> None:
 
 
 def test_build_model_takes_names_and_bounds(path: Path) -> None:
-    from stablenet.propagate import run
+    from stablenet.bounds import run
 
     network = load_onnx(path)
     by_name = build_model(path, "box:-1:1", bounds="interval")

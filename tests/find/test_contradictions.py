@@ -23,9 +23,9 @@ from small import (
 from stablenet.backends.base import registry as backends
 
 from stablenet import Box, find_stable
-from stablenet.bounds import Bounds
-from stablenet.errors import ContradictionError
-from stablenet.report import Report
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import ContradictionError
+from stablenet.report.report import Report
 
 BARE = {"decide_by_bounds": False, "falsify": False, "threads": 1}
 SEARCHES = ("network", "layer", "neuron")
@@ -200,7 +200,7 @@ def test_a_claim_of_the_second_solver_that_no_pass_confirms_leaves_the_question_
 
 
 def test_bounds_that_lie_are_contradicted_and_not_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stablenet.propagate import registry as methods
+    from stablenet.bounds import registry as methods
 
     crown = methods.classes["crown"]
 

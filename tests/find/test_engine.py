@@ -13,10 +13,10 @@ from oracle.auditor import audit
 from small import dense
 
 from stablenet import Box, Union, find_stable, load_onnx
-from stablenet.deadline import Deadline
-from stablenet.engine import read_samples, run_job
-from stablenet.errors import InputError, ReportError, UnsupportedError
-from stablenet.ledger import Event, Ledger
+from stablenet.core.deadline import Deadline
+from stablenet.core.errors import InputError, ReportError, UnsupportedError
+from stablenet.core.ledger import Event, Ledger
+from stablenet.find.engine import read_samples, run_job
 
 DOMAIN = Box(-np.ones(3), np.ones(3))
 NOTHING: dict[str, Any] = {"falsify": False, "decide_by_bounds": False, "search": "off", "threads": 1}

@@ -23,7 +23,7 @@ from oracle.networks import Case, cancelling, case
 from oracle.plain import Region
 
 from stablenet import Box, Polytope, Union, find_stable, load_onnx
-from stablenet.errors import StablenetError
+from stablenet.core.errors import StablenetError
 from stablenet.search.base import registry as searches
 
 SEEDS = range(204)

@@ -16,7 +16,7 @@ import pytest
 from oracle.auditor import audit
 from small import dense
 
-COMMAND = [sys.executable, "-P", "-m", "stablenet.cli"]
+COMMAND = [sys.executable, "-P", "-m", "stablenet.cli.main"]
 
 LARGE = [*COMMAND, "find", "--domain", "box:-1:1", "--search", "network", "--no-falsify", "--no-decide-by-bounds"]
 LARGE += ["--inject", "off"]  # relaxations would close everything before the solver has to search
@@ -380,7 +380,7 @@ def test_a_bug_before_there_is_a_report_is_1(path: Path, tmp_path: Path) -> None
 def test_the_engine_by_hand_leaves_its_group_alone(path: Path) -> None:
     """Started in another's process group, with no supervisor at the other end."""
     job = {"network": str(path), "domain": "box:-1:1", "options": {"threads": 1}, "deadline": None}
-    script = 'sleep 0.3; printf "%s\\n" "$1" | "$2" -P -m stablenet.engine; echo survived'
+    script = 'sleep 0.3; printf "%s\\n" "$1" | "$2" -P -m stablenet.find.engine; echo survived'
     done = subprocess.run(
         ["/bin/sh", "-c", script, "sh", json.dumps(job), sys.executable],
         capture_output=True,

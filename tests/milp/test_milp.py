@@ -11,10 +11,10 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint
 from scipy.optimize import milp as scipy_milp
 
-from stablenet.affine_rows import AffineRows, IndicatorRows
-from stablenet.compiler import compile_model
-from stablenet.errors import InputError, UnsupportedError
-from stablenet.milp import MILP, Indicators, Rows, permute
+from stablenet.core.errors import InputError, UnsupportedError
+from stablenet.milp.affine_rows import AffineRows, IndicatorRows
+from stablenet.milp.arrays import MILP, Indicators, Rows, permute
+from stablenet.milp.compiler import compile_model
 
 
 def optimum(problem: MILP) -> float:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from stablenet.backends.base import Limits, registry
 
-from stablenet.errors import InputError
-from stablenet.milp import Rows
-from stablenet.mps import mps_chunks, write_mps
+from stablenet.core.errors import InputError
+from stablenet.milp.arrays import Rows
+from stablenet.milp.mps import mps_chunks, write_mps
 from stablenet.testing import models
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stablenet.api import find_stable
-from stablenet.compression.driver import compress
-from stablenet.convert import from_sklearn, from_torch
-from stablenet.errors import InputError, NetworkError, NotInstalledError, UnsupportedError
+from stablenet.compression.compress import compress
+from stablenet.core.errors import InputError, NetworkError, NotInstalledError, UnsupportedError
+from stablenet.onnx_io.convert import from_sklearn, from_torch
 
 
 @pytest.fixture

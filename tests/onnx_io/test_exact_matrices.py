@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stablenet import folding
-from stablenet.folding import Selection
+from stablenet.onnx_io import exact_matrices as folding
+from stablenet.onnx_io.exact_matrices import Selection
 
 KINDS = ("dense", "csr", "selection", "permutation")
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stablenet.symbolic import Constant, Expression, concatenated
+from stablenet.onnx_io.expression import Constant, Expression, concatenated
 
 SEEDS = range(8)
 

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import model, node, save
 
-from stablenet.errors import NetworkError, StablenetError, UnsupportedOperatorError
-from stablenet.onnx_io import load_onnx
-from stablenet.onnx_ops import OPSETS, supported_operators
+from stablenet.core.errors import NetworkError, StablenetError, UnsupportedOperatorError
+from stablenet.onnx_io.operators import OPSETS, supported_operators
+from stablenet.onnx_io.reader import load_onnx
 
 
 def good() -> onnx.ModelProto:

@@ -16,9 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import agree, check, model, node, run, save
 
-from stablenet.describe import describe, render
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx, node_labels, parse_onnx
+from stablenet.cli.info import describe, render
+from stablenet.core.network import Network
+from stablenet.onnx_io.reader import load_onnx, node_labels, parse_onnx
 
 
 def dense(matrix) -> np.ndarray:

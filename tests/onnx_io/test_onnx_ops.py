@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto
 from onnx_models import agree, check, model, node, run, save
 
-from stablenet.errors import NetworkError, UnsupportedOperatorError
-from stablenet.onnx_io import load_onnx
-from stablenet.onnx_ops import OPSETS, supported_operators
+from stablenet.core.errors import NetworkError, UnsupportedOperatorError
+from stablenet.onnx_io.operators import OPSETS, supported_operators
+from stablenet.onnx_io.reader import load_onnx
 
 SEEDS = range(6)
 

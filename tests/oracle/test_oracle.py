@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
+from scipy.optimize import Bounds, LinearConstraint, milp
+
 from oracle.exact import Extrema, extrema
 from oracle.networks import FAMILIES, Case, case
 from oracle.plain import PlainNetwork, Region, Vector, plain_map
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 SEEDS = range(240)
 

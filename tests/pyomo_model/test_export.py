@@ -10,10 +10,10 @@ from formulations.networks import crown, cube, dense, random_case
 from scipy import sparse
 from test_milp import optimum
 
-from stablenet.errors import DomainError, InputError
-from stablenet.export import export, write_milp
-from stablenet.lp import safe_names
-from stablenet.milp import MILP, Indicators, Rows
+from stablenet.core.errors import DomainError, InputError
+from stablenet.milp.arrays import MILP, Indicators, Rows
+from stablenet.milp.lp import safe_names
+from stablenet.pyomo_model.export import export, write_milp
 
 SUFFIXES = [".lp", ".mps"]
 
@@ -119,7 +119,7 @@ def test_names_are_safe_and_different() -> None:
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     network, part = dense(0, (2, 3, 1)), cube(2)
-    from stablenet.domain import Union
+    from stablenet.domain.regions import Union
 
     with pytest.raises(InputError, match=r"\.mps or \.lp"):
         export(network, part, crown(network, part), "bigm", tmp_path / "model.txt")
@@ -137,7 +137,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(sys.modules["stablenet.lp"], "_bounds", fail)
+    monkeypatch.setattr(sys.modules["stablenet.milp.lp"], "_bounds", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         write_milp(awkward(), path)
     assert path.read_text() == "before"

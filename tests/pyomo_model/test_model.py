@@ -7,14 +7,14 @@ from formulations.networks import crown, cube, dense, random_case
 from scipy import sparse
 from test_milp import optimum
 
-from stablenet.bounds import Bounds
-from stablenet.compiler import compile_model
-from stablenet.domain import Box, Polytope, Union
-from stablenet.errors import DomainError, InputError
-from stablenet.model import build_model, power_of_two
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import run
-from stablenet.search_model import SearchModel, build_search_model
+from stablenet.bounds import run
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import DomainError, InputError
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box, Polytope, Union
+from stablenet.milp.compiler import compile_model
+from stablenet.pyomo_model.network_model import build_model, power_of_two
+from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 
 SEEDS = range(22)  # twice round the oracle's families
 

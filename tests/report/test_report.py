@@ -12,9 +12,9 @@ from oracle.auditor import audit
 from small import dense
 
 from stablenet import Box, Polytope, Union, find_stable, load_onnx
-from stablenet.errors import ReportError
-from stablenet.ledger import NEGATIVE, POSITIVE, Ledger
-from stablenet.report import Report, build_report, check_belongs, dumps, package_versions
+from stablenet.core.errors import ReportError
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger
+from stablenet.report.report import Report, build_report, check_belongs, dumps, package_versions
 
 NONE = np.zeros(0, dtype=np.intp)
 DOMAIN = Box([-1.0, -1.0 / 3.0, 0.1], [1.0, 1e-300, 0.3])

@@ -13,11 +13,12 @@ from small import dense
 from stablenet.backends.session import ArraySession
 from typer.testing import CliRunner
 
-from stablenet import Box, find_stable, search_model
-from stablenet.cli import app
+from stablenet import Box, find_stable
+from stablenet.cli.main import app
 from stablenet.compare.grid import read_grid
 from stablenet.compare.plan import find_arguments, plan
-from stablenet.report import Report
+from stablenet.pyomo_model import search_model
+from stablenet.report.report import Report
 
 UNIT = Box(-np.ones(3), np.ones(3))
 SHAPE = (3, 6, 6, 6, 2)
@@ -56,7 +57,7 @@ def test_tightening_between_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ranges[on] += sum(float((layer.upper - layer.lower).sum()) for layer in bounds.layers)
         return original(network, part, bounds, *arguments, **keywords)
 
-    monkeypatch.setattr("stablenet.search.part.build_search_model", build)
+    monkeypatch.setattr("stablenet.search.part_model.build_search_model", build)
     binaries = {True: 0, False: 0}
     rigour = set()
     for search in ("layer", "neuron"):

@@ -18,8 +18,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from small import dense
 
 from stablenet import Box, Polytope, Union, find_stable, load_onnx
-from stablenet.network import Network
-from stablenet.report import Report
+from stablenet.core.network import Network
+from stablenet.report.report import Report
 from stablenet.search.base import registry as searches
 
 SEEDS = tuple(range(0, 80, 4))

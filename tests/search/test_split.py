@@ -11,7 +11,7 @@ from oracle.auditor import audit
 from small import dense
 
 from stablenet import Box, Polytope, find_stable
-from stablenet.propagate.polytope import narrowed
+from stablenet.bounds.polytope import narrowed
 from stablenet.search import split
 
 

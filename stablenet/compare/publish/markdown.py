@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
-from stablenet.compare.export import METRIC, PAIRS, SUMMARY, shown
-from stablenet.compare.figures import view_figures
+from stablenet.compare.publish.figures import view_figures
+from stablenet.compare.publish.tables import METRIC, PAIRS, SUMMARY, shown
 from stablenet.compare.rows import FINISHED, METHOD
 from stablenet.compare.statistics import METRICS, Row, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import Store
-from stablenet.errors import InputError
-from stablenet.files import make_folder, write_text
+from stablenet.core.errors import InputError
+from stablenet.core.files import make_folder, write_text
 
 BEST_METHODS = 12
 """Whole methods that are listed."""

@@ -12,24 +12,24 @@ import numpy as np
 
 from stablenet.api import find_stable
 from stablenet.backends.base import registry as backends
-from stablenet.bounds import Bounds
-from stablenet.compare.export import slug
+from stablenet.bounds import run as run_bounds
 from stablenet.compare.plan import Plan, Run
-from stablenet.domain import Domain
-from stablenet.errors import InputError, UnsupportedError
-from stablenet.export import write_milp
-from stablenet.falsify import Falsifier
-from stablenet.files import make_folder, unique_name, write_text
+from stablenet.compare.publish.tables import slug
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import InputError, UnsupportedError
+from stablenet.core.files import make_folder, unique_name, write_text
+from stablenet.core.ledger import Ledger
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.domain.spec import parse_domain
+from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
-from stablenet.ledger import Ledger
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
-from stablenet.propagate import run as run_bounds
-from stablenet.report import Report, resume_into
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.pyomo_model.export import write_milp
+from stablenet.report.report import Report, resume_into
 from stablenet.search.base import Deadline, Problem
-from stablenet.search.network import PartSearch
-from stablenet.search.part import PartModel
-from stablenet.spec import parse_domain
+from stablenet.search.part_model import PartModel
+from stablenet.search.single_milp import PartSearch
 
 MANIFEST = "stablenet.models/1"
 MEANING = (

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
-from stablenet.compare.export import PAIRS, SUMMARY, as_latex
+from stablenet.compare.publish.tables import PAIRS, SUMMARY, as_latex
 from stablenet.compare.rows import OUTCOMES, SIDES, STATE_CODES
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, curve_table, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
-from stablenet.errors import StablenetError
-from stablenet.files import write_text
+from stablenet.core.errors import StablenetError
+from stablenet.core.files import write_text
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
@@ -257,7 +257,7 @@ def input_shape(report: Mapping[str, Any]) -> list[int]:
 
     From the network's file if it is there; a flat input whose size is one or three squares is taken for an image.
     """
-    from stablenet.onnx_io import load_onnx
+    from stablenet.onnx_io.reader import load_onnx
 
     n = int(report["network"]["n_inputs"])
     shape: tuple[int, ...] = ()

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from stablenet.compare import figures
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
+from stablenet.compare.publish import figures
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
-from stablenet.errors import NotInstalledError
-from stablenet.files import atomic_path, make_folder, unique_name, write_text
+from stablenet.core.errors import NotInstalledError
+from stablenet.core.files import atomic_path, make_folder, unique_name, write_text
 
 METRIC = "work_s"
 """The time that files for a paper use; the page has them all."""

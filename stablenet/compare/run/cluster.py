@@ -19,9 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stablenet.compare.execute import Job, Result, execute
-from stablenet.compare.machine import describe_machine
-from stablenet.errors import InputError, NotInstalledError
+from stablenet.compare.run.execute import Job, Result, execute
+from stablenet.compare.run.machine import describe_machine
+from stablenet.core.errors import InputError, NotInstalledError
 
 CONNECT_TIMEOUT = 20.0
 """Seconds to wait for the scheduler."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from stablenet.compare.plan import REPORT, fill
-from stablenet.errors import StablenetError
-from stablenet.files import scratch_folder
+from stablenet.core.errors import StablenetError
+from stablenet.core.files import scratch_folder
 
 
 class WardenError(StablenetError):
@@ -58,7 +58,7 @@ def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | No
         argv = [sys.executable, "-P", "-m", "stablenet", *fill(job.arguments, {**job.files, REPORT: report})]
         request = {"argv": argv, "wall": job.wall, "memory": job.memory, "cores": list(job.cores)}
         warden = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stablenet.compare.warden", folder],
+            [sys.executable, "-P", "-m", "stablenet.compare.run.limits", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

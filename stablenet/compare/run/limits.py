@@ -1,6 +1,6 @@
 """A process that runs one command under limits which it enforces from outside.
 
-``python -m stablenet.compare.warden`` reads a request (one JSON line) from standard input and answers with one JSON
+``python -m stablenet.compare.run.limits`` reads a request (one JSON line) from standard input and answers with one JSON
 line on standard output. It adopts whatever the command leaves behind, so that nothing survives: neither
 a solver that outlives its parent, nor the command itself if the other end of standard input closes because
 the sweep was killed. A folder named as argument is where temporary files go; whoever started this process removes
@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stablenet.files import remove_folder
-from stablenet.signals import ENDING
+from stablenet.core.files import remove_folder
+from stablenet.core.signals import ENDING
 
 POLL = 0.1
 """Seconds between looks at clock and memory."""

@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from stablenet.compare.execute import Job, Result
-from stablenet.compare.machine import describe_machine
 from stablenet.compare.plan import (
     FROZEN,
     REPORT,
@@ -27,11 +25,13 @@ from stablenet.compare.plan import (
     shown,
 )
 from stablenet.compare.rows import lost_row, make_row, outcome_of
+from stablenet.compare.run.execute import Job, Result
+from stablenet.compare.run.machine import describe_machine
+from stablenet.compare.run.workers import Executor, serve
 from stablenet.compare.store import FILE, Store
-from stablenet.compare.workers import Executor, serve
-from stablenet.errors import InputError
-from stablenet.files import OutputError, make_folder, write_text
-from stablenet.report import dumps, package_versions
+from stablenet.core.errors import InputError
+from stablenet.core.files import OutputError, make_folder, write_text
+from stablenet.report.report import dumps, package_versions
 
 LOCK = ".lock"
 """The file that a process at work on a sweep keeps locked."""

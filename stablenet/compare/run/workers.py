@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from stablenet.compare.execute import Job, Result, WardenError, execute
-from stablenet.compare.machine import describe_machine
-from stablenet.errors import InputError, StablenetError
-from stablenet.signals import Interrupts
+from stablenet.compare.run.execute import Job, Result, WardenError, execute
+from stablenet.compare.run.machine import describe_machine
+from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.signals import Interrupts
 
 
 class Executor(Protocol):
