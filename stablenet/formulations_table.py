@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stablenet.core.registry import listed
 from stablenet.formulations.base import Formulation, registry
 
 if TYPE_CHECKING:
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
 
 
 def formulations_data() -> list[dict[str, Any]]:
-    """All formulations as JSON-ready data, one entry per class, its variants by specification."""
-    return [_entry(cls) for cls in registry.classes.values()]
+    """All formulations as JSON-ready data, one entry per class, its variants by specification; then broken ones."""
+    rows, broken = listed(registry, _entry)
+    return rows + [entry.to_json() for entry in broken]
 
 
 def _entry(cls: type[Formulation]) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def render(data: list[dict[str, Any]], console: Console) -> None:
     table.add_column("formulation", no_wrap=True)
     for heading in ("what it is", "needs", "paper"):
         table.add_column(heading, overflow="fold")
-    for entry in data:
+    for entry in (entry for entry in data if "broken" not in entry):
         told = (entry["title"], entry["paper"])
         for variant in entry["variants"]:
             table.add_row(variant["spec"], told[0], ", ".join(variant["requires"]) or "-", told[1])

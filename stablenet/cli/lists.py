@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stablenet.backends.base import Backend, Capability, registry
+from stablenet.core.registry import listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,11 +36,13 @@ def solvers_data() -> dict[str, Any]:
 
     ``installed`` says whether it can be used, else ``install`` how to get it. ``licence`` is a sentence or null,
     the limits are those of a size-limited licence or null. ``capabilities`` has all of `Capability` by name.
+    ``broken`` are entries that cannot be used, by distribution and entry point, with the cause.
     """
-    backends = [backend for cls in registry.classes.values() for backend in cls.listed()]
+    rows, broken = listed(registry, lambda cls: [_entry(backend) for backend in cls.listed()])
     return {
         "capabilities": {capability.name.lower(): capability.value for capability in Capability},
-        "solvers": [_entry(backend) for backend in backends],
+        "solvers": [entry for entries in rows for entry in entries],
+        "broken": [entry.to_json() for entry in broken],
     }
 
 

@@ -357,6 +357,8 @@ class _Verifier:
         except (ContradictionError, SolverError) as error:
             self.notes.append(f"stable: nothing of that search is used: {error}")
             return None
+        if report.data["stopped_by"] == "interrupt":  # it ends this too
+            raise KeyboardInterrupt
         return Evidence.of(report, self.a, self.domain)
 
     def _milp(self) -> None:

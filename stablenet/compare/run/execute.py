@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from stablenet.compare.plan import REPORT, fill
 from stablenet.core.errors import StablenetError
+from stablenet.core.files import scratch_folder
 
 
 class WardenError(StablenetError):
@@ -53,12 +53,12 @@ def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | No
 
     ``started`` is given the warden's process; closing its standard input ends the run.
     """
-    with tempfile.TemporaryDirectory(prefix="stablenet-") as folder:
+    with scratch_folder() as folder:
         report = Path(folder) / "report.json"
-        argv = [sys.executable, "-P", "-m", "stablenet.cli.main", *fill(job.arguments, {**job.files, REPORT: report})]
+        argv = [sys.executable, "-P", "-m", "stablenet", *fill(job.arguments, {**job.files, REPORT: report})]
         request = {"argv": argv, "wall": job.wall, "memory": job.memory, "cores": list(job.cores)}
         warden = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stablenet.compare.run.limits"],
+            [sys.executable, "-P", "-m", "stablenet.compare.run.limits", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -14,6 +14,7 @@ from typing import Protocol
 from stablenet.compare.run.execute import Job, Result, WardenError, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.signals import Interrupts
 
 
 class Executor(Protocol):
@@ -67,12 +68,13 @@ class LocalWorkers:
                     raise item
                 yield item
         finally:
-            stop.set()
-            for warden in wardens:
-                if warden is not None and warden.poll() is None:
-                    warden.terminate()
-            for thread in threads:
-                thread.join(timeout=10.0)
+            with Interrupts():  # a second Ctrl-C leaves no run and no folder behind
+                stop.set()
+                for warden in wardens:
+                    if warden is not None and warden.poll() is None:
+                        warden.terminate()
+                for thread in threads:
+                    thread.join(timeout=10.0)
 
     def _work(
         self,
