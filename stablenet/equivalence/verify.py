@@ -333,6 +333,8 @@ class _Verifier:
         except (ContradictionError, SolverError) as error:
             self.notes.append(f"stable: nothing of that search is used: {error}")
             return None
+        if report.data["stopped_by"] == "interrupt":  # it ends this too
+            raise KeyboardInterrupt
         self.seeker.offer(witnesses_of(report, self.a))
         return Evidence.of(report, self.a, self.domain)
 

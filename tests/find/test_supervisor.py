@@ -370,15 +370,18 @@ def test_no_orphans(victim: str, tmp_path: Path) -> None:
         one_line(errors, "CBC" if victim == "solver" else "SIGKILL")
 
 
-def test_a_bug_before_there_is_a_report_is_1(path: Path, plugin: Path, tmp_path: Path) -> None:
-    """An entry point that cannot be loaded is an error of the plug-in's author, and no report stands behind it."""
-    info = tmp_path / "broken-1.0.dist-info"
+def test_a_bug_before_there_is_a_report_is_1(path: Path, tmp_path: Path) -> None:
+    """A plug-in that fails when its argument is read is an error of its author, and no report stands behind it."""
+    info = tmp_path / "faulty-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[stablenet.backends]\nbroken = broken:Missing\n")
-    (tmp_path / "broken.py").write_text("raise ZeroDivisionError('no plug-in')\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[stablenet.backends]\nfaulty = faulty:Faulty\n")
+    (tmp_path / "faulty.py").write_text(
+        "from stablenet.backends.highs import Highs\nclass Faulty(Highs):\n    name = 'faulty'\n"
+        "    @classmethod\n    def from_argument(cls, argument):\n        raise ZeroDivisionError('no plug-in')\n"
+    )
     done = subprocess.run(
-        [*COMMAND, "find", str(path), "--domain", "box:-1:1"],
+        [*COMMAND, "find", str(path), "--domain", "box:-1:1", "--solver", "faulty"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
