@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status, Tolerance
-from stablenet.backends.session import Answer, ArraySession, Request, Watch, check_model, solver_module, uncrossed
+from stablenet.backends.model_checks import check_model
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, ArraySession, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
 from stablenet.core.errors import LicenseError, SolverError

@@ -24,7 +24,8 @@ from stablenet.backends.base import (
     Status,
     Tolerance,
 )
-from stablenet.backends.session import Answer, ArraySession, Request, Watch, solver_module
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, ArraySession, Watch, solver_module
 from stablenet.backends.thread import SolverThread
 
 from stablenet.core.errors import SolverError
