@@ -32,7 +32,8 @@ from stablenet.backends.base import (
     Status,
     Tolerance,
 )
-from stablenet.backends.session import Answer, Request, ResendingSession
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, ResendingSession
 from stablenet.backends.thread import POLL
 
 from stablenet.core.errors import NotInstalledError, SolverError, UnsupportedError

@@ -7,45 +7,26 @@ and one column, where two rows would use up the limit twice as fast.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status, Tolerance
-from stablenet.backends.session import Answer, ArraySession, Request, Watch, check_model, solver_module, uncrossed
+from stablenet.backends.gurobi_licence import MAX_COLUMNS, MAX_ROWS, check_size, environment, licence_file, two_sided
+from stablenet.backends.gurobi_run import STATUS, first_time, known_bound, optimize, take_back_interrupts
+from stablenet.backends.model_checks import check_model
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, ArraySession, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
-from stablenet.core.errors import LicenseError, SolverError
+from stablenet.core.errors import SolverError
 from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
-
-MAX_COLUMNS = 2000
-MAX_ROWS = 2000
-"""What the licence of the pip package allows; constraints of all kinds count as rows."""
-
-_TOO_LARGE = 10010
-_NO_LICENCE = 10009
-
-_STATUS = {
-    "OPTIMAL": Status.OPTIMAL,
-    "INFEASIBLE": Status.INFEASIBLE,
-    "INF_OR_UNBD": Status.UNBOUNDED,
-    "UNBOUNDED": Status.UNBOUNDED,
-    "NODE_LIMIT": Status.NODES,
-    "TIME_LIMIT": Status.TIME,
-    "MEM_LIMIT": Status.MEMORY,
-    "INTERRUPTED": Status.INTERRUPTED,
-    "USER_OBJ_LIMIT": Status.TARGET,
-}
 
 
 class Gurobi(Backend):
@@ -74,59 +55,6 @@ class Gurobi(Backend):
         check_model(milp)
         check_size(solver_module("gurobipy", self), milp)
         return GurobiSession(self, milp, settings)
-
-
-def licence_file() -> str | None:
-    """Where a licence other than the pip package's would come from."""
-    if "GRB_WLSACCESSID" in os.environ:
-        return "of the web licence service"
-    named = os.environ.get("GRB_LICENSE_FILE")
-    places = [Path(named)] if named else [Path.home() / "gurobi.lic", Path("/opt/gurobi/gurobi.lic")]
-    return next((str(place) for place in places if place.is_file()), None)
-
-
-def size(milp: MILP) -> tuple[int, int]:
-    """Columns and constraints of all kinds that the model has once it is loaded."""
-    columns = milp.n_columns + len(_ranged(milp.rows))
-    rows = milp.n_rows + len(milp.sos1)
-    if milp.indicators is not None:
-        sides = milp.indicators.rows
-        rows += int(np.isfinite(sides.lower).sum() + np.isfinite(sides.upper).sum())
-    return columns, rows
-
-
-def check_size(api: Any, milp: MILP) -> None:
-    """Raise `LicenseError` if the model is larger than the licence allows."""
-    columns, rows = size(milp)
-    if (columns > MAX_COLUMNS or rows > MAX_ROWS) and _is_limited(api):
-        raise LicenseError(
-            f"Gurobi: the model has {columns} columns and {rows} constraints; the size-limited licence of the pip "
-            f"package allows {MAX_COLUMNS} of each. Use another solver, decide more neurons by bounds first, or "
-            "install a full licence (GRB_LICENSE_FILE)"
-        )
-
-
-def _is_limited(api: Any) -> bool:
-    """Whether the licence is limited in size: the answer to a model that is just too large for it."""
-    with environment(api) as env, api.Model(env=env) as model:
-        model.addMVar(MAX_COLUMNS + 1)
-        try:
-            model.optimize()
-        except api.GurobiError as error:
-            if error.errno == _TOO_LARGE:
-                return True
-            raise SolverError(f"Gurobi failed: {error}") from error
-        return False
-
-
-def environment(api: Any) -> Any:
-    """A silent environment; raises `LicenseError` where Gurobi finds no valid licence."""
-    try:
-        return api.Env(params={"OutputFlag": 0})
-    except api.GurobiError as error:
-        if error.errno == _NO_LICENCE:
-            raise LicenseError(f"Gurobi: {error}") from error
-        raise SolverError(f"Gurobi failed: {error}") from error
 
 
 class GurobiSession(ArraySession):
@@ -196,7 +124,7 @@ class GurobiSession(ArraySession):
         low, high = uncrossed(rows.lower, rows.upper)
         sense = np.where(low == high, "=", np.where(np.isfinite(high), "<", ">"))
         side = np.where(np.isfinite(high), high, np.where(np.isfinite(low), low, -self._api.GRB.INFINITY))
-        ranged = _ranged(rows)
+        ranged = two_sided(rows)
         matrix, columns = rows.matrix, self._x
         if len(ranged):
             values = self._model.addMVar(len(ranged), lb=low[ranged], ub=high[ranged])
@@ -296,8 +224,8 @@ class GurobiSession(ArraySession):
         start = self._last if request.start is None else request.start
         if start is not None:
             self._x.Start = start
-        words = _optimize(self._api, model, self._listener(watch))
-        status = _STATUS[words]
+        words = optimize(self._api, model, self._listener(watch))
+        status = STATUS[words]
         if status is Status.INTERRUPTED and watch.reason is None and not self._told:
             # Ctrl-C before the first callback went to Gurobi's own handler.
             raise KeyboardInterrupt
@@ -307,7 +235,7 @@ class GurobiSession(ArraySession):
             return Answer(status, words)
         x = np.asarray(self._x.X, dtype=np.float64) if model.SolCount else None
         if model.IsMIP:
-            bound, nodes = _bound(self._api, model.ObjBound), int(model.NodeCount)
+            bound, nodes = known_bound(self._api, model.ObjBound), int(model.NodeCount)
         else:
             bound, nodes = (self.milp.value(x) if status is Status.OPTIMAL and x is not None else np.nan), 0
         if words == "USER_OBJ_LIMIT":
@@ -321,22 +249,22 @@ class GurobiSession(ArraySession):
         self._limit(self._model, limits, began)
         self._pass_objective(np.zeros(self.milp.n_columns))
         try:
-            more = _optimize(self._api, self._model, None)
+            more = optimize(self._api, self._model, None)
         finally:
             self._pass_objective(self.milp.objective)
-        status = _STATUS[more]
+        status = STATUS[more]
         return f"{words}; without objective: {more}", Status.UNBOUNDED if status is Status.OPTIMAL else status
 
     def _listener(self, watch: Watch) -> Callable[[Any, int], None]:
         code, callbacks = self._api.GRB.Callback, watch.request.callbacks
         wants_point = callbacks.propose is not None or callbacks.separate is not None
 
-        first = _first_time(lambda: watch.ask(_take_back_interrupts))
+        first = first_time(lambda: watch.ask(take_back_interrupts))
 
         def heard(model: Any, where: int) -> None:
             first(model, where)
             if where == code.MIP:
-                bound = _bound(self._api, model.cbGet(code.MIP_OBJBND))
+                bound = known_bound(self._api, model.cbGet(code.MIP_OBJBND))
                 watch.saw_bound(bound)
                 if model.cbGet(code.MIP_NODCNT) == 0 and np.isfinite(bound):
                     watch.root_bound = bound
@@ -389,12 +317,12 @@ class GurobiSession(ArraySession):
             # Only so are unbounded and infeasible told apart.
             self._set(relaxed, "DualReductions", 0)
             thread: SolverThread[str] = SolverThread(relaxed.terminate)
-            heard = _first_time(lambda: thread.call(_take_back_interrupts))
+            heard = first_time(lambda: thread.call(take_back_interrupts))
             try:
-                words = thread.run(lambda: _optimize(self._api, relaxed, heard), limits.time)
+                words = thread.run(lambda: optimize(self._api, relaxed, heard), limits.time)
             finally:
                 self._abandoned = thread.abandoned
-            status, seconds = _STATUS[words], time.perf_counter() - began
+            status, seconds = STATUS[words], time.perf_counter() - began
             if status is Status.INTERRUPTED and not thread.overran:
                 raise KeyboardInterrupt
             if words == "INF_OR_UNBD":
@@ -405,43 +333,3 @@ class GurobiSession(ArraySession):
             x, reduced = (np.array(relaxed.getAttr(name)[:n], dtype=np.float64) for name in ("X", "RC"))
             duals = np.array(relaxed.getAttr("Pi")[:m], dtype=np.float64)
         return RelaxResult(status, words, self.milp.value(x), x, duals, reduced, seconds)
-
-
-def _ranged(rows: Rows) -> npt.NDArray[np.intp]:
-    return np.flatnonzero(np.isfinite(rows.lower) & np.isfinite(rows.upper) & (rows.lower < rows.upper))
-
-
-def _take_back_interrupts() -> None:
-    """Gurobi puts a handler of its own on Ctrl-C when it starts, which prints and swallows it; put Python's back."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handler)
-
-
-def _first_time(do: Callable[[], object]) -> Callable[[Any, int], None]:
-    """A Gurobi callback that does something the first time only."""
-    pending = [do]
-
-    def heard(_model: Any, _where: int) -> None:
-        if pending:
-            pending.pop()()
-
-    return heard
-
-
-def _bound(api: Any, value: float) -> float:
-    return float("nan") if abs(value) >= api.GRB.INFINITY else float(value)
-
-
-def _optimize(api: Any, model: Any, listener: Callable[[Any, int], None] | None) -> str:
-    """Solve; Gurobi's own word for the outcome."""
-    try:
-        model.optimize(listener)
-    except api.GurobiError as error:
-        kind = LicenseError if error.errno in {_TOO_LARGE, _NO_LICENCE} else SolverError
-        raise kind(f"Gurobi failed: {error}") from error
-    names = {getattr(api.GRB, name): name for name in (*_STATUS, "NUMERIC", "SUBOPTIMAL", "CUTOFF")}
-    words = names.get(model.Status, f"status {model.Status}")
-    if words not in _STATUS:
-        raise SolverError(f"Gurobi ended with {words}")
-    return words

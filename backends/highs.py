@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +18,9 @@ from stablenet.backends.base import (
     Status,
     Tolerance,
 )
-from stablenet.backends.session import Answer, ArraySession, Request, Watch, solver_module
+from stablenet.backends.highs_banner import no_banner
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, ArraySession, Watch, solver_module
 from stablenet.backends.thread import SolverThread
 
 from stablenet.core.errors import SolverError
@@ -50,9 +46,6 @@ _STATUS = {
     "kInterrupt": Status.INTERRUPTED,
     "kHighsInterrupt": Status.INTERRUPTED,
 }
-
-_first_solver = threading.Lock()
-_banner_shown = False
 
 
 class Highs(Backend):
@@ -96,7 +89,7 @@ class HighsSession(ArraySession):
     def __init__(self, backend: Backend, milp: MILP, settings: Settings) -> None:
         super().__init__(backend, milp, settings)
         self._api = solver_module("highspy", backend)
-        with _no_banner():
+        with no_banner():
             self._highs = self._api.Highs()
         self._stop = False
         self._reached: Array | None = None
@@ -388,23 +381,3 @@ class HighsSession(ArraySession):
     def _interrupts(self, _kind: int, _message: str, _out: Any, inward: Any, _data: object) -> None:
         if self._stop:
             inward.user_interrupt = True
-
-
-@contextmanager
-def _no_banner() -> Iterator[None]:
-    """The first ``Highs()`` of a process prints a banner to file descriptor 1; nothing else hides it."""
-    global _banner_shown
-    with _first_solver:
-        if _banner_shown:
-            yield
-            return
-        _banner_shown = True
-        sys.stdout.flush()
-        kept = os.dup(1)
-        try:
-            with Path(os.devnull).open("wb") as sink:
-                os.dup2(sink.fileno(), 1)
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)

@@ -30,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
 from stablenet.backends.pyomo_child import save
-from stablenet.backends.session import Answer, Request, ResendingSession
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, ResendingSession
 
 from stablenet.core.errors import InputError, NotInstalledError, SolverError, UnknownNameError
 from stablenet.milp.arrays import MILP

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from stablenet.backends import scip_plugins
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status, Tolerance
-from stablenet.backends.session import Answer, ArraySession, Request, Watch, solver_module, uncrossed
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, ArraySession, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
 from stablenet.core.errors import SolverError

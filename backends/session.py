@@ -23,9 +23,19 @@ from stablenet.backends.base import (
     SolveResult,
     Status,
 )
+from stablenet.backends.model_checks import check_bounds, check_model, check_objective, check_rows
+from stablenet.backends.request import (
+    Request,
+    check_limits,
+    check_start,
+    limit_needs,
+    model_needs,
+    refuse_lacking,
+    request_needs,
+)
 from stablenet.backends.thread import SolverThread, Stopped
 
-from stablenet.core.errors import InputError, NotInstalledError, SolverError, UnsupportedError
+from stablenet.core.errors import NotInstalledError, SolverError, UnsupportedError
 from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
@@ -35,12 +45,6 @@ POINT_TOLERANCE = 1e-5
 
 VALUE_TOLERANCE = 1e-6
 """How far a bound and a value that should agree may differ, relative to the largest possible sum of terms."""
-
-SMALLEST = 1e-9
-"""Coefficients up to this size are deleted or lost in the tolerances by solvers, and are refused."""
-
-INFINITY = 1e20
-"""From here on solvers take a finite number for infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +57,6 @@ class Answer:
     dual_bound: float = np.nan
     nodes: int | None = None
     root_bound: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """The arguments of one `Session.solve`."""
-
-    limits: Limits
-    target: float | None
-    dual_stop: float | None
-    start: Array | None
-    callbacks: Callbacks
 
 
 class Watch:
@@ -314,134 +307,6 @@ def canonical(rows: Rows) -> Rows:
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return Rows(matrix, rows.lower, rows.upper)
-
-
-def model_needs(milp: MILP) -> set[Capability]:
-    """What the solver must offer for this model."""
-    needs = set()
-    if milp.sos1:
-        needs.add(Capability.SOS1)
-    if milp.indicators is not None and len(milp.indicators.binary):
-        needs.add(Capability.INDICATOR)
-    return needs
-
-
-def limit_needs(limits: Limits) -> set[Capability]:
-    """What the solver must offer for these limits."""
-    asked = {
-        Capability.NODE_LIMIT: limits.nodes is not None,
-        Capability.MEMORY_LIMIT: limits.memory is not None,
-        Capability.THREADS: limits.threads > 1,
-        Capability.SEED: limits.seed != 0,
-    }
-    return {capability for capability, wanted in asked.items() if wanted}
-
-
-def request_needs(request: Request) -> set[Capability]:
-    """What the solver must offer for this call."""
-    asked = {
-        Capability.TARGET: request.target,
-        Capability.DUAL_STOP: request.dual_stop,
-        Capability.START: request.start,
-        Capability.INCUMBENT: request.callbacks.on_incumbent,
-        Capability.PROPOSE: request.callbacks.propose,
-        Capability.CUTS: request.callbacks.separate,
-        Capability.LAZY: request.callbacks.lazy,
-    }
-    return limit_needs(request.limits) | {capability for capability, value in asked.items() if value is not None}
-
-
-def refuse_lacking(backend: Backend, needs: set[Capability]) -> None:
-    """Raise `UnsupportedError` naming what the solver lacks."""
-    lacking = sorted(capability.value for capability in needs - backend.capabilities)
-    if lacking:
-        raise UnsupportedError(f"solver {backend.name!r} has no {', '.join(lacking)}")
-
-
-def check_limits(limits: Limits) -> None:
-    """Raise `InputError` for limits that make no sense."""
-    if limits.time is not None and not limits.time >= 0:
-        raise InputError(f"time limit {limits.time}: a number of seconds from 0 is expected")
-    if limits.nodes is not None and limits.nodes < 0:
-        raise InputError(f"node limit {limits.nodes}: a number from 0 is expected")
-    if limits.memory is not None and not limits.memory > 0:
-        raise InputError(f"memory limit {limits.memory}: a positive number of megabytes is expected")
-    if limits.threads < 1:
-        raise InputError(f"threads {limits.threads}: a number from 1 is expected")
-    if not 0 <= limits.seed < 2**31:
-        raise InputError(f"seed {limits.seed}: a number from 0 to 2147483647 is expected")
-
-
-def check_start(start: Array | None, milp: MILP) -> None:
-    """Raise `InputError` for a start that is no full finite vector."""
-    if start is None:
-        return
-    if start.shape != (milp.n_columns,):
-        raise InputError(f"start of shape {start.shape} where ({milp.n_columns},) is expected")
-    if not np.isfinite(start).all():
-        raise InputError(f"start: entry {int(np.argmin(np.isfinite(start)))} is not finite")
-
-
-def check_model(milp: MILP) -> None:
-    """Raise `InputError` for arrays that do not fit together, NaN, and numbers that solvers take for infinite."""
-    n = milp.n_columns
-    for name, array in (("upper", milp.upper), ("integer", milp.integer)):
-        if array.shape != (n,):
-            raise InputError(f"MILP: {name} has shape {array.shape} where ({n},) is expected")
-    check_bounds("column", milp.lower, milp.upper)
-    check_objective(milp.objective, milp.constant, n)
-    check_rows("row", milp.rows, n)
-    for columns in milp.sos1:
-        check_columns("SOS1 set", columns, n)
-    if milp.indicators is None:
-        return
-    check_columns("indicator", milp.indicators.binary, n)
-    check_rows("indicator row", milp.indicators.rows, n)
-    binary = milp.indicators.binary
-    bad = ~(milp.integer[binary] & (milp.lower[binary] >= 0) & (milp.upper[binary] <= 1))
-    if bad.any():
-        raise InputError(f"MILP: indicator column {int(binary[np.argmax(bad)])} is not binary")
-
-
-def check_columns(what: str, columns: npt.NDArray[np.intp], n: int) -> None:
-    """Raise `InputError` for column numbers that do not exist."""
-    if len(columns) and not (columns.min() >= 0 and columns.max() < n):
-        raise InputError(f"MILP: a {what} names a column outside 0..{n - 1}")
-
-
-def check_bounds(what: str, lower: Array, upper: Array) -> None:
-    """Raise `InputError` for NaN, finite numbers that solvers take for infinite, and infinities of the wrong side."""
-    for side, values, wrong in (("lower", lower, np.inf), ("upper", upper, -np.inf)):
-        bad = np.isnan(values) | (values == wrong) | (np.isfinite(values) & (np.abs(values) >= INFINITY))
-        if bad.any():
-            where = int(np.argmax(bad))
-            raise InputError(
-                f"MILP: {side} bound {values[where]} of {what} {where}: below 1e20 in magnitude, or infinite and open"
-            )
-
-
-def check_objective(objective: Array, constant: float, n: int) -> None:
-    """Raise `InputError` for an objective of the wrong length or with entries that are not usable numbers."""
-    if objective.shape != (n,):
-        raise InputError(f"MILP: objective has shape {objective.shape} where ({n},) is expected")
-    if not (np.isfinite(constant) and np.all(np.abs(objective) < INFINITY)):
-        raise InputError("MILP: an objective coefficient or constant is NaN, or 1e20 or more")
-
-
-def check_rows(what: str, rows: Rows, n: int) -> None:
-    """Raise `InputError` for rows of the wrong shape or with entries that are not usable numbers."""
-    m = len(rows.lower)
-    if rows.matrix.shape != (m, n) or rows.upper.shape != (m,):
-        raise InputError(f"MILP: {what} matrix of shape {rows.matrix.shape} where ({m}, {n}) is expected")
-    if not np.all(np.abs(rows.matrix.data) < INFINITY):
-        raise InputError(f"MILP: a coefficient of a {what} is NaN, or 1e20 or more")
-    tiny = (np.abs(rows.matrix.data) <= SMALLEST) & (rows.matrix.data != 0)
-    if tiny.any():
-        raise InputError(
-            f"MILP: coefficient {rows.matrix.data[np.argmax(tiny)]:.3g} of a {what} is too small for solvers: "
-            f"drop those up to {SMALLEST:g} and relax the row by what they can contribute"
-        )
-    check_bounds(what, rows.lower, rows.upper)
 
 
 def conclude(title: str, milp: MILP, request: Request, answer: Answer, seconds: float) -> SolveResult:

@@ -21,12 +21,10 @@ from scipy import sparse
 from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.milp.affine_rows import AffineRows, IndicatorRows, Variables
 from stablenet.milp.arrays import MILP, Indicators, Rows, permute
+from stablenet.milp.tiny_coefficients import drop_tiny_in_rows, drop_tiny_objective
 
 Array = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.intp]
-
-SMALLEST = 1e-9
-"""Coefficients of at most this magnitude are not given to solvers (HiGHS would delete them silently)."""
 
 _PASSIVE = {
     "Var",
@@ -74,9 +72,9 @@ def compile_model(model: Any) -> CompiledModel:
 
     Columns stand in order of declaration, variables in no row included; a fixed variable is a column with
     both bounds at its value. Rows: ordinary constraints first, then each `AffineRows`. Coefficients up to
-    `SMALLEST` are dropped and their row relaxed by all that they could contribute within the column bounds, so that the
-    `MILP` stays valid as long as column bounds are only tightened; tiny objective coefficients give their
-    most favourable contribution to the constant. The model is left as it was.
+    `stablenet.milp.tiny_coefficients.SMALLEST` are dropped and their row relaxed by all that they could contribute
+    within the column bounds, so that the `MILP` stays valid as long as column bounds are only tightened; tiny
+    objective coefficients give their most favourable contribution to the constant. The model is left as it was.
 
     Raises `UnsupportedError` naming the component for what a `MILP` cannot carry, `InputError` for a tiny
     coefficient of an unbounded variable, a variable fixed without value, or numbers that are not finite.
@@ -92,8 +90,8 @@ def compile_model(model: Any) -> CompiledModel:
         rows, active = _affine(component, index, len(variables))
         blocks.append(rows)
         names += _row_names(component, active)
-    rows = _drop_tiny(_stack(blocks, len(variables)), lower, upper, names, variables)
-    objective, constant = _drop_tiny_objective(objective, constant, lower, upper, maximize=maximize)
+    rows = drop_tiny_in_rows(_stack(blocks, len(variables)), lower, upper, names, variables)
+    objective, constant = drop_tiny_objective(objective, constant, lower, upper, maximize=maximize)
     milp = MILP(
         rows=rows,
         lower=lower,
@@ -306,66 +304,6 @@ def _stack(blocks: Sequence[Rows], n: int) -> Rows:
     return Rows(matrix, np.concatenate([b.lower for b in blocks]), np.concatenate([b.upper for b in blocks]))
 
 
-def _contribution(values: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Range of ``values * x`` for x within the bounds, elementwise, rounded outward."""
-    ends = np.stack([values * lower, values * upper])
-    return np.nextafter(ends.min(axis=0), -np.inf), np.nextafter(ends.max(axis=0), np.inf)
-
-
-def _drop_tiny(rows: Rows, lower: Array, upper: Array, names: Sequence[str], variables: Sequence[Any]) -> Rows:
-    """Remove coefficients of at most `SMALLEST` and relax their rows by what they could contribute."""
-    matrix = rows.matrix
-    tiny = np.abs(matrix.data) <= SMALLEST
-    if not tiny.any():
-        return rows
-    m = matrix.shape[0]
-    entries = np.flatnonzero(tiny)
-    row = np.searchsorted(matrix.indptr, entries, side="right") - 1
-    column = matrix.indices[entries]
-    low, high = _contribution(matrix.data[entries], lower[column], upper[column])
-    lost = (np.isneginf(low) & np.isfinite(rows.upper[row])) | (np.isposinf(high) & np.isfinite(rows.lower[row]))
-    if lost.any():
-        i = int(np.flatnonzero(lost)[0])
-        raise InputError(
-            f"row {names[row[i]]!r}: coefficient {matrix.data[entries[i]]:g} of variable "
-            f"{str(variables[column[i]])!r} is too small for solvers and the variable is unbounded; bound it"
-        )
-    low_sum = np.bincount(row, weights=np.where(np.isfinite(low), low, 0.0), minlength=m)
-    high_sum = np.bincount(row, weights=np.where(np.isfinite(high), high, 0.0), minlength=m)
-    touched = np.bincount(row, minlength=m) > 0
-    count = np.bincount(row, minlength=m)
-    # Each sum of k terms is off by at most k units of rounding of its largest partial sum.
-    slack = np.bincount(row, weights=np.maximum(np.abs(low), np.abs(high)), minlength=m) * (count * 2.0**-52)
-    new_lower = np.where(touched, np.nextafter(rows.lower - high_sum - slack, -np.inf), rows.lower)
-    new_upper = np.where(touched, np.nextafter(rows.upper - low_sum + slack, np.inf), rows.upper)
-    keep = ~tiny
-    indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr].astype(np.int32)
-    kept = sparse.csr_array((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)
-    return Rows(kept, new_lower, new_upper)
-
-
-def drop_tiny(rows: Rows, milp: MILP) -> Rows:
-    """Rows for a `MILP` without coefficients of at most `SMALLEST`, relaxed by what these could contribute."""
-    names = [f"added row {i}" for i in range(len(rows.lower))]
-    return _drop_tiny(rows, milp.lower, milp.upper, names, [f"column {j}" for j in range(milp.n_columns)])
-
-
-def _drop_tiny_objective(
-    objective: Array, constant: float, lower: Array, upper: Array, *, maximize: bool
-) -> tuple[Array, float]:
-    """Replace tiny objective coefficients by the best that they could contribute: dual bounds stay valid."""
-    tiny = np.flatnonzero((objective != 0) & (np.abs(objective) <= SMALLEST))
-    if not tiny.size:
-        return objective, constant
-    low, high = _contribution(objective[tiny], lower[tiny], upper[tiny])
-    best = float((high if maximize else low).sum())
-    if not np.isfinite(best):
-        raise InputError("an objective coefficient is too small for solvers and its variable is unbounded; bound it")
-    objective = objective.copy()
-    objective[tiny] = 0.0
-    return objective, constant + best
-
-
 def _sos_sets(components: _Components, index: dict[int, int]) -> tuple[Columns, ...]:
     sets = []
     for component in components.sos:
@@ -395,7 +333,7 @@ def _indicators(
             binary.append(index[id(variable)])
     if not blocks:
         return None
-    rows = _drop_tiny(_stack(blocks, len(variables)), lower, upper, names, variables)
+    rows = drop_tiny_in_rows(_stack(blocks, len(variables)), lower, upper, names, variables)
     return Indicators(np.array(binary, dtype=np.intp), np.concatenate(value), rows)
 
 

@@ -8,14 +8,14 @@ number that a bias can take over; or if it is not read at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.onnx_io.channel_spaces import Exit, Slot, Space, may_go
 from stablenet.onnx_io.graph import Graph
 
 Array = npt.NDArray[np.float64]
@@ -26,42 +26,6 @@ _KEEPING_ZERO = {"LeakyRelu", "PRelu", "Abs", "AveragePool", "Pad"}
 _KEEPING = {"Identity", "Dropout", "MaxPool", "GlobalMaxPool", "GlobalAveragePool", "Cast"}
 _LOSING = {"Clip", "HardSigmoid"}
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div"}
-
-
-@dataclass(eq=False)
-class Space:
-    """Channels that come and go together; ``pinned`` says why none may."""
-
-    size: int
-    parent: Space | None = None
-    pinned: bool = False
-    layers: set[int] = field(default_factory=set)
-
-    @property
-    def root(self) -> Space:
-        """The space that this one was joined to."""
-        return self if self.parent is None else self.parent.root
-
-
-@dataclass(frozen=True, eq=False)
-class Slot:
-    """A tensor: its space, how many entries of axis 1 each channel has, and the constant values (NaN: none)."""
-
-    space: Space
-    block: int
-    value: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Exit:
-    """Where a node leaves a space: a weight whose axis ``axis`` runs over the entries of ``slot``."""
-
-    node: int
-    slot: Slot
-    weight: Array | None
-    axis: int
-    folds: bool
-    out: Space | None
 
 
 class Channels:
@@ -121,7 +85,7 @@ class Channels:
                 space = leaving.slot.space.root
                 if space in allowed:
                     rows = gone.get(leaving.out.root) if leaving.out is not None else None
-                    allowed[space] &= _may_go(leaving, rows)
+                    allowed[space] &= may_go(leaving, rows)
             for mask in allowed.values():
                 if mask.all():
                     mask[0] = False  # operators want one channel at least
@@ -384,105 +348,3 @@ class Channels:
         self._note(i, 1, out_axis, result)
         self.exits.append(Exit(i, slot, weight.astype(np.float64), 1 - out_axis, folds, result.space))
         return result
-
-    # Cutting
-
-    def cut(self, proto: Any, gone: Mapping[int, Index]) -> None:
-        """Remove neurons, given by layer, from a copy of the graph; only such as `removable` or `can_lose` allow."""
-        masks: dict[Space, Mask] = {}
-        for slot in self.slots.values():
-            space = slot.space.root
-            for k in space.layers & set(gone):
-                if len(gone[k]):
-                    lost = np.zeros(self.graph.network.layers[k].size, bool)
-                    lost[gone[k]] = True
-                    masks[space] = np.asarray(lost.reshape(space.size, -1).all(axis=1))
-        folded = self._biases(masks)
-        fresh = _Fresh(proto)
-        for (i, position), cuts in self.slices.items():
-            array = folded.pop((i, position), None)
-            known = self.graph.constant(self.graph.graph.node[i].input[position]) if array is None else array
-            assert known is not None  # noqa: S101 - it was read when the cut was noted
-            result = known
-            for axis, space, block in cuts:
-                mask = masks.get(space.root)
-                if mask is not None:
-                    result = np.compress(~np.repeat(mask, block), result, axis=axis)
-            if result is not known or array is not None:
-                fresh.replace(proto.graph.node[i], position, result)
-        for (i, position), array in folded.items():
-            fresh.replace(proto.graph.node[i], position, array)
-        for i, space in self.groups.items():
-            if space.root in masks:
-                group = next(a for a in proto.graph.node[i].attribute if a.name == "group")
-                group.i = int((~masks[space.root]).sum())
-        for i, space in self.flattened.items():
-            if space.root in masks:
-                _to_flatten(proto.graph.node[i])
-
-    def _biases(self, masks: Mapping[Space, Mask]) -> dict[tuple[int, int], npt.NDArray[Any]]:
-        """New biases of nodes that read a constant other than 0 which goes."""
-        found: dict[tuple[int, int], npt.NDArray[Any]] = {}
-        for leaving in self.exits:
-            mask = masks.get(leaving.slot.space.root)
-            if mask is None or leaving.weight is None:
-                continue
-            lost = np.repeat(mask, leaving.slot.block) & ~np.isnan(leaving.slot.value) & (leaving.slot.value != 0)
-            if not lost.any():
-                continue
-            node = self.graph.graph.node[leaving.node]
-            weight = np.moveaxis(leaving.weight, leaving.axis, 0)[lost]
-            rows = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
-            shift = leaving.slot.value[lost] @ rows
-            given = self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-            dtype = np.asarray(self.graph.constant(node.input[1])).dtype
-            base = np.zeros(len(shift)) if given is None else given.astype(np.float64)
-            found[leaving.node, 2] = (base + shift).astype(dtype)
-            if given is None and leaving.out is not None:
-                self.slices.setdefault((leaving.node, 2), [(0, leaving.out, 1)])
-        return found
-
-
-def _may_go(leaving: Exit, gone_rows: Mask | None) -> Mask:
-    """Which channels an exit can do without, (channels,)."""
-    value = leaving.slot.value
-    allowed = (value == 0) | (~np.isnan(value) & leaving.folds)
-    if leaving.weight is not None:
-        weight = np.moveaxis(leaving.weight, leaving.axis, 0)
-        if gone_rows is not None and weight.shape[1] == len(gone_rows):
-            weight = weight[:, ~gone_rows]
-        allowed |= ~weight.reshape(len(value), -1).any(axis=1)
-    return np.asarray(allowed.reshape(-1, leaving.slot.block).all(axis=1))
-
-
-class _Fresh:
-    """New initializers under the old name where no one else uses it, else under a new one."""
-
-    def __init__(self, proto: Any) -> None:
-        self.proto = proto
-        self.names = {tensor.name for tensor in proto.graph.initializer}
-        self.names |= {name for node in proto.graph.node for name in (*node.input, *node.output)}
-
-    def replace(self, node: Any, position: int, values: npt.NDArray[Any]) -> None:
-        """Give a node's input another constant value."""
-        import onnx
-
-        while len(node.input) <= position:
-            node.input.append("")
-        stem = node.input[position] or f"{node.output[0]}.bias"
-        name, number = stem, 1
-        while name in self.names:
-            name, number = f"{stem}_{number}", number + 1
-        self.names.add(name)
-        node.input[position] = name
-        self.proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
-
-
-def _to_flatten(node: Any) -> None:
-    """A Reshape to vectors as a Flatten, which holds no sizes."""
-    import onnx
-
-    del node.input[1:]
-    del node.attribute[:]
-    node.op_type = "Flatten"
-    node.attribute.append(onnx.helper.make_attribute("axis", 1))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from stablenet.core.errors import InputError
 from stablenet.core.network import AffineMap, Matrix, Network
+from stablenet.onnx_io.channel_cuts import cut_channels
 from stablenet.onnx_io.channels import Channels
 from stablenet.onnx_io.graph import Graph
 
@@ -157,7 +158,8 @@ class _Rewrite:
     def _slice(self) -> None:
         kept = {old for k, old in enumerate(self.target.maps) if not self.anew[k]}
         gone = self._gone()
-        Channels(self.graph, kept, self.target.inactive).cut(self.proto, {k: gone[k] for k in kept if k < len(gone)})
+        channels = Channels(self.graph, kept, self.target.inactive)
+        cut_channels(channels, self.proto, {k: gone[k] for k in kept if k < len(gone)})
 
     def _node(
         self, at: int, operator: str, inputs: Sequence[str], stem: str, output: str = "", **attributes: Any

@@ -25,7 +25,8 @@ from stablenet.domain.regions import Part
 from stablenet.formulations.base import AffineHandle, Formulation, Handle, SosHandle
 from stablenet.milp.affine_rows import AffineRows, Variables
 from stablenet.milp.arrays import MILP, Rows
-from stablenet.milp.compiler import CompiledModel, compile_model, drop_tiny
+from stablenet.milp.compiler import CompiledModel, compile_model
+from stablenet.milp.tiny_coefficients import drop_tiny
 from stablenet.pyomo_model.network_model import (
     Array,
     Assembled,

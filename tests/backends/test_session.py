@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 from stablenet.backends.base import Callbacks, Limits, Status
-from stablenet.backends.session import Answer, Request, conclude, trivial_answer
+from stablenet.backends.request import Request
+from stablenet.backends.session import Answer, conclude, trivial_answer
 from stablenet.backends.thread import SolverThread, Stopped
 
 from stablenet.core.errors import SolverError

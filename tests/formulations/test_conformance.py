@@ -28,6 +28,7 @@ from stablenet.formulations.sos1 import Sos1
 
 from stablenet.bounds import run
 from stablenet.core.errors import InputError, UnknownNameError, UnsupportedError
+from stablenet.testing import formulation_instances as small
 from stablenet.testing import formulations as suite
 from stablenet.testing.formulations import ConformanceError, Structure
 
@@ -108,7 +109,7 @@ def test_relaxations_are_ordered_as_theory_says(method: str) -> None:
     strict: set[tuple[str, str]] = set()
     specs = sorted({spec for pair in ORDER for spec in pair})
     for seed, sizes in ((11, (4, 4, 2, 2)), (12, (4, 3, 3, 1))):
-        instance = suite.random_instance(seed, sizes, ties=False, skip=seed == 12)
+        instance = small.random_instance(seed, sizes, ties=False, skip=seed == 12)
         bounds = run(method, instance.network, instance.part)
         for question in suite.open_questions(bounds):
             found = {spec: suite.root_bound(spec, instance, bounds, question) for spec in specs}
@@ -270,7 +271,7 @@ def test_groups_are_a_partition_by_each_strategy() -> None:
 
 
 def test_relaxations_have_no_handles() -> None:
-    instance = suite.instances()[0]
+    instance = small.instances()[0]
     bounds = run("crown", instance.network, instance.part)
     from stablenet.pyomo_model.search_model import build_search_model
 

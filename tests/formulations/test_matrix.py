@@ -16,6 +16,7 @@ from stablenet.bounds import registry as methods
 from stablenet.bounds import run
 from stablenet.core.bounds import Bounds
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
+from stablenet.testing import formulation_instances as small
 from stablenet.testing import formulations as suite
 
 SOLVERS = ["highs", "scip", "cbc", "gurobi"]
@@ -33,8 +34,8 @@ PAIRS = [
 
 
 @cache
-def instance() -> suite.Instance:
-    return suite.random_instance(21, (3, 3, 3, 2), ties=False, skip=True)
+def instance() -> small.Instance:
+    return small.random_instance(21, (3, 3, 3, 2), ties=False, skip=True)
 
 
 @cache
@@ -49,7 +50,7 @@ def everything(spec: str, method: str) -> SearchModel:
 
 def single_questions(solver: Backend, model: SearchModel, *, exact: bool) -> None:
     """One question of each layer has the true extremum, or for a relaxation no less."""
-    truth = suite.extremes(instance().network, instance().part)
+    truth = small.extremes(instance().network, instance().part)
     with solver.open(model.milp, Settings()) as session:
         for k, side in itertools.product(range(len(model.pre)), (1, -1)):
             objective, scale = model.question_objective(k, 0, side)
