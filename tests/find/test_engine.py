@@ -269,4 +269,4 @@ def test_a_deadline_that_is_over_leaves_bounds_and_no_more(path: Path) -> None:
     request = {"network": str(path), "domain": "box:-1:1", "options": {"threads": 1, "search": "network"}}
     closing = run_job(request, events.append, Deadline(0.0))
     assert closing == {"event": "done", "stopped_by": "time"}
-    assert {event["event"] for event in events} <= {"job", "begin", "bounds", "refute", "seconds"}
+    assert {event["event"] for event in events} <= {"job", "tolerances", "begin", "bounds", "refute", "seconds"}
