@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.core.registry import Registry, refuse_argument
+from stablenet.core.registry import Registry, refuse_argument, wrong_set
 from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
@@ -262,7 +262,19 @@ class Backend(ABC):
         """Load the model. Raises `NotInstalledError`, `LicenseError`, `UnsupportedError` or `SolverError`."""
 
 
-registry: Registry[Backend] = Registry("solver", Backend, "stablenet.backends", "stablenet.backends")  # type: ignore[type-abstract]
+def _wrong(cls: type[Backend]) -> str | None:
+    if isinstance(cls.__dict__.get("capabilities"), property):  # known of an instance only
+        return None
+    return wrong_set(cls.capabilities, "capabilities", Capability)
+
+
+registry: Registry[Backend] = Registry(
+    "solver",
+    Backend,  # type: ignore[type-abstract]
+    "stablenet.backends",
+    "stablenet.backends",
+    _wrong,
+)
 
 __all__ = [
     "Availability",

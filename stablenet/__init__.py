@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from stablenet.core.network import Network
     from stablenet.domain.regions import Box, Domain, LinfBall, Polytope, Union
     from stablenet.domain.vnnlib import read_vnnlib
-    from stablenet.equivalence.verify import Verification, verify
+    from stablenet.equivalence.verification import Verification
+    from stablenet.equivalence.verify import verify
     from stablenet.onnx_io.convert import from_sklearn, from_torch
     from stablenet.onnx_io.reader import load_onnx
     from stablenet.report.report import Report
@@ -31,7 +32,7 @@ _HOMES = {
     "compress": "stablenet.compression.compress",
     "from_sklearn": "stablenet.onnx_io.convert",
     "from_torch": "stablenet.onnx_io.convert",
-    "Verification": "stablenet.equivalence.verify",
+    "Verification": "stablenet.equivalence.verification",
     "verify": "stablenet.equivalence.verify",
     "Box": "stablenet.domain.regions",
     "Domain": "stablenet.domain.regions",

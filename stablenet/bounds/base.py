@@ -14,7 +14,7 @@ from stablenet.core.bounds import Array, Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
-from stablenet.core.registry import Registry, refuse_argument
+from stablenet.core.registry import Registry, refuse_argument, wrong_set
 from stablenet.domain.regions import Part
 
 
@@ -101,9 +101,16 @@ def whole_number(name: str, argument: str, *, least: int = 1) -> int:
     return int(argument)
 
 
+def _wrong(cls: type[BoundMethod]) -> str | None:
+    if isinstance(cls.__dict__.get("requires"), property):  # known of an instance only
+        return None
+    return wrong_set(cls.requires, "requirements", Capability)
+
+
 registry: Registry[BoundMethod] = Registry(
     "bounds",
     BoundMethod,  # type: ignore[type-abstract]
     "stablenet.bounds",
     "stablenet.bounds",
+    _wrong,
 )

@@ -32,6 +32,7 @@ def compare(
     export_models: Annotated[str | None, typer.Option(metavar="DIR", help="Write every MILP as MPS instead.")] = None,
 ) -> None:
     """Run a grid of comparisons; exit code 4 if two runs contradict each other."""
+    from stablenet.cli.files import guarded_sweep
     from stablenet.compare.grid import read_grid
     from stablenet.compare.plan import plan as make_plan
 
@@ -46,12 +47,15 @@ def compare(
     if export_models is not None:
         from stablenet.compare.publish.models import export_models as write
 
-        count = write(chosen, Path(export_models))
+        with guarded_sweep(chosen, None):
+            count = write(chosen, Path(export_models))
         say(f"{export_models}: {count} models and manifest.json")
         return
     if output is None:
         raise InputError("--output DIR is missing: the folder for the sweep")
-    raise typer.Exit(_sweep(chosen, Path(output), _executor(chosen, workers, scheduler), resume=resume, retry=again))
+    with guarded_sweep(chosen, Path(output)):
+        executor = _executor(chosen, workers, scheduler)
+        raise typer.Exit(_sweep(chosen, Path(output), executor, resume=resume, retry=again))
 
 
 def _outcomes(retry: str | None) -> tuple[str, ...]:
@@ -168,6 +172,7 @@ def page(
     text: Annotated[str | None, typer.Option(metavar="FILE", help="With --results: text to stand before them.")] = None,
 ) -> None:
     """Write the page of a sweep: one HTML file, with figures and tables beside it."""
+    from stablenet.cli.files import command_files, store_files
     from stablenet.compare.publish.markdown import write_results
     from stablenet.compare.publish.page import sweep_page
     from stablenet.compare.publish.tables import write_all
@@ -175,7 +180,8 @@ def page(
     from stablenet.core.files import write_text
 
     target = Path(folder) / "page.html" if output is None else Path(output)
-    with Store(folder) as store:
+    writes = {"the page": str(target), "--results": results}
+    with Store(folder) as store, command_files(writes, reads={**store_files(store), "--text": text}):
         code = _conclude(store)
         write_text(target, sweep_page(store))
         say(f"page: {target}")

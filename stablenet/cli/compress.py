@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from stablenet.core.terminal import complain, console, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
-    from stablenet.equivalence.verify import Verification
+    from stablenet.equivalence.verification import Verification
     from stablenet.report.report import Report
 
 STARTED = time.time()
@@ -60,9 +59,9 @@ def compress(
 
     From a report, or from a search for stable neurons on the domain, limited as `find` is.
     """
+    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
 
-    path = _writable(output)
     options = Options(
         formulation=formulation,
         bounds=bounds,
@@ -83,7 +82,11 @@ def compress(
         "check": check,
         "seed": seed,
     }
-    raise typer.Exit(_compress(net, path, report, domain, options=options, keywords=keywords, as_json=as_json))
+    with command_files(
+        {"--output": output}, networks={"NET": net}, domain=domain, reads={"--report": report, "--samples": samples}
+    ):
+        path = Path(output)
+        raise typer.Exit(_compress(net, path, report, domain, options=options, keywords=keywords, as_json=as_json))
 
 
 def _compress(
@@ -165,11 +168,11 @@ def verify(
 
     Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
     """
+    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
 
-    target = None if output is None else _writable(output)
     options = Options(
         solver=solver,
         formulation=formulation,
@@ -180,37 +183,50 @@ def verify(
     )
     limit_memory(memory_limit)
     left = None if time_limit is None else max(time_limit - (time.time() - STARTED), 0.01)
-    result = run(
-        a,
-        b,
-        domain,
-        tolerance=tolerance,
-        time_limit=left,
-        solver=solver,
-        formulation=formulation,
-        threads=options.threads,
-        seed=seed,
-        report=report,
-        steps=STEPS if steps is None else [step.strip() for step in steps.split(",")],
-    )
-    for note in result.notes:
+    with command_files(
+        {"--output": output}, networks={"A.onnx": a, "B.onnx": b}, domain=domain, reads={"--report": report}
+    ):
+        result = run(
+            a,
+            b,
+            domain,
+            tolerance=tolerance,
+            time_limit=left,
+            solver=solver,
+            formulation=formulation,
+            threads=options.threads,
+            seed=seed,
+            report=report,
+            steps=STEPS if steps is None else [step.strip() for step in steps.split(",")],
+        )
+        failed = None if output is None else _write_point(result, Path(output))
+    for note in (*result.notes, *(() if failed is None else (failed,))):
         complain(note)
-    if target is not None and result.outcome == "different" and result.found is not None:
-        import numpy as np
-
-        from stablenet.core.files import atomic_path
-
-        with atomic_path(target) as temporary, temporary.open("wb") as file:
-            np.save(file, result.found.point)
     if as_json:
         say_json(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
     else:
-        _print(result, output)
-    raise typer.Exit({"equal": 0, "different": 4, "undecided": 3}[result.outcome])
+        _print(result, output if failed is None else None)
+    raise typer.Exit(3 if failed is not None else {"equal": 0, "different": 4, "undecided": 3}[result.outcome])
+
+
+def _write_point(result: Verification, target: Path) -> str | None:
+    """Write the counterexample, if there is one; returns why it could not be written: it is shown all the same."""
+    import numpy as np
+
+    from stablenet.core.files import OutputError, atomic_path
+
+    if result.outcome != "different" or result.found is None:
+        return None
+    try:
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
+            np.save(file, result.found.point)
+    except OutputError as error:
+        return str(error)
+    return None
 
 
 def _print(result: Verification, output: str | None) -> None:
-    proof = "rigorous" if result.rigorous else "within solver tolerance"
+    proof = "rigorous" if result.rigorous else "by solver, not rigorous"
     if result.by.endswith("report"):
         proof += " if the report holds"
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
@@ -219,7 +235,8 @@ def _print(result: Verification, output: str | None) -> None:
     elif result.outcome == "different" and result.found is not None:
         found = result.found
         say(
-            f"different: output {found.output} differs by more than {found.difference:.6g} (T = {result.tolerance:.6g})"
+            f"different: output {found.output} differs by more than {found.difference:.6g} "
+            f"(T = {result.tolerance:.6g}); no output by more than {result.bound:.6g} ({proof})"
         )
         if output is None:
             say(f"at x = {json.dumps(found.point.tolist())}")
@@ -233,16 +250,3 @@ def _print(result: Verification, output: str | None) -> None:
         )
     if result.neurons:
         say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")
-
-
-def _writable(name: str) -> Path:
-    """The path, refused before any work where it cannot be written."""
-    path = Path(name)
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"{path}: folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: folder {folder} is not writable")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; a file name is expected")
-    return path

@@ -113,7 +113,7 @@ def render(data: dict[str, Any], console: Console) -> None:
             ),
             soft_wrap=True,
         )
-    console.print(f"checked on {data['checked']:,} points with {data['runtime']}")
+    console.print(Text(f"checked on {data['checked']:,} points with {data['runtime']}"), soft_wrap=True)
 
 
 def _lost(step: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stablenet.backends.base import Backend, Capability
 from stablenet.backends.base import registry as backend_registry
+from stablenet.core.registry import listed
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulation_registry
 
@@ -38,11 +39,13 @@ def solvers_data() -> dict[str, Any]:
 
     ``installed`` says whether it can be used, else ``install`` how to get it. ``licence`` is a sentence or null,
     the limits are those of a size-limited licence or null. ``capabilities`` has all of `Capability` by name.
+    ``broken`` are entries that cannot be used, by distribution and entry point, with the cause.
     """
-    backends = [backend for cls in backend_registry.classes.values() for backend in cls.listed()]
+    rows, broken = listed(backend_registry, lambda cls: [_solver_entry(backend) for backend in cls.listed()])
     return {
         "capabilities": {capability.name.lower(): capability.value for capability in Capability},
-        "solvers": [_solver_entry(backend) for backend in backends],
+        "solvers": [entry for entries in rows for entry in entries],
+        "broken": [entry.to_json() for entry in broken],
     }
 
 
@@ -104,8 +107,9 @@ def _note(one: dict[str, Any]) -> str:
 
 
 def formulations_data() -> list[dict[str, Any]]:
-    """All formulations as JSON-ready data, one entry per class, its variants by specification."""
-    return [_formulation_entry(cls) for cls in formulation_registry.classes.values()]
+    """All formulations as JSON-ready data, one entry per class, its variants by specification; then broken ones."""
+    rows, broken = listed(formulation_registry, _formulation_entry)
+    return rows + [entry.to_json() for entry in broken]
 
 
 def _formulation_entry(cls: type[Formulation]) -> dict[str, Any]:
@@ -136,7 +140,7 @@ def render_formulations(data: list[dict[str, Any]], console: Console) -> None:
     table.add_column("formulation", no_wrap=True)
     for heading in ("what it is", "needs", "paper"):
         table.add_column(heading, overflow="fold")
-    for entry in data:
+    for entry in (entry for entry in data if "broken" not in entry):
         told = (entry["title"], entry["paper"])
         for variant in entry["variants"]:
             table.add_row(variant["spec"], told[0], ", ".join(variant["requires"]) or "-", told[1])

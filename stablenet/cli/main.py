@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stablenet import __version__
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import compress as cli_compress
-from stablenet.core.errors import StablenetError
-from stablenet.core.files import check_target
+from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
-from stablenet.core.terminal import complain, console, plain, say, say_json
+from stablenet.core.signals import EXIT_CODE, end_at_once, install
+from stablenet.core.terminal import complain, console, say, say_json
 
 if TYPE_CHECKING:
-    from stablenet.core.ledger import Ledger
     from stablenet.core.options import Options
+    from stablenet.core.registry import Broken
+    from stablenet.report.report import Report
 
 STARTED = time.time()
+
+PARSER_INTERRUPTED = 130
+"""What the argument parser returns for Ctrl-C; no command does."""
 
 app = typer.Typer(
     name="stablenet",
@@ -51,7 +55,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -88,6 +92,7 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
+    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
 
     options = Options(
@@ -112,85 +117,86 @@ def find(
         permute=permute,
         solver_log=solver_log,
     )
-    for path in (output, page):
-        if path not in {None, "-"}:
-            check_target(Path(str(path)))
-    raise typer.Exit(_find(net, domain, options, output, page))
+    with command_files(
+        {"--output": output, "--page": page, "--solver-log": solver_log},
+        networks={"NET": net},
+        domain=domain,
+        reads={"--samples": samples, "--resume": resume},
+    ):
+        raise typer.Exit(_find(net, domain, options, output, page))
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
+    from stablenet.cli.progress import Progress
     from stablenet.core.deadline import SearchStoppedError
-    from stablenet.find.supervisor import Interrupts, supervise
+    from stablenet.core.signals import Interrupts
+    from stablenet.find.supervisor import supervise
     from stablenet.report.report import dumps
 
     with Interrupts():  # until all is written a second Ctrl-C loses nothing
-        with _Progress() as progress:
+        with Progress(STARTED) as progress:
             try:
                 outcome = supervise(net, domain, options, started=STARTED, watch=progress)
             except KeyboardInterrupt:
                 raise SearchStoppedError("interrupt, before the network was read; nothing is written") from None
+        failed = _write(outcome.report, output, page)
+    for message in (outcome.message, *failed):
+        if message is not None:
+            complain(message)
+    try:
+        with _readerless():
+            if output == "-":
+                say_json(dumps(outcome.report.data))
+            else:
+                from stablenet.cli.report_tables import render_summary
+
+                render_summary(outcome.report.data, console())
+                if output is not None and not failed:
+                    say(f"report: {output}")
+    except OutputError as error:
+        complain(str(error))
+        failed.append(str(error))
+    return outcome.exit_code or (SearchStoppedError.exit_code if failed else 0)
+
+
+def _write(report: Report, output: str | None, page: str | None) -> list[str]:
+    """Write report and page; returns what could not be written: what was found is shown all the same."""
+    failed: list[str] = []
+    try:
         if output not in {None, "-"}:
-            outcome.report.write(str(output))
+            report.write(str(output))
+    except InputError as error:
+        failed.append(str(error))
+    try:
         if page is not None:
             from stablenet.compare.publish.page import write_report_page
 
-            write_report_page(outcome.report.data, page)
-    if outcome.message is not None:
-        complain(outcome.message)
-    with _readerless():
-        if output == "-":
-            say_json(dumps(outcome.report.data))
-        else:
-            from stablenet.cli.report_tables import render_summary
-
-            render_summary(outcome.report.data, console())
-            if output is not None:
-                say(f"report: {output}")
-    return outcome.exit_code
+            write_report_page(report.data, page)
+    except InputError as error:
+        failed.append(str(error))
+    return failed
 
 
 @contextmanager
 def _readerless() -> Iterator[None]:
-    """A reader of standard output that goes away costs the rest of the output, not the exit code."""
+    """A reader of standard output that goes away costs the rest of the output, not the exit code.
+
+    Raises `OutputError` where standard output cannot take it otherwise, as on a full disk.
+    """
     try:
         yield
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # rich and the argument parser make an exit of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
+    except OSError as error:
+        if error.filename is not None:  # of another file
+            raise
+        _drop_stdout()
+        raise OutputError(f"standard output: cannot be written ({error.strerror or error})") from None
 
 
-class _Progress:
-    """A live line on a terminal's standard error; nothing where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._status: Any = None
-        self._next = 0.0
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._status = console(error=True).status("starting")
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def __call__(self, ledger: Ledger) -> None:
-        now = time.monotonic()
-        if self._status is None or now < self._next:
-            return
-        self._next = now + 0.1
-        total = 2 * ledger.n_neurons
-        elapsed = time.time() - STARTED
-        stage = f"{ledger.log.stage}; " if ledger.log.stage else ""
-        from rich.text import Text
-
-        line = (
-            f"{stage}{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
-            f"{len(ledger.log.solves)} solves, {elapsed:.0f} s"
-        )
-        self._status.update(Text(plain(line)))
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command()
@@ -218,16 +224,19 @@ def export(
 ) -> None:
     """Write the MILP that asks all questions which the bounds leave open."""
     limit_memory(memory_limit)
-    check_target(Path(output))
     from stablenet.bounds import run
+    from stablenet.cli.files import command_files
     from stablenet.domain.spec import parse_domain
     from stablenet.onnx_io.reader import load_onnx
+    from stablenet.pyomo_model.export import check_suffix
     from stablenet.pyomo_model.export import export as write
 
-    network = load_onnx(net)
-    region = parse_domain(domain, network.n_inputs)
-    known = run(bounds, network, region.parts[0])
-    milp = write(network, region, known, formulation, output, margin=margin, decide=decide_by_bounds)
+    with command_files({"--output": output}, networks={"NET": net}, domain=domain):
+        check_suffix(Path(output))
+        network = load_onnx(net)
+        region = parse_domain(domain, network.n_inputs)
+        known = run(bounds, network, region.parts[0])
+        milp = write(network, region, known, formulation, output, margin=margin, decide=decide_by_bounds)
     say(
         f"{output}: {milp.n_rows} rows, {milp.n_columns} columns ({milp.n_binaries} binary), {milp.n_nonzeros} nonzeros"
     )
@@ -244,28 +253,28 @@ def formulations(*, as_json: AsJson = False) -> None:
 @app.command()
 def bounds(*, as_json: AsJson = False) -> None:
     """List the bound methods."""
-    from stablenet.bounds import registry
+    from stablenet.bounds import BoundMethod, registry
+    from stablenet.core.registry import listed
 
-    rows = [
-        {
-            "name": name,
+    def row(cls: type[BoundMethod]) -> dict[str, Any]:
+        return {
+            "name": cls.name,
             "title": cls.title,
             "rigorous": cls.rigorous,
-            "needs": ", ".join(sorted(capability.value for capability in registry.get(name).requires)),
+            "needs": ", ".join(sorted(capability.value for capability in registry.get(cls.name).requires)),
             "paper": cls.paper,
         }
-        for name, cls in registry.classes.items()
-    ]
-    _table(rows, as_json=as_json)
+
+    _table(*listed(registry, row), as_json=as_json)
 
 
 @app.command()
 def searches(*, as_json: AsJson = False) -> None:
     """List the searches."""
+    from stablenet.core.registry import listed
     from stablenet.search.base import registry
 
-    rows = [{"name": name, "title": cls.title, "paper": cls.paper} for name, cls in registry.classes.items()]
-    _table(rows, as_json=as_json)
+    _table(*listed(registry, lambda cls: {"name": cls.name, "title": cls.title, "paper": cls.paper}), as_json=as_json)
 
 
 @app.command()
@@ -287,23 +296,25 @@ def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> N
         say_json(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
         return
     render(data, console())
+    entries = data.get("broken", []) if isinstance(data, dict) else data
+    for row in entries:
+        if "broken" in row:
+            from stablenet.core.registry import Broken
+
+            say(str(Broken(*(row[key] for key in ("kind", "name", "distribution", "entry_point", "cause")))))
 
 
-def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -> None:
     def render(data: list[dict[str, Any]], console: Any) -> None:
         from rich.table import Table
 
         table = Table(*data[0])
         for row in data:
-            table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
+            if "broken" not in row:
+                table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
         console.print(table)
 
-    _print(rows, as_json=as_json, render=render)
-
-
-def _terminate(signum: int, frame: object) -> None:
-    del signum, frame
-    raise KeyboardInterrupt
+    _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render)
 
 
 def _open_closed_streams() -> None:
@@ -319,32 +330,44 @@ def _open_closed_streams() -> None:
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
     _open_closed_streams()
-    signal.signal(signal.SIGTERM, _terminate)
+    install()
     limit_memory()
+    try:
+        code = _run(sys.argv[1:] or ["--help"])
+    except KeyboardInterrupt:
+        complain("interrupted")
+        code = EXIT_CODE
+    end_at_once("", code, grace=2.0)  # the interpreter's own end is not to be broken into, and not to last
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; returns its exit code, having said in one line what went wrong."""
     code: Any = 0
     try:
         with _readerless():
-            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+            code = app(arguments, standalone_mode=False)
     except StablenetError as error:
         complain(str(error))
-        code = getattr(error, "code", error.exit_code)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        code = 3
+        return int(getattr(error, "code", error.exit_code))
     except MemoryError:
         complain("the memory limit was met; --memory-limit MB raises it")
-        code = 3
+        return EXIT_CODE
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        complain(f"{where}{error.strerror or error}")
+        return InputError.exit_code
     except Exception as error:
         # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
         if hasattr(error, "format_message"):
             complain(error.format_message())
-            code = 2
-        elif type(error).__name__ == "Abort":  # what it makes of Ctrl-C
-            complain("interrupted")
-            code = 3
-        else:
-            raise
-    sys.exit(code if isinstance(code, int) else 0)
+            return InputError.exit_code
+        if type(error).__name__ == "Abort":  # what it makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
+    if code == PARSER_INTERRUPTED:
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +19,14 @@ from typing import Any, Self
 import numpy as np
 
 from stablenet.compare.rows import States, states_of
+from stablenet.compare.store_check import check_store
 from stablenet.core.errors import InputError
 from stablenet.report.report import dumps
 
 FILE = "sweep.sqlite"
+FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")
+"""The store's file, and those that SQLite keeps beside it at work."""
+
 SCHEMA = "stablenet.sweep/1"
 
 COLUMNS = {
@@ -40,6 +44,15 @@ COLUMNS = {
 }  # fmt: skip
 """Columns of the table ``runs``. Times end in ``_s`` (seconds), memory in ``_mb``; ``work_s`` is from the network in
 memory to the last verdict; ``load`` is the machine's load average when the run began."""
+
+NEEDED = {
+    "meta": {"key", "value"},
+    "planned": {"key", "position"},
+    "frozen": {"key", "instance", "report", "reason", "command"},
+    "runs": {"key", "instance", "outcome", "reason"},
+    "reports": {"key", "frozen", "states", "report"},
+}
+"""Tables and columns that every version's store has."""
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -59,7 +72,10 @@ def pack(data: dict[str, Any]) -> bytes:
 
 def unpack(blob: bytes) -> dict[str, Any]:
     """The inverse of `pack`."""
-    data: dict[str, Any] = json.loads(zlib.decompress(blob))
+    try:
+        data: dict[str, Any] = json.loads(zlib.decompress(blob))
+    except (zlib.error, ValueError) as error:
+        raise InputError(f"a report in the store is damaged ({error})") from None
     return data
 
 
@@ -71,22 +87,25 @@ class Store:
         self.path = self.folder / FILE
         if not create and not self.path.is_file():
             raise InputError(f"{self.folder}: no sweep is here ({FILE} is missing); `stablenet compare` makes one")
-        self.db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+        if self.path.exists():
+            check_store(self.path, SCHEMA, NEEDED)
+        try:
+            self.db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._trouble(error) from None
         self.db.row_factory = sqlite3.Row
         try:
-            self._prepare(create=create)
-        except sqlite3.DatabaseError as error:
+            if create:
+                self._prepare()
+            self.meta("schema")
+        except sqlite3.Error as error:
             self.db.close()
-            raise InputError(f"{self.path}: not a readable sweep ({error})") from None
-        found = self.meta("schema")
-        if found != SCHEMA:
-            self.db.close()
-            raise InputError(f"{self.path}: schema {found!r}; {SCHEMA!r} is expected")
+            raise self._trouble(error) from None
 
-    def _prepare(self, *, create: bool) -> None:
-        if not create:
-            self.db.execute("SELECT count(*) FROM meta").fetchone()
-            return
+    def _trouble(self, error: Exception) -> InputError:
+        return InputError(f"{self.path}: the sweep cannot be read or written ({error})")
+
+    def _prepare(self) -> None:
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
         self.db.executescript(_TABLES)
@@ -102,6 +121,8 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):  # a full disk, a file damaged meanwhile
+            raise self._trouble(error) from None
 
     def close(self) -> None:
         """Close the file."""
@@ -113,7 +134,8 @@ class Store:
         try:
             yield
         except BaseException:
-            self.db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # SQLite rolls back by itself where the disk is full
+                self.db.execute("ROLLBACK")
             raise
         self.db.execute("COMMIT")
 

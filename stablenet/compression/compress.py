@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
-from stablenet.compression.check import check_points, check_written, compare_files
+from stablenet.compression.check import check_points, check_written, compare_files, unit_of
 from stablenet.compression.reduce import Operations, reduce
 from stablenet.compression.steps import Step
 from stablenet.compression.store_weights import Settled, Stored, settle
 from stablenet.compression.working_network import Array
-from stablenet.core.errors import InputError, ReportError, StablenetError, UnknownNameError
+from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
@@ -36,7 +36,7 @@ from stablenet.equivalence.provenance import (
 from stablenet.onnx_io.graph import Graph
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.onnx_io.rewrite import Target, rewrite
-from stablenet.report.evidence import Evidence
+from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
 
 STORED = ("float32", "float64")
@@ -116,6 +116,7 @@ def compress(
     """
     found = report if isinstance(report, Report) else Report.read(report)
     graph = Graph(network)
+    unit_of(graph)
     evidence = Evidence.of(found, graph.network, domain)
     limit = _tolerance(graph.network, evidence.domain, tolerance)
     builder = _Builder(evidence, _stored(dtype, graph))
@@ -124,7 +125,7 @@ def compress(
     result = builder.within(planned, usable, limit)
     size = len(graph.model.SerializeToString())
     result = replace(result, paper=(paper.settled.network, paper.steps), original_bytes=size)
-    points = check_points(evidence.domain, _witnesses(found, graph.network), samples, check, seed)
+    points = check_points(evidence.domain, witnesses_of(found, graph.network), samples, check, seed)
     runtime, count = compare_files(
         graph,
         result.network,
@@ -152,14 +153,6 @@ def _stored(dtype: str | None, graph: Graph) -> Stored:
     if dtype == "float64" or (dtype is None and graph.is_double):
         return "float64"
     return "float32"
-
-
-def _witnesses(report: Report, network: Network) -> Array:
-    try:
-        points = np.array(report.data["witnesses"], np.float64).reshape(-1, network.n_inputs)
-    except (TypeError, ValueError):
-        raise ReportError("the report's witnesses are not points of the network's inputs") from None
-    return points[np.isfinite(points).all(axis=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +227,7 @@ class _Builder:
             PROVENANCE_KEY: json.dumps({layer.name: entry for layer, entry in entries}, separators=(",", ":")),
         }
         first = read_back(self._model(planned, metadata))
-        check_written(settled.network, first, evidence.domain)
+        check_written(settled.network, first, evidence.domain, unit_of(planned.graph))
         pairing = by_provenance(network, first)
         if pairing is None:
             raise StablenetError("the compressed network has lost its provenance")

@@ -45,11 +45,13 @@ class ReportError(InputError):
 class UnknownNameError(InputError, LookupError):
     """A name that no registry entry answers to. The message lists those that exist."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], broken: Iterable[str] = ()) -> None:
         self.kind = kind
         self.name = name
         self.known = tuple(sorted(known))
-        super().__init__(f"unknown {kind} {name!r}; there are: {', '.join(self.known)}")
+        words = ", ".join(sorted(set(broken)))
+        more = f"; broken: {words}" if words else ""
+        super().__init__(f"unknown {kind} {name!r}; there are: {', '.join(self.known)}{more}")
 
 
 class UnsupportedError(InputError):

@@ -3,20 +3,25 @@
 An entry is a class with a ``name``. It is found in the modules of the package given, so that a file
 dropped there is enough, and in the entry-point group given, so that another package can add one.
 The grammar of a specification is ``name[:argument]``; the class reads the argument in
-``from_argument``.
+``from_argument``. An entry that cannot be used is kept as `Broken`: it hinders only who names it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
-from functools import cached_property
-from importlib.metadata import entry_points
-from typing import ClassVar, Generic, Protocol, Self, TypeGuard, TypeVar
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeGuard, TypeVar
 
-from stablenet.core.errors import InputError, StablenetError, UnknownNameError
+from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.core.signals import is_interrupt
 
 
 class Pluggable(Protocol):
@@ -32,52 +37,139 @@ class Pluggable(Protocol):
 
 T = TypeVar("T", bound=Pluggable)
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
-class DuplicateNameError(StablenetError):
-    """Two entries of one registry under the same name."""
+
+@dataclass(frozen=True)
+class Broken:
+    """An entry that cannot be used: its name, where it comes from, and why.
+
+    ``distribution`` is name and version of the installed package, or '' for a module of this one; ``entry_point`` is
+    ``name = value`` as declared, or the module.
+    """
+
+    kind: str
+    name: str
+    distribution: str
+    entry_point: str
+    cause: str
+
+    def __str__(self) -> str:
+        origin = f"{self.distribution}, entry point {self.entry_point}" if self.distribution else self.entry_point
+        return f"{self.kind} {self.name!r} of {origin} is broken: {self.cause}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "broken": True}
+
+
+class BrokenEntryError(InputError):
+    """A name whose entry cannot be used; the message says whose it is, and why."""
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a class was found; ``own`` if that is a module of the registry's package."""
+
+    distribution: str
+    entry_point: str
+    own: bool
 
 
 class Registry(Generic[T]):
     """Classes of one kind by name.
 
     ``kind`` is the word used in messages, ``base`` the class that entries derive from, ``package``
-    the package whose modules are scanned, and ``group`` the entry-point group.
+    the package whose modules are scanned, and ``group`` the entry-point group. ``check`` is given each class of another
+    package and returns what is wrong with it, or None.
     """
 
-    def __init__(self, kind: str, base: type[T], package: str, group: str) -> None:
+    def __init__(
+        self, kind: str, base: type[T], package: str, group: str, check: Callable[[type[T]], str | None] | None = None
+    ) -> None:
         self.kind = kind
         self.base = base
         self.package = package
         self.group = group
+        self.check = check
+
+    @property
+    def classes(self) -> dict[str, type[T]]:
+        """All entries that can be used by name, sorted by name."""
+        return self._found[0]
+
+    @property
+    def broken(self) -> tuple[Broken, ...]:
+        """The entries that cannot be used, sorted by name."""
+        return self._found[1]
 
     @cached_property
-    def classes(self) -> dict[str, type[T]]:
-        """All entries by name, sorted by name."""
-        found: dict[str, type[T]] = {}
-        for cls, origin in self._discover():
-            other = found.get(cls.name)
-            if other is not None and other is not cls:
-                raise DuplicateNameError(
-                    f"{self.kind} {cls.name!r} of {origin} is already registered by {other.__module__}"
-                )
-            found[cls.name] = cls
-        return dict(sorted(found.items()))
+    def _found(self) -> tuple[dict[str, type[T]], tuple[Broken, ...]]:
+        broken: list[Broken] = []
+        by_name: dict[str, list[tuple[type[T], _Origin]]] = {}
+        for cls, origin in self._discover(broken):
+            known = by_name.setdefault(cls.name, [])
+            if all(other is not cls for other, _ in known):
+                known.append((cls, origin))
+        classes: dict[str, type[T]] = {}
+        for name, claims in by_name.items():
+            own = [claim for claim in claims if claim[1].own]
+            if len(own or claims) == 1:
+                classes[name] = (own or claims)[0][0]
+            for cls, origin in claims:
+                if classes.get(name) is not cls:
+                    others = ", ".join(other.__module__ for other, _ in claims if other is not cls)
+                    cause = f"the name {name!r} is already registered by {others}"
+                    broken.append(Broken(self.kind, name, origin.distribution, origin.entry_point, cause))
+        return dict(sorted(classes.items())), tuple(sorted(broken, key=lambda entry: (entry.name, str(entry))))
 
-    def _discover(self) -> Iterator[tuple[type[T], str]]:
+    def _discover(self, broken: list[Broken]) -> Iterator[tuple[type[T], _Origin]]:
         package = importlib.import_module(self.package)
         for info in pkgutil.iter_modules(package.__path__, f"{self.package}."):
-            module = importlib.import_module(info.name)
+            origin = _Origin("", info.name, own=True)
+            module = self._attempt(partial(importlib.import_module, info.name), origin, broken)
             for _, cls in inspect.getmembers(module, inspect.isclass):
-                if cls.__module__ == module.__name__ and self._is_entry(cls):
-                    yield cls, module.__name__
-        for point in entry_points(group=self.group):
-            cls = point.load()
-            if not (inspect.isclass(cls) and self._is_entry(cls)):
-                raise StablenetError(
-                    f"entry point {point.name!r} of group {self.group!r} ({point.value}) is no {self.kind}: "
-                    f"a subclass of {self.base.__name__} with a name is expected"
-                )
-            yield cls, point.value
+                if cls.__module__ == info.name and self._is_entry(cls):
+                    yield cls, origin
+        for distribution, points in _points(self.group, self.kind, broken):
+            for point in points:
+                origin = _Origin(distribution, f"{point.name} = {point.value}", own=False)
+                cls = self._attempt(point.load, origin, broken)
+                if cls is None:
+                    continue
+                wrong = self._attempt(partial(self._wrong, cls), origin, broken)
+                if wrong:
+                    broken.append(Broken(self.kind, point.name, distribution, origin.entry_point, wrong))
+                elif wrong is not None:  # None: asking already failed
+                    yield cls, origin
+
+    def _attempt(self, load: Callable[[], Any], origin: _Origin, broken: list[Broken]) -> Any:
+        """What ``load`` returns; None where it raises, which is noted: code of others may raise anything."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # what it prints is none of a command's output
+                return load()
+        except BaseException as error:
+            if isinstance(error, MemoryError) or is_interrupt(error):
+                raise
+            name = origin.entry_point.partition("=")[0].strip().rpartition(".")[2]
+            cause = _one_line(error)
+            broken.append(Broken(self.kind, name, origin.distribution, origin.entry_point, cause))
+            return None
+
+    def _wrong(self, cls: object) -> str:
+        """What keeps an object of another package from being an entry; '' where nothing does."""
+        if not (inspect.isclass(cls) and issubclass(cls, self.base)):
+            return f"it is no {self.kind}: a subclass of {self.base.__name__} is expected"
+        if inspect.isabstract(cls):
+            return f"it lacks {', '.join(sorted(cls.__abstractmethods__))}"
+        name = cls.__dict__.get("name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            return f"its name is {name!r}; letters, digits and -_.+ are expected"
+        for attribute in ("title", "paper"):
+            text = getattr(cls, attribute, "")
+            if not isinstance(text, (str, property)):  # an instance may have its own
+                return f"its {attribute} is {text!r:.200}; a line of text is expected"
+        return (None if self.check is None else self.check(cls)) or ""
 
     def _is_entry(self, cls: type[object]) -> TypeGuard[type[T]]:
         return issubclass(cls, self.base) and not inspect.isabstract(cls) and "name" in cls.__dict__
@@ -87,11 +179,71 @@ class Registry(Generic[T]):
         return tuple(self.classes)
 
     def get(self, spec: str) -> T:
-        """The instance for ``name[:argument]``; raises `UnknownNameError` or `InputError`."""
+        """The instance for ``name[:argument]``; raises `UnknownNameError`, `BrokenEntryError` or `InputError`."""
         name, colon, argument = spec.partition(":")
         if name not in self.classes:
-            raise UnknownNameError(self.kind, name, self.names())
+            causes = [str(entry) for entry in self.broken if entry.name == name]
+            if causes:
+                raise BrokenEntryError("; ".join(causes))
+            raise UnknownNameError(self.kind, name, self.names(), [entry.name for entry in self.broken])
         return self.classes[name].from_argument(argument if colon else None)
+
+
+def _points(group: str, kind: str, broken: list[Broken]) -> Iterator[tuple[str, list[EntryPoint]]]:
+    """The entry points of a group by distribution; of two with one name the first on the path counts."""
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            label = _label(distribution)
+            key = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or label).lower()
+            if key in seen:
+                continue
+            seen.add(key)
+            text = distribution.read_text("entry_points.txt") or ""
+            if group not in text:
+                continue
+            points = [point for point in distribution.entry_points if point.group == group]
+        except Exception as error:  # metadata that is no metadata fails in many ways
+            broken.append(Broken(kind, "?", _label(distribution), "entry_points.txt", _one_line(error)))
+            continue
+        yield label, points
+
+
+def _label(distribution: Distribution) -> str:
+    """Name and version, or the folder of the metadata where it does not tell."""
+    try:
+        return f"{distribution.metadata['Name']} {distribution.version}"
+    except Exception:
+        return str(getattr(distribution, "_path", "an unnamed distribution"))
+
+
+def _one_line(error: BaseException) -> str:
+    """Type and message of an error, printable, on one line."""
+    try:
+        words = " ".join(str(error).split())
+    except Exception:
+        words = ""
+    words = "".join(c if c.isprintable() else "?" for c in words)
+    return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
+
+
+def wrong_set(value: object, what: str, kind: type) -> str | None:
+    """What is wrong with a set that a class declares, such as its capabilities; None where nothing is."""
+    if isinstance(value, (set, frozenset)) and all(isinstance(item, kind) for item in value):
+        return None
+    return f"its {what} are {value!r:.200}; a set of {kind.__name__} is expected"
+
+
+def listed(registry: Registry[T], entry: Callable[[type[T]], Any]) -> tuple[list[Any], list[Broken]]:
+    """``entry(cls)`` of each class, and what is broken, also where ``entry`` fails on a class of another package."""
+    rows: list[Any] = []
+    broken = list(registry.broken)
+    for name, cls in registry.classes.items():
+        try:
+            rows.append(entry(cls))
+        except Exception as error:
+            broken.append(Broken(registry.kind, name, "", f"{cls.__module__}.{cls.__qualname__}", _one_line(error)))
+    return rows, broken
 
 
 def refuse_argument(kind: str, name: str, argument: str | None) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import zlib
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -38,6 +39,16 @@ def parse_domain(spec: str, n_inputs: int) -> Domain:
     if domain.n_inputs != n_inputs:
         raise DomainError(f"{spec}: declares {domain.n_inputs} inputs, but the network has {n_inputs}")
     return domain
+
+
+def domain_file(spec: str) -> Path | None:
+    """The file that a specification names: a VNN-LIB file, or the centre of a ball; None where it names none."""
+    if spec.startswith("box:"):
+        return None
+    if spec.startswith("ball:"):
+        match = _BALL.fullmatch(spec.removeprefix("ball:"))
+        return None if match is None else Path(match["path"])
+    return Path(spec)
 
 
 def _box(spec: str, n_inputs: int) -> Box:

@@ -60,6 +60,8 @@ class Seeker:
         self.pullers = [puller(part) for part in domain.parts]
         self.joint = difference_network(a, b)
         self.best: Found | None = None
+        self.extremes = np.full((2, len(domain.parts), b.n_outputs), -np.inf)
+        """By sign (+, -), part and output, the largest ``sign * (B - A)`` that is certain at a point of the part."""
 
     def offer(self, points: Array) -> None:
         """Certify points, (batch, n_inputs); the one with the largest sure difference is kept."""
@@ -68,6 +70,7 @@ class Seeker:
             batch = points[start : start + CHUNK]
             one, two = self.a.evaluate(batch), self.b.evaluate(batch)
             error = one.output_error + two.output_error
+            self._note(batch, two.output - one.output, error)
             sure = np.abs(one.output - two.output) * (1.0 - 2.0**-50) - error
             if not sure.size or np.isnan(sure).all():
                 continue
@@ -75,6 +78,21 @@ class Seeker:
             value = float(sure[row, column])
             if value > 0 and (self.best is None or value > self.best.difference):
                 self.best = Found(batch[row].copy(), int(column), value)
+
+    def _note(self, points: Array, difference: Array, error: Array) -> None:
+        """Keep the extremes that are certain, part by part."""
+        least = [sign * difference - np.abs(difference) * 2.0**-50 - error for sign in (1.0, -1.0)]
+        values = np.stack(least)
+        values = np.where(np.isnan(values), -np.inf, values)
+        for number, part in enumerate(self.domain.parts):
+            inside = part.holds(points)
+            if inside.any():
+                np.maximum(self.extremes[:, number], values[:, inside].max(axis=1), out=self.extremes[:, number])
+
+    def known(self, part: int, output: int, sign: float) -> float | None:
+        """The largest ``sign * (B - A)`` of an output that is certain on a part; None if no point of it was seen."""
+        value = float(self.extremes[0 if sign > 0 else 1, part, output])
+        return value if np.isfinite(value) else None
 
     def sample(self, count: int) -> Array:
         """Offer random points and vertices of every part; returns them."""

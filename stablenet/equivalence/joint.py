@@ -16,6 +16,7 @@ from scipy import sparse
 from stablenet.bounds.crown import crown_layers
 from stablenet.core.network import AffineMap, Matrix, Network, Term
 from stablenet.equivalence.backward import Relaxation, System
+from stablenet.equivalence.scaling import lost, outward, times, times_columns, times_rows
 from stablenet.onnx_io.exact_matrices import added
 
 Array = npt.NDArray[np.float64]
@@ -28,20 +29,27 @@ Sides = Sequence[tuple[Array, Array]]
 class Pairing:
     """For each layer of B its partner in A (-1: none), and for each neuron its partner there (-1: none).
 
-    Partners of successive layers do not go back; no neuron of A has two partners.
+    Partners of successive layers do not go back; no neuron of A has two partners. ``scales[k]``, (n_k,), are positive
+    numbers: neuron i of B's layer k is taken as that multiple of its partner plus a difference (none: all 1).
     """
 
     layers: tuple[int, ...]
     neurons: tuple[Index, ...]
+    scales: tuple[Array, ...] = ()
+
+    def scale(self, layer: int) -> Array:
+        """The multiples of B's layer, (n,)."""
+        return self.scales[layer] if self.scales else np.ones(len(self.neurons[layer]))
 
 
 @dataclass
 class _Share:
-    """Columns of one of B's sources that stand in a joint source: ``columns[i]`` is ``places[i]`` there."""
+    """Columns of one of B's sources that stand in a joint source: ``columns[i]`` is ``scale[i] * places[i]``."""
 
     source: int
     columns: Index
     places: Index
+    scale: Array
 
 
 @dataclass(eq=False)
@@ -89,7 +97,7 @@ class Joint:
         self.known = known
         self.place_a: list[int] = [0]
         n = np.arange(a.n_inputs)
-        self.shares: list[list[_Share]] = [[_Share(0, n, n)]]
+        self.shares: list[list[_Share]] = [[_Share(0, n, n, np.ones(a.n_inputs))]]
         self.treated: list[Treated] = []
         self.order: list[tuple[str, int]] = []
         self.own: list[tuple[Array, Array]] = []
@@ -111,7 +119,7 @@ class Joint:
             self._push_b(waiting)
             waiting += 1
         rows = np.arange(self.a.n_outputs)
-        affine, slack = self._difference(self.b.output, rows, self.a.output, rows)
+        affine, slack = self._difference(self.b.output, rows, self.a.output, rows, np.ones(len(rows)))
         return self.system.bounds(affine, slack)
 
     def _due(self, layer: int) -> int:
@@ -131,7 +139,6 @@ class Joint:
     def _push_b(self, layer: int) -> None:
         """Take a layer of B: shared neurons, differences, and those on their own."""
         self.order.append(("b", layer))
-        affine = self.b.layers[layer].affine
         partner, partners = self.pairing.layers[layer], self.pairing.neurons[layer]
         paired = np.flatnonzero(partners >= 0)
         none = np.zeros(0, np.intp)
@@ -140,14 +147,15 @@ class Joint:
         self.treated.append(Treated(partner, none, none, none, none, empty, own, empty))
         shares: list[_Share] = []
         if len(paired):
-            shares += self._related(affine, paired, partner, partners[paired])
+            shares += self._related(layer, paired, partner, partners[paired])
         if len(own):
             shares.append(self._alone(layer, own))
         self.shares.append(shares)
 
-    def _related(self, affine: AffineMap, rows: Index, partner: int, others: Index) -> list[_Share]:
-        source = self.place_a[partner + 1]
-        difference, slack = self._difference(affine, rows, self.a.layers[partner].affine, others)
+    def _related(self, layer: int, rows: Index, partner: int, others: Index) -> list[_Share]:
+        source, scale = self.place_a[partner + 1], self.pairing.scale(layer)[rows]
+        affine, of_a = self.b.layers[layer].affine, self.a.layers[partner].affine
+        difference, slack = self._difference(affine, rows, of_a, others, scale)
         differs = (slack > 0).any(axis=0) | (difference.offset != 0)
         for term in difference.terms:
             differs |= _live_rows(term.matrix)
@@ -156,62 +164,75 @@ class Joint:
         same = np.flatnonzero(~differs)
         treated.shared, treated.twins = rows[same], others[same]
         treated.related, treated.relatives = rows[moved], others[moved]
-        shares = [_Share(source, rows, others)]
+        shares = [_Share(source, rows, others, scale)]
         if len(moved):
             part = AffineMap(difference.offset[moved], tuple(Term(t.source, t.matrix[moved]) for t in difference.terms))
             lower, upper = treated.difference = self.system.bounds(part, slack[:, moved])
-            base = tuple(side[:, others[moved]] for side in self.known[partner])
-            relaxation = Relaxation.difference(lower, upper, (base[0], base[1]))
+            known = self.known[partner]
+            base = outward(known[0][:, others[moved]], known[1][:, others[moved]], scale[moved])
+            relaxation = Relaxation.difference(lower, upper, base)
             place = self.system.push(part, slack[:, moved], (lower, upper), relaxation)
-            shares.append(_Share(place, rows[moved], np.arange(len(moved))))
+            shares.append(_Share(place, rows[moved], np.arange(len(moved)), np.ones(len(moved))))
         return shares
 
     def _alone(self, layer: int, rows: Index) -> _Share:
-        offset, terms = self._of_b(self.b.layers[layer].affine, rows)
-        part = AffineMap(offset, tuple(Term(s, m) for s, m in sorted(terms.items())))
-        none = np.zeros((self.system.n_parts, len(rows)))
-        joint, own = self.system.bounds(part, none), self.own[layer]
+        offset, terms, slack = self._of_b(self.b.layers[layer].affine, rows)
+        part = AffineMap(offset, tuple(Term(s, m) for s, found in sorted(terms.items()) for m in found))
+        joint, own = self.system.bounds(part, slack), self.own[layer]
         lower, upper = np.fmax(joint[0], own[0][:, rows]), np.fmin(joint[1], own[1][:, rows])
         self.treated[-1].bounds = lower, upper
-        place = self.system.push(part, none, (lower, upper), Relaxation.relu(lower, upper))
-        return _Share(place, rows, np.arange(len(rows)))
+        place = self.system.push(part, slack, (lower, upper), Relaxation.relu(lower, upper))
+        return _Share(place, rows, np.arange(len(rows)), np.ones(len(rows)))
 
-    def _of_b(self, affine: AffineMap, rows: Index) -> tuple[Array, dict[int, Matrix]]:
-        """Rows of a map of B over joint sources; coefficients only move."""
-        terms: dict[int, Matrix] = {}
+    def _of_b(self, affine: AffineMap, rows: Index) -> tuple[Array, dict[int, list[Matrix]], Array]:
+        """Rows of a map of B over joint sources, several matrices on one of them where they overlap, and a slack.
+
+        Coefficients move, and are multiplied where they stand on a multiple: what that rounds is in the slack, (parts,
+        rows). Adding up two that stand in one place would round more.
+        """
+        terms: dict[int, list[Matrix]] = {}
+        slack = np.zeros((self.system.n_parts, len(rows)))
         for term in affine.terms:
             chosen = term.matrix[rows]
+            own: dict[int, Matrix] = {}
             for share in self.shares[term.source]:
                 size = self.system.lows[share.source].shape[1]
-                part = _scattered(chosen, share.columns, share.places, size)
-                # Shares of one source never meet: each column goes to one place.
-                terms[share.source] = terms[share.source] + part if share.source in terms else part
-        return affine.offset[rows], terms
+                scaled, error = times_columns(chosen[:, share.columns], share.scale)
+                part = _scattered(scaled, share.places, size)
+                if error is not None:
+                    slack += lost(error, self.system.most(share.source)[:, share.places])
+                # Shares of one term never meet: each column goes to one place.
+                own[share.source] = own[share.source] + part if share.source in own else part
+            for source, matrix in own.items():
+                terms.setdefault(source, []).append(matrix)
+        return affine.offset[rows], terms, slack
 
-    def _difference(self, b: AffineMap, rows: Index, a: AffineMap, others: Index) -> tuple[AffineMap, Array]:
-        """Rows of B minus rows of A over joint sources, and what rounding the differences may hide, (parts, rows).
+    def _difference(
+        self, b: AffineMap, rows: Index, a: AffineMap, others: Index, scale: Array
+    ) -> tuple[AffineMap, Array]:
+        """Rows of B minus ``scale`` times rows of A over joint sources, and what rounding may hide, (parts, rows).
 
         Columns of neurons that are 0 on the whole domain are left out.
         """
-        offset_b, minuend = self._of_b(b, rows)
-        subtrahend = {t.source: t.matrix[others] for t in self._of_a(a).terms}
+        offset_b, parts, slack = self._of_b(b, rows)
+        for term in self._of_a(a).terms:
+            scaled, error = times_rows(-term.matrix[others], scale)
+            parts.setdefault(term.source, []).append(scaled)
+            if error is not None:
+                slack += lost(error, self.system.most(term.source))
+        offset_a, rounding = times(a.offset[others], scale)
+        offset = offset_b - offset_a
+        slack += rounding + np.abs(_residual(offset_b, -offset_a, offset))
         terms: list[Term] = []
-        offset = offset_b - a.offset[others]
-        rounding = np.abs(_residual(offset_b, -a.offset[others], offset))
-        slack = np.broadcast_to(rounding, (self.system.n_parts, len(rows))).copy()
-        for source in sorted(minuend.keys() | subtrahend.keys()):
+        for source, matrices in sorted(parts.items()):
             most = self.system.most(source)
             alive = np.asarray((most > 0).any(axis=0))
-            parts = []
-            if source in minuend:
-                parts.append(_masked(minuend[source], alive))
-            if source in subtrahend:
-                parts.append(-_masked(subtrahend[source], alive))
-            whole = parts[0]
-            if len(parts) == 2:
-                whole, inexact = added(parts[0], parts[1])
+            whole = _masked(matrices[0], alive)
+            for matrix in matrices[1:]:
+                one, two = whole, _masked(matrix, alive)
+                whole, inexact = added(one, two)
                 if inexact:
-                    slack += 1.001 * (most @ np.abs(_lost(parts[0], parts[1], whole)).T)
+                    slack += 1.001 * (most @ np.abs(_lost(one, two, whole)).T)
             if _live_rows(whole).any():
                 terms.append(Term(source, whole))
         return AffineMap(offset, tuple(terms)), slack
@@ -244,11 +265,11 @@ def _masked(matrix: Matrix, alive: Mask) -> Matrix:
     return cleared
 
 
-def _scattered(matrix: Matrix, columns: Index, places: Index, size: int) -> Matrix:
-    """The chosen columns of a matrix put in their places among ``size`` columns."""
+def _scattered(matrix: Matrix, places: Index, size: int) -> Matrix:
+    """The columns of a matrix put in their places among ``size`` columns."""
     if isinstance(matrix, np.ndarray):
         wide = np.zeros((len(matrix), size))
-        wide[:, places] = matrix[:, columns]
+        wide[:, places] = matrix
         return wide
-    move = sparse.csr_array((np.ones(len(columns)), (columns, places)), shape=(matrix.shape[1], size))
+    move = sparse.csr_array((np.ones(len(places)), (np.arange(len(places)), places)), shape=(len(places), size))
     return sparse.csr_array(matrix @ move)

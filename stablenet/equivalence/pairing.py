@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from stablenet.core.network import Network
 from stablenet.equivalence.joint import Pairing
+from stablenet.equivalence.scaling import factors
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -48,6 +51,18 @@ def by_matching(a: Network, b: Network, points: Array) -> Pairing:
     return checked(a, b, layers, neurons)
 
 
+def with_scales(pairing: Pairing, a: Network, b: Network, points: Array) -> Pairing:
+    """The pairing with the multiples that fit the pre-activations on points, (batch, n_inputs)."""
+    values_a, values_b = a.pre_activations(points), b.pre_activations(points)
+    scales = []
+    for partner, neurons, values in zip(pairing.layers, pairing.neurons, values_b, strict=True):
+        scale, paired = np.ones(len(neurons)), np.flatnonzero(neurons >= 0)
+        if len(paired):
+            scale[paired] = factors(values_a[partner][:, neurons[paired]], values[:, paired])
+        scales.append(scale)
+    return replace(pairing, scales=tuple(scales))
+
+
 def _layers(a: Network, b: Network, values_a: list[Array], values_b: list[Array]) -> list[int]:
     """Partners of B's layers that do not go back and agree best, by dynamic programming."""
     if len(a.layers) == len(b.layers):
@@ -70,19 +85,30 @@ def _layers(a: Network, b: Network, values_a: list[Array], values_b: list[Array]
 
 def _alike(x: Array, y: Array) -> float:
     """How many columns of y stand in x."""
-    known = {column.tobytes() for column in np.round(x, 6).T}
-    return float(sum(column.tobytes() in known for column in np.round(y, 6).T))
+    known = {column.tobytes() for column in (np.round(_unit(x), 6) + 0.0).T}
+    return float(sum(column.tobytes() in known for column in (np.round(_unit(y), 6) + 0.0).T))
+
+
+def _unit(values: Array) -> Array:
+    """Columns divided by their mean magnitude: a neuron and its positive multiples look alike."""
+    size = np.abs(values).mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        return np.nan_to_num(np.where(size > 0, values / size, 0.0), posinf=0.0, neginf=0.0)
 
 
 def _neurons(x: Array, y: Array) -> Index:
-    """For each column of y a column of x, at the least total distance; -1 where there are more columns than in x."""
+    """For each column of y a column of x, at the least total distance; -1 where there are more columns than in x.
+
+    Positive multiples are alike; among several the one of like size is taken.
+    """
     if max(x.shape[1], y.shape[1]) > MOST_ASSIGNED or np.array_equal(x, y):
         partner = np.arange(y.shape[1])
         return np.where(partner < x.shape[1], partner, -1)
-    distance = np.abs(y.T[:, None, :] - x.T[None, :, :]).mean(axis=2)
-    rows, columns = linear_sum_assignment(distance)
+    distance = np.abs(_unit(y).T[:, None, :] - _unit(x).T[None, :, :]).mean(axis=2)
+    size_x, size_y = np.abs(x).mean(axis=0), np.abs(y).mean(axis=0)
+    largest = np.maximum(np.maximum(size_y[:, None], size_x), 1e-300)
+    rows, columns = linear_sum_assignment(distance + 1e-4 * np.abs(size_y[:, None] - size_x) / largest)
     partner = np.full(y.shape[1], -1)
-    scale = np.abs(y).mean(axis=0)[rows]
-    close = distance[rows, columns] <= 0.5 * scale + 1e-12
+    close = distance[rows, columns] <= 0.5
     partner[rows[close]] = columns[close]
     return partner

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,17 +31,17 @@ from stablenet.core.errors import (
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain, Part
 from stablenet.domain.spec import parse_domain
-from stablenet.equivalence.counterexample import Found, Seeker
+from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
-from stablenet.equivalence.merged import FEASIBILITIES, largest_difference, merged
-from stablenet.equivalence.pairing import by_matching
+from stablenet.equivalence.merged import largest_difference, merged
+from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance
+from stablenet.equivalence.verification import Outcome, Verification
 from stablenet.onnx_io.reader import load_onnx
-from stablenet.report.evidence import Evidence
+from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
 
 Array = npt.NDArray[np.float64]
-Outcome = Literal["equal", "different", "undecided"]
 
 DEFAULT_TOLERANCE = 1e-5
 
@@ -65,49 +64,6 @@ BATCH_BYTES = 96 * 2**20
 
 STEPS = ("bounds", "gradient", "split", "stable", "milp")
 """What is tried, in this order, points being sampled first: see `verify`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Verification:
-    """The answer: ``outcome`` for ``tolerance``.
-
-    ``bound`` is a proven upper bound on every |A_j(x) - B_j(x)| over the domain (infinite if none is known), rigorous
-    or within solver tolerance as ``rigorous`` says; ``found`` the certified point with the largest difference seen.
-    ``by`` names what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes``
-    are failures on the way, such as a solver's, which proved nothing.
-    """
-
-    outcome: Outcome
-    tolerance: float
-    bound: float
-    rigorous: bool
-    found: Found | None
-    by: str
-    neurons: dict[str, int]
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def equal(self) -> bool:
-        """Whether the networks are proven equal within the tolerance."""
-        return self.outcome == "equal"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        found = self.found
-        return {
-            "outcome": self.outcome,
-            "tolerance": self.tolerance,
-            "bound": self.bound if np.isfinite(self.bound) else None,
-            "rigorous": self.rigorous,
-            "by": self.by,
-            "neurons": self.neurons,
-            "seconds": self.seconds,
-            "notes": list(self.notes),
-            "counterexample": None
-            if found is None
-            else {"input": found.point.tolist(), "output": found.output, "difference": found.difference},
-        }
 
 
 def verify(
@@ -150,12 +106,13 @@ def verify(
     if first.metadata.get(SOURCE_KEY) == second.identity:
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
     limit = _tolerance(first, second) if tolerance is None else tolerance
-    stated = None
+    stated, points = None, np.zeros((0, first.n_inputs))
     if report is not None:
         found = report if isinstance(report, Report) else Report.read(report)
         if found.data["network"].get("sha256") == second.identity:
             first, second = second, first
         stated = Evidence.of(found, first, region)
+        points = witnesses_of(found, first)
     return _Verifier(
         first,
         second,
@@ -168,6 +125,7 @@ def verify(
         seed=seed,
         steps=steps,
         stated=stated,
+        points=points,
     ).run()
 
 
@@ -189,6 +147,7 @@ class _Verifier:
     seed: int
     steps: Sequence[str]
     stated: Evidence | None = None
+    points: Array = field(default_factory=lambda: np.zeros((0, 0)))
     seconds: dict[str, float] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -197,6 +156,7 @@ class _Verifier:
         self.parts = self.domain.parts
         self.bounds = np.full(len(self.parts), np.inf)
         self.proofs = np.ones(len(self.parts), bool)
+        self.rigorous_bounds = np.full(len(self.parts), np.inf)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
@@ -207,10 +167,12 @@ class _Verifier:
         """Every step in turn, until the question is decided."""
         began = time.monotonic()
         points = self.seeker.sample(512)
+        self.seeker.offer(self.points)
+        pairing = by_provenance(self.a, self.b) or by_matching(self.a, self.b, points[:64])
+        self.pairing: Pairing = with_scales(pairing, self.a, self.b, points[:64])
         self.seconds["samples"] = round(time.monotonic() - began, 4)
         if self._differs():
             return self._result("different", "samples")
-        self.pairing: Pairing = by_provenance(self.a, self.b) or by_matching(self.a, self.b, points[:64])
         known = (self._whole, self._gradient, self._split, self._stable, self._milp)
         order = list(zip(STEPS, known, strict=True))
         if self.stated is not None:
@@ -234,6 +196,8 @@ class _Verifier:
         return [int(i) for i in np.flatnonzero(~(self.bounds <= self.tolerance))]
 
     def _prove(self, part: int, bound: float, *, rigorous: bool) -> None:
+        if rigorous:
+            self.rigorous_bounds[part] = min(self.rigorous_bounds[part], bound)
         if bound < self.bounds[part]:
             self.bounds[part], self.proofs[part] = bound, rigorous
 
@@ -241,7 +205,19 @@ class _Verifier:
         return self.seeker.best is not None and self.seeker.best.difference > self.tolerance
 
     def _result(self, outcome: Outcome, by: str) -> Verification:
+        """The answer; beside a difference that was seen stands no bound below it."""
+        if outcome == "different" and not self.deadline.over:
+            for part in np.flatnonzero(~np.isfinite(self.rigorous_bounds)).tolist():
+                self._prove(part, float(self._on_part(part)[1].max(initial=0.0)), rigorous=True)
+        seen = 0.0 if self.seeker.best is None else self.seeker.best.difference
+        if outcome == "different" or float(self.bounds.max()) < seen:
+            # A proof that rests on a solver or on what was believed may be what the point disproves.
+            self.bounds, self.proofs = self.rigorous_bounds.copy(), np.ones(len(self.parts), bool)
         bound, rigorous = float(self.bounds.max()), bool(self.proofs.all())
+        if bound < seen:
+            raise ContradictionError(f"a rigorous bound of {bound!r} stands beside a difference of {seen!r}: a bug")
+        if outcome == "equal" and not bound <= self.tolerance:
+            outcome = "undecided"
         if self.believed:
             by += ", report"
         return Verification(
@@ -357,37 +333,40 @@ class _Verifier:
         except (ContradictionError, SolverError) as error:
             self.notes.append(f"stable: nothing of that search is used: {error}")
             return None
+        if report.data["stopped_by"] == "interrupt":  # it ends this too
+            raise KeyboardInterrupt
+        self.seeker.offer(witnesses_of(report, self.a))
         return Evidence.of(report, self.a, self.domain)
 
     def _milp(self) -> None:
         """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""
         for part in self._open():
             joint, bound = self._on_part(part, self.phases)
-            outputs = np.flatnonzero(bound > self.tolerance)
+            outputs = np.flatnonzero(~(bound <= self.tolerance))
             rest = float(np.delete(bound, outputs).max(initial=0.0))
-            for feasibility in FEASIBILITIES:
-                try:
-                    limits = self._largest(joint, part, outputs, feasibility)
-                except SolverError as error:
-                    self.notes.append(f"milp, part {part}, feasibility {feasibility:g}: {error}")
-                    continue
-                self._prove(part, max(rest, float(limits.max(initial=0.0))), rigorous=False)
-                break
+            try:
+                limits = self._largest(joint, part, outputs, bound[outputs])
+            except (SolverError, InputError) as error:
+                self.notes.append(f"milp, part {part}: {error}")
+                continue
+            self._prove(part, max(rest, float(limits.max(initial=0.0))), rigorous=False)
             if self._differs() or self.deadline.over:
                 return
 
-    def _largest(self, joint: Joint, part: int, outputs: npt.NDArray[np.intp], feasibility: float) -> Array:
+    def _largest(self, joint: Joint, part: int, outputs: npt.NDArray[np.intp], most: Array) -> Array:
         return largest_difference(
             merged(joint),
             self.parts[part],
             outputs,
+            most=most,
             formulation=self.formulation,
             backend=self.backend,
-            feasibility=feasibility,
             tolerance=self.tolerance,
             deadline=self.deadline,
             threads=self.threads,
             found=lambda point: self.seeker.offer(point[None]),
+            known=lambda output, sign: self.seeker.known(part, output, sign),
+            failed=lambda failure: self.notes.append(f"milp, part {part}: {failure.sentence}"),
         )
 
 

@@ -7,6 +7,7 @@ output; what solvers print there goes elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -29,11 +30,12 @@ from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
 from stablenet.core.events import Event
-from stablenet.core.files import check_target
+from stablenet.core.files import check_target, remove_folder
 from stablenet.core.ledger import Ledger
 from stablenet.core.memory import limit_memory
 from stablenet.core.network import Network
 from stablenet.core.options import Options
+from stablenet.core.signals import install
 from stablenet.domain.regions import Domain, domain_from_json
 from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
@@ -168,12 +170,17 @@ def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide
 def main() -> None:
     """Read a job from standard input, stream its events to standard output."""
     send = _claim_stdout()
+    install()
+    scratch = sys.argv[1] if len(sys.argv) > 1 else None
     try:
         job = json.loads(sys.stdin.buffer.readline())
     except ValueError as error:
-        send({"event": "error", "exit_code": 1, "message": f"no job on standard input ({error})"})
+        with contextlib.suppress(BrokenPipeError):  # the supervisor was killed
+            send({"event": "error", "exit_code": 1, "message": f"no job on standard input ({error})"})
+        if scratch is not None:
+            remove_folder(scratch)
         return
-    _die_with_parent()
+    _die_with_parent(scratch)
     limit_memory(job["options"].get("memory_limit"))
     deadline = Deadline(None if job["deadline"] is None else max(0.0, job["deadline"] - time.time()))
     send({"event": "reading"})
@@ -237,13 +244,15 @@ def _claim_stdout() -> Callable[[Event], None]:
     return send
 
 
-def _die_with_parent() -> None:
-    """End this process and its group when the supervisor's end of standard input closes."""
+def _die_with_parent(scratch: str | None) -> None:
+    """End this process and its group when the supervisor's end of standard input closes, and remove their folder."""
 
     def watch() -> None:
         # Not through sys.stdin: its lock, held here, would abort the interpreter's end.
         while os.read(0, 4096):
             pass
+        if scratch is not None:
+            remove_folder(scratch)
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os._exit(3)  # started by hand: the group is somebody else's

@@ -14,17 +14,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from stablenet.core.errors import StablenetError
 from stablenet.core.events import Event
+from stablenet.core.files import scratch_folder
 from stablenet.core.ledger import Ledger
 from stablenet.core.memory import default_megabytes
 from stablenet.core.options import Options
+from stablenet.core.signals import Interrupted, Interrupts
 from stablenet.report.report import Report, build_report
 
 GRACE = 0.6
@@ -49,30 +50,6 @@ class EngineRefusedError(StablenetError):
     def __init__(self, message: str, exit_code: int) -> None:
         self.code = exit_code
         super().__init__(message)
-
-
-class Interrupts:
-    """Context in which Ctrl-C and termination are noted in ``seen`` and do not break into what is going on."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.seen = False
-        self._previous: list[Any] = []
-
-    def __enter__(self) -> Self:
-        # Only the main thread may set handlers, and only it receives KeyboardInterrupt.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = [signal.signal(number, self._note) for number in self.SIGNALS]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in zip(self.SIGNALS, self._previous, strict=False):
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        del number, frame
-        self.seen = True
 
 
 @dataclass
@@ -117,20 +94,19 @@ def supervise(
     deadline = None if options.time_limit is None else began + options.time_limit
     request = {"network": network, "domain": domain, "options": options.to_json(), "deadline": deadline}
     run = _Run()
-    with tempfile.TemporaryFile() as errors:
-        with Interrupts() as run.interrupts:
-            engine = subprocess.Popen(
-                [sys.executable, "-P", "-m", "stablenet.find.engine"],  # -P: modules of the working folder stay out
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-                env=_environment(options),
-            )
-            try:
-                stopped_by = _follow(engine, json.dumps(request).encode() + b"\n", run, deadline, watch)
-            finally:
-                _finish(engine, run)
+    with Interrupts() as run.interrupts, scratch_folder() as folder, tempfile.TemporaryFile() as errors:
+        engine = subprocess.Popen(
+            [sys.executable, "-P", "-m", "stablenet.find.engine", folder],  # -P: modules of the working folder stay out
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            env=_environment(options) | {"TMPDIR": folder},
+        )
+        try:
+            stopped_by = _follow(engine, json.dumps(request).encode() + b"\n", run, deadline, watch)
+        finally:
+            _finish(engine, run)
         errors.seek(0)
         words = errors.read().decode(errors="replace")
     return _conclude(run, engine.returncode, stopped_by, words, time.time() - began)
@@ -237,7 +213,7 @@ def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, 
         stopped_by, message = _crash(engine_code, errors)
     if run.ledger is None:
         if stopped_by == "interrupt":
-            raise KeyboardInterrupt
+            raise Interrupted
         if stopped_by == "time":
             message = "the time limit passed before network and domain were read; there is nothing to report"
         # A Python traceback is a bug of ours; a crash or a limit is not.

@@ -38,8 +38,7 @@ def export(
     that can't be written, and where no neuron is undecided; `DomainError` for a domain of several parts.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
+    check_suffix(path)
     part = one_part(domain)
     asked = [np.flatnonzero((b.phase == 0) | (not decide)) for b in bounds.layers]
     if not any(len(neurons) for neurons in asked):
@@ -49,6 +48,12 @@ def export(
     )
     write_milp(model.milp, path)
     return model.milp
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `InputError` where the suffix names no format."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
 
 
 def write_milp(milp: MILP, path: Path) -> None:

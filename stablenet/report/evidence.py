@@ -94,6 +94,15 @@ class Evidence:
         )
 
 
+def witnesses_of(report: Report, network: Network) -> Array:
+    """The report's finite witnesses, (n, n_inputs); raises `ReportError` where they are no points of the network."""
+    try:
+        points = np.array(report.data["witnesses"], np.float64).reshape(-1, network.n_inputs)
+    except (KeyError, TypeError, ValueError):
+        raise ReportError("the report's witnesses are not points of the network's inputs") from None
+    return np.asarray(points[np.isfinite(points).all(axis=1)])
+
+
 def _both(masks: Sequence[Mask], others: Sequence[Mask]) -> tuple[Mask, ...]:
     return tuple(a & b for a, b in zip(masks, others, strict=True))
 

@@ -19,7 +19,7 @@ from stablenet.backends.base import registry as backends
 from stablenet.api import find_stable
 from stablenet.compression.compress import compress
 from stablenet.core.errors import InputError, ReportError, SolverError, UnknownNameError
-from stablenet.core.network import AffineMap, Network, Term
+from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Box
 from stablenet.equivalence.counterexample import difference_network
 from stablenet.equivalence.joint import Joint
@@ -68,11 +68,11 @@ def test_the_answer_is_that_of_exact_arithmetic(seed, tmp_path):
     a, domain = small(seed, tmp_path)
     b = perturbed(a, seed, 0.05)
     truth = largest(a, b, domain)
-    above = verify(a, b, domain, tolerance=1.05 * truth + 1e-7, time_limit=20)
+    above = verify(a, b, domain, tolerance=1.05 * truth + 1e-7, time_limit=200)
     assert above.outcome == "equal"
     assert above.bound >= truth * (1 - 1e-9)
     if truth > 1e-6:
-        below = verify(a, b, domain, tolerance=0.9 * truth, time_limit=20)
+        below = verify(a, b, domain, tolerance=0.9 * truth, time_limit=200)
         assert below.outcome == "different"
         assert below.found is not None
         assert 0.9 * truth < below.found.difference <= truth * (1 + 1e-9)
@@ -89,7 +89,7 @@ def test_the_milp_alone_decides_as_exact_arithmetic_does(seed, solver, tmp_path)
     b = perturbed(a, seed, 0.05)
     truth = largest(a, b, domain)
     assert truth > 1e-6
-    options = {"steps": ["milp"], "solver": solver, "time_limit": 60}
+    options = {"steps": ["milp"], "solver": solver, "time_limit": 600}
     above = verify(a, b, domain, tolerance=1.02 * truth, **options)
     assert (above.outcome, above.by, above.rigorous, above.notes) == ("equal", "milp", False, ())
     assert above.bound >= truth * (1 - 1e-6)
@@ -131,7 +131,7 @@ def test_a_solver_that_fails_is_named_and_proves_nothing(tmp_path, monkeypatch):
     result = verify(a, b, domain, tolerance=tolerance, steps=["bounds", "milp"])
     assert result.outcome == "undecided"
     assert result.bound > tolerance
-    assert [note.split(": ")[-1] for note in result.notes] == ["the solver is out of order"] * 2
+    assert [note.split(": ")[-1] for note in result.notes] == ["the solver is out of order"]
     assert result.to_json()["notes"] == list(result.notes)
 
 
@@ -150,8 +150,57 @@ def test_a_solver_that_says_infeasible_proves_nothing(tmp_path, monkeypatch):
     result = verify(a, b, domain, tolerance=tolerance, steps=["milp"])
     assert result.outcome == "undecided"
     assert result.bound == np.inf
-    assert len(result.notes) == 2
-    assert all("infeasible" in note for note in result.notes)
+    assert result.notes
+    assert all("is a solution; the answer is not used" in note for note in result.notes)
+
+
+def at_one_vertex(inputs: int, size: float) -> tuple[Network, Network]:
+    """Networks on [0, 1]^n that differ by 1/2, and only near one vertex, through a neuron of range ``size``."""
+    ones = np.ones((1, inputs))
+    first = Layer(AffineMap(np.array([size * (0.5 - inputs)]), (Term(0, size * ones),)), "g", (1,))
+    a = Network(inputs, (first,), AffineMap(np.zeros(1), (Term(1, np.array([[1.0 / size]])),)))
+    return a, replace(a, output=AffineMap(np.zeros(1), (Term(1, np.zeros((1, 1))),)))
+
+
+@pytest.mark.parametrize("size", [2.0**-40, 1e-9, 1.0, 1e9])
+@pytest.mark.parametrize(
+    "solver", [pytest.param(s, marks=pytest.mark.backend(s)) for s in ("highs", "scip", "cbc", "gurobi")]
+)
+def test_the_milp_misses_no_vertex_whatever_the_scale(size, solver):
+    a, b = at_one_vertex(26, size)
+    for steps in (["bounds", "milp"], ["milp"]):
+        result = verify(a, b, Box(np.zeros(26), np.ones(26)), solver=solver, steps=steps)
+        assert result.outcome == "different"
+        assert result.rigorous
+        assert 0.4 < result.found.difference <= result.bound < 1.0
+
+
+def test_two_terms_of_one_source_both_count():
+    weights = np.ones((1, 26))
+    offset = np.array([-25.5])
+    output = AffineMap(np.zeros(1), (Term(1, np.ones((1, 1))),))
+
+    def made(*terms: Term, out: AffineMap = output) -> Network:
+        return Network(26, (Layer(AffineMap(offset, terms), "g", (1,)),), out)
+
+    once, twice = made(Term(0, weights)), made(Term(0, weights / 4), Term(0, 0.75 * weights))
+    domain = Box(np.zeros(26), np.ones(26))
+    for first, second in ((once, twice), (twice, once), (twice, twice)):
+        same = verify(first, second, domain, steps=["bounds"])
+        assert (same.outcome, same.bound, same.rigorous) == ("equal", 0.0, True)
+    less = made(Term(0, 0.75 * weights))
+    split_output = AffineMap(np.zeros(1), (Term(1, np.ones((1, 1))), Term(1, np.ones((1, 1)))))
+    for first, second in ((twice, less), (less, twice), (once, made(Term(0, weights), out=split_output))):
+        for steps in (["bounds", "milp"], ["milp"], list(STEPS)):
+            assert verify(first, second, domain, steps=steps).outcome == "different"
+
+
+def test_a_bound_beside_a_counterexample_holds_there(tmp_path):
+    a, domain = small(0, tmp_path)
+    result = verify(a, perturbed(a, 0, 0.05), domain, tolerance=0.0)
+    assert result.outcome == "different"
+    assert result.rigorous
+    assert result.found.difference <= result.bound < np.inf
 
 
 def test_a_report_takes_the_place_of_the_search(tmp_path, monkeypatch):

@@ -85,15 +85,16 @@ def test_the_example_works_from_an_outside_package(package: Path) -> None:
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ("bigm = my_package:Split\nother = my_package:Twin\n", "already registered"),
-        ("split = my_package:np\n", "is no formulation"),
+        ("split = my_package:Split\nother = my_package:Twin\n", "already registered"),
+        ("split = my_package:np\n", "it is no formulation"),
     ],
 )
-def test_a_bad_entry_point_is_named(package: Path, points: str, message: str) -> None:
+def test_a_bad_entry_point_is_named_to_who_names_it(package: Path, points: str, message: str) -> None:
     module = package / "my_package.py"
     module.write_text(module.read_text() + "\n\nclass Twin(Split):\n    name = 'split'\n")
     (package / "my_package-1.0.dist-info" / "entry_points.txt").write_text(f"[stablenet.formulations]\n{points}")
-    run = python("from stablenet.formulations.base import registry; registry.get('bigm')", package)
+    assert python("from stablenet.formulations.base import registry; registry.get('bigm')", package).returncode == 0
+    run = python("from stablenet.formulations.base import registry; registry.get('split')", package)
     assert run.returncode != 0
     assert message in run.stderr
     assert "my_package" in run.stderr

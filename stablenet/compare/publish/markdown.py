@@ -13,7 +13,8 @@ from stablenet.compare.publish.tables import METRIC, PAIRS, SUMMARY, shown
 from stablenet.compare.rows import FINISHED, METHOD
 from stablenet.compare.statistics import METRICS, Row, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import Store
-from stablenet.core.files import write_text
+from stablenet.core.errors import InputError
+from stablenet.core.files import make_folder, write_text
 
 BEST_METHODS = 12
 """Whole methods that are listed."""
@@ -33,6 +34,8 @@ def write_results(store: Store, path: Path, text: str = "") -> list[Path]:
     ``text`` is put behind the title: what the tables do not say.
     """
     rows, folder = store.rows(), path.with_suffix("")
+    if folder == path:
+        raise InputError(f"{path}: a name with a suffix, as results.md, is expected: figures go into a folder of it")
     wrong = frozenset(wrong_keys(find_contradictions(store)))
     drawn: dict[str, str] = {}
     for axis in axes_that_vary(rows) if rows else ():
@@ -40,7 +43,7 @@ def write_results(store: Store, path: Path, text: str = "") -> list[Path]:
         if axis != "method" and view.cells:
             drawn |= {f"{name}.svg": svg for name, svg in view_figures(view, METRICS[METRIC]) if "scatter" not in name}
     if drawn:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     for name, svg in drawn.items():
         write_text(folder / name, svg)
     write_text(path, sweep_markdown(store, list(drawn), folder.name, text))

@@ -17,7 +17,7 @@ from stablenet.compare.plan import Plan, Run
 from stablenet.compare.publish.tables import slug
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError, UnsupportedError
-from stablenet.core.files import write_text
+from stablenet.core.files import make_folder, unique_name, write_text
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
@@ -46,8 +46,9 @@ def export_models(plan: Plan, folder: Path) -> int:
     what each file is, with digest and sizes, and lists combinations that have no such model with the reason.
     Returns the number of models.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = [entry for run in _distinct(plan) for entry in _models(run, folder)]
+    make_folder(folder)
+    taken: set[str] = set()
+    entries = [entry for run in _distinct(plan) for entry in _models(run, folder, taken)]
     manifest = {"schema": MANIFEST, "name": plan.grid.name, "meaning": MEANING, "models": entries}
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False) + "\n")
     return sum("file" in entry for entry in entries)
@@ -75,7 +76,7 @@ def _distinct(plan: Plan) -> list[Run]:
     return list(found.values())
 
 
-def _models(run: Run, folder: Path) -> Iterator[dict[str, Any]]:
+def _models(run: Run, folder: Path, taken: set[str]) -> Iterator[dict[str, Any]]:
     network = load_onnx(str(run.instance.network))
     domain = parse_domain(run.instance.domain, network.n_inputs)
     problem = _problem(run, network, domain)
@@ -96,6 +97,8 @@ def _models(run: Run, folder: Path) -> Iterator[dict[str, Any]]:
             continue
         parts = [run.instance.name, run.formulation, run.bounds, run.step.name]
         name = "_".join(slug(text) for text in (*parts, *([str(part)] if len(domain.parts) > 1 else [])))
+        name = unique_name(name, taken)
+        taken.add(name)
         path = folder / f"{name}.mps"
         write_milp(milp, path)
         yield {
@@ -131,7 +134,10 @@ def _frozen(run: Run, network: Network, domain: Domain) -> Report:
     if spec is None:
         raise InputError(f"step {run.step.name!r} has no frozen set")
     samples = None if run.instance.samples is None else str(run.instance.samples)
-    return find_stable(
+    report = find_stable(
         network, domain, search="off", bounds=spec.bounds, falsify=spec.falsify, seed=spec.seed, samples=samples,
         time_limit=spec.time_limit, threads=run.options.threads,
     )  # fmt: skip
+    if report.data["stopped_by"] == "interrupt":  # it ends this too
+        raise KeyboardInterrupt
+    return report

@@ -15,7 +15,7 @@ from stablenet.compare.publish import figures
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import NotInstalledError
-from stablenet.core.files import atomic_path, write_text
+from stablenet.core.files import atomic_path, make_folder, unique_name, write_text
 
 METRIC = "work_s"
 """The time that files for a paper use; the page has them all."""
@@ -47,18 +47,21 @@ def write_all(store: Store, folder: Path) -> Iterator[str]:
     else:
         yield str(write_parquet(rows, folder / "runs.parquet"))
     for name in ("tables", "figures"):
-        (folder / name).mkdir(exist_ok=True)
+        make_folder(folder / name)
     for axis in axes_that_vary(rows):
         view = make_view(rows, axis, metric=METRIC, wrong=wrong)
         if not view.cells:
             yield f"no tables by {axis}: there is no problem on which all {len(view.members)} were run"
             continue
         yield from _write_view(view, folder)
+    taken: set[str] = set()
     for instance in dict.fromkeys(row["instance"] for row in rows):
         best = best_run(rows, instance, wrong)
         report = None if best is None else store.report(best["key"])
         if report is not None:
-            path = folder / "figures" / f"neurons-{slug(instance)}.svg"
+            name = unique_name(slug(instance), taken)
+            taken.add(name)
+            path = folder / "figures" / f"neurons-{name}.svg"
             write_text(path, figures.neuron_map(f"{instance}: neurons by verdict", report))
             yield str(path)
 

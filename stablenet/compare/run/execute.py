@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from stablenet.compare.plan import REPORT, fill
 from stablenet.compare.rows import Result
 from stablenet.core.errors import StablenetError
+from stablenet.core.files import scratch_folder
 
 
 class WardenError(StablenetError):
@@ -45,12 +45,12 @@ def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | No
 
     ``started`` is given the warden's process; closing its standard input ends the run.
     """
-    with tempfile.TemporaryDirectory(prefix="stablenet-") as folder:
+    with scratch_folder() as folder:
         report = Path(folder) / "report.json"
-        argv = [sys.executable, "-P", "-m", "stablenet.cli.main", *fill(job.arguments, {**job.files, REPORT: report})]
+        argv = [sys.executable, "-P", "-m", "stablenet", *fill(job.arguments, {**job.files, REPORT: report})]
         request = {"argv": argv, "wall": job.wall, "memory": job.memory, "cores": list(job.cores)}
         warden = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stablenet.compare.run.limits"],
+            [sys.executable, "-P", "-m", "stablenet.compare.run.limits", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -3,13 +3,13 @@
 ``python -m stablenet.compare.run.limits`` reads a request (one JSON line) from standard input and answers with one JSON
 line on standard output. It adopts whatever the command leaves behind, so that nothing survives: neither
 a solver that outlives its parent, nor the command itself if the other end of standard input closes because
-the sweep was killed. On Linux memory is the sum of the resident sets of all processes; elsewhere only
-the wall time is limited.
+the sweep was killed. A folder named as argument is where temporary files go; whoever started this process removes
+it, and this process if that one is gone. On Linux memory is the sum of the resident sets of all processes; elsewhere
+only the wall time is limited.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -22,6 +22,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from stablenet.core.files import remove_folder
+from stablenet.core.signals import ENDING
 
 POLL = 0.1
 """Seconds between looks at clock and memory."""
@@ -64,8 +67,11 @@ class Watched:
     stderr: str
 
 
-def watch(request: Request, *, parent: int | None = None) -> Watched:
-    """Run a command to its end or to a limit. ``parent`` is a descriptor whose closing ends everything."""
+def watch(request: Request, *, parent: int | None = None, scratch: str | None = None) -> Watched:
+    """Run a command to its end or to a limit. ``parent`` is a descriptor whose closing ends everything.
+
+    ``scratch`` is the folder for the command's temporary files (None: the system's).
+    """
     _adopt_orphans()
     _pin(request.cores)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -77,6 +83,7 @@ def watch(request: Request, *, parent: int | None = None) -> Watched:
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
+            env=os.environ if scratch is None else os.environ | {"TMPDIR": scratch},
             preexec_fn=_die_with_warden,  # noqa: PLW1509 - this process has one thread
         )
         handle = os.pidfd_open(child.pid) if hasattr(os, "pidfd_open") else None
@@ -207,25 +214,37 @@ def _pin(cores: tuple[int, ...]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def _terminated(number: int, frame: object) -> None:
-    del number, frame
-    _kill_all(keep=None)
-    os._exit(1)
-
-
 def main() -> None:
     """Serve one request."""
-    signal.signal(signal.SIGTERM, _terminated)
+    scratch = sys.argv[1] if len(sys.argv) > 1 else None
+
+    def end(number: int, frame: object) -> None:
+        del number, frame
+        _kill_all(keep=None)
+        _remove(scratch)
+        os._exit(1)
+
+    for number in ENDING:
+        signal.signal(number, end)
     line = b""
     while not line.endswith(b"\n"):
         chunk = os.read(0, 1 << 16)
         if not chunk:
+            _remove(scratch)
             return
         line += chunk
     data: dict[str, Any] = json.loads(line)
-    answer = watch(Request(data["argv"], data["wall"], data["memory"], tuple(data["cores"])), parent=0)
-    with contextlib.suppress(BrokenPipeError):  # the sweep was killed
+    request = Request(data["argv"], data["wall"], data["memory"], tuple(data["cores"]))
+    answer = watch(request, parent=0, scratch=scratch)
+    try:
         os.write(1, json.dumps(asdict(answer)).encode() + b"\n")
+    except BrokenPipeError:  # the sweep was killed
+        _remove(scratch)
+
+
+def _remove(scratch: str | None) -> None:
+    if scratch is not None:
+        remove_folder(scratch)
 
 
 if __name__ == "__main__":

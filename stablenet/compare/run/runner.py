@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stablenet.compare.plan import (
     FROZEN,
@@ -30,8 +30,11 @@ from stablenet.compare.run.machine import describe_machine
 from stablenet.compare.run.workers import Executor, serve
 from stablenet.compare.store import FILE, Store
 from stablenet.core.errors import InputError
-from stablenet.core.files import write_text
+from stablenet.core.files import OutputError, make_folder, write_text
 from stablenet.report.report import dumps, package_versions
+
+LOCK = ".lock"
+"""The file that a process at work on a sweep keeps locked."""
 
 Note = Callable[[dict[str, Any], int, int], None]
 """Is told each row as it comes, how many of this call are done, and how many there are."""
@@ -86,21 +89,25 @@ def _make_folder(folder: Path, *, resume: bool) -> None:
         if not resume:
             raise InputError(f"{folder}: a sweep is here already; --resume goes on with it")
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+    make_folder(folder)
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keep a second process from working on the same sweep; the lock ends with this process, however it ends."""
-    with (folder / ".lock").open("w") as file:
+    with _open_lock(folder / LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{folder}: another process is working on this sweep") from None
         yield
+
+
+def _open_lock(path: Path) -> IO[str]:
+    try:
+        return path.open("a")  # nothing is written to it
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _describe(store: Store, plan: Plan) -> None:
@@ -158,7 +165,7 @@ def _freeze(store: Store, plan: Plan, todo: list[Run], executor: Executor, *, re
         name, command = commands[key]
         report, reason = _frozen_report(result)
         store.add_frozen(key, name, report, reason, command)
-    (store.folder / "frozen").mkdir(exist_ok=True)
+    make_folder(store.folder / "frozen")
     for key, reason in store.frozen().items():
         if not reason and not frozen_path(store.folder, key).is_file():
             write_text(frozen_path(store.folder, key), dumps(store.frozen_report(key)))

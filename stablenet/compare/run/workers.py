@@ -15,6 +15,7 @@ from stablenet.compare.rows import Result
 from stablenet.compare.run.execute import Job, WardenError, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.signals import Interrupts
 
 
 class Executor(Protocol):
@@ -68,12 +69,13 @@ class LocalWorkers:
                     raise item
                 yield item
         finally:
-            stop.set()
-            for warden in wardens:
-                if warden is not None and warden.poll() is None:
-                    warden.terminate()
-            for thread in threads:
-                thread.join(timeout=10.0)
+            with Interrupts():  # a second Ctrl-C leaves no run and no folder behind
+                stop.set()
+                for warden in wardens:
+                    if warden is not None and warden.poll() is None:
+                        warden.terminate()
+                for thread in threads:
+                    thread.join(timeout=10.0)
 
     def _work(
         self,

@@ -1,0 +1,55 @@
+"""What `stablenet.equivalence.verify` answers: what is proven about a difference, and what was seen of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from stablenet.equivalence.counterexample import Found
+
+Outcome = Literal["equal", "different", "undecided"]
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """The answer: ``outcome`` for ``tolerance``.
+
+    ``bound`` is a proven upper bound on every |A_j(x) - B_j(x)| over the domain (infinite if none is known), rigorous
+    or by a solver as ``rigorous`` says; ``found`` the certified point with the largest difference seen.
+    ``by`` names what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes``
+    are failures on the way, such as a solver's, which proved nothing.
+    """
+
+    outcome: Outcome
+    tolerance: float
+    bound: float
+    rigorous: bool
+    found: Found | None
+    by: str
+    neurons: dict[str, int]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Whether the networks are proven equal within the tolerance."""
+        return self.outcome == "equal"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        found = self.found
+        return {
+            "outcome": self.outcome,
+            "tolerance": self.tolerance,
+            "bound": self.bound if np.isfinite(self.bound) else None,
+            "rigorous": self.rigorous,
+            "by": self.by,
+            "neurons": self.neurons,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "counterexample": None
+            if found is None
+            else {"input": found.point.tolist(), "output": found.output, "difference": found.difference},
+        }
