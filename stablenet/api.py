@@ -43,7 +43,7 @@ def find_stable(
     region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
     job = Job(net, region, choice)
     ledger = Ledger([layer.size for layer in net.layers], len(region.parts))
-    ledger.add_seconds("load", time.monotonic() - began)
+    ledger.log.add_seconds("load", time.monotonic() - began)
     trouble: str | None = None
     contradiction = False
     try:

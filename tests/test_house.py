@@ -126,7 +126,8 @@ def test_a_formulation_knows_no_solver_and_a_backend_no_network():
             assert not [
                 t
                 for t in targets
-                if t.split(".")[0] in {"domain", "bounds"} or t in {"core.network", "core.bounds", "core.ledger"}
+                if t.split(".")[0] in {"domain", "bounds"}
+                or t in {"core.network", "core.bounds", "core.ledger", "core.run_log"}
             ], name
 
 

@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from stablenet.bounds.adam import Variables
 from stablenet.bounds.crown import MEMORY, Backward, Index
 from stablenet.bounds.crown_alpha import COPIES
-from stablenet.bounds.optimize import Descent, Outcome, Variables
+from stablenet.bounds.optimize import Descent, Outcome
 from stablenet.core.bounds import Array
 from stablenet.core.deadline import Deadline
 from stablenet.domain.regions import Part

@@ -14,122 +14,17 @@ All this is in float32 and proves nothing: what it finds is handed to `Backward`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
-from stablenet.bounds.crown import Array, Backward, Choice, Index, Stage
+from stablenet.bounds.adam import Adam, Variables
+from stablenet.bounds.crown import Array, Backward, Choice, Index
 from stablenet.bounds.linear import to_dense
-from stablenet.core.network import AffineMap, Matrix
-
-Single = npt.NDArray[np.float32]
-
-RATE = 0.3
-"""First step size for slopes; they live in [0, 1]."""
-
-DECAY = 0.95
-"""Factor of the step size from one step to the next."""
-
-SURE = 1e-4
-"""A question whose bound is below zero by this share of where it began is done."""
-
-
-class _Map:
-    """A matrix in single precision, applied to rows (…, n) from either side; sparse ones stay sparse."""
-
-    def __init__(self, matrix: Matrix) -> None:
-        data = matrix.data if isinstance(matrix, sparse.csr_array) else matrix
-        self.largest = float(np.abs(np.asarray(data)).max(initial=0.0))
-        if isinstance(matrix, sparse.csr_array):
-            single = sparse.csr_array(matrix.astype(np.float32))
-            self._forward: Any = single
-            self._back: Any = sparse.csr_array(single.T)
-        else:
-            self._forward = self._back = None
-            self._dense = np.ascontiguousarray(matrix, dtype=np.float32)
-
-    def back(self, rows: Single) -> Single:
-        """``rows @ matrix``."""
-        return self._sparse(self._back, rows) if self._back is not None else rows @ self._dense
-
-    def forward(self, rows: Single) -> Single:
-        """``rows @ matrix.T``."""
-        return self._sparse(self._forward, rows) if self._forward is not None else rows @ self._dense.T
-
-    @staticmethod
-    def _sparse(matrix: Any, rows: Single) -> Single:
-        flat = np.ascontiguousarray(rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1]).T)
-        return np.asarray((matrix @ flat).T).reshape(*rows.shape[:-1], matrix.shape[0])
-
-
-@dataclass(frozen=True, eq=False)
-class _Level:
-    """A `Stage` in single precision. ``open`` lists its undecided neurons among the alive ones.
-
-    ``through``, (parts, 1, alive), is 0 where a neuron among them is inactive, else 1; None if there is no such neuron.
-    """
-
-    terms: tuple[tuple[int, _Map], ...]
-    offset: Single
-    open: Index
-    through: Single | None
-    lower: Single
-    upper: Single
-    low_slope: Single
-    up_slope: Single
-    up_offset: Single
-
-    @property
-    def largest(self) -> float:
-        """The largest coefficient."""
-        return max((matrix.largest for _, matrix in self.terms), default=0.0)
-
-    @classmethod
-    def of(cls, stage: Stage) -> _Level:
-        relaxation = stage.relaxation
-        terms = tuple((source, _Map(matrix)) for source, matrix in stage.terms)
-        dead = ~relaxation.open & (relaxation.up_slope == 0)
-        return cls(
-            terms,
-            stage.offset.astype(np.float32),
-            np.flatnonzero(relaxation.open.any(axis=0)),
-            (~dead).astype(np.float32)[:, None, :] if dead.any() else None,
-            *(
-                array[:, None, :].astype(np.float32)
-                for array in (
-                    relaxation.lower,
-                    relaxation.upper,
-                    relaxation.low_slope,
-                    relaxation.up_slope,
-                    relaxation.up_offset,
-                )
-            ),
-        )
-
-
-@dataclass(eq=False)
-class Variables:
-    """What descent moves, per pushed layer: slopes (parts or 1, rows, open) and, if wanted, multipliers (…, alive)."""
-
-    slopes: list[Single]
-    multipliers: list[Single] | None
-
-    def arrays(self) -> list[Single]:
-        """All of them."""
-        return self.slopes + (self.multipliers or [])
-
-    def copy(self) -> Variables:
-        """Independent arrays."""
-        return Variables([a.copy() for a in self.slopes], self.multipliers and [a.copy() for a in self.multipliers])
-
-    def take(self, rows: npt.NDArray[np.bool_] | Index | slice) -> Variables:
-        """Some of the rows."""
-        return Variables([a[:, rows] for a in self.slopes], self.multipliers and [a[:, rows] for a in self.multipliers])
+from stablenet.bounds.single_precision import Level, Single
+from stablenet.core.network import AffineMap
 
 
 @dataclass(eq=False)
@@ -155,17 +50,17 @@ class Descent:
         self.backward = backward
         self.centre = backward.centre[:, None, :].astype(np.float32)
         self.radius = backward.radius[:, None, :].astype(np.float32)
-        self._levels: list[_Level] = []
+        self._levels: list[Level] = []
 
     @property
-    def levels(self) -> list[_Level]:
+    def levels(self) -> list[Level]:
         """Single-precision copies of the stages."""
         stages = self.backward.all_stages
         if len(self._levels) < len(stages):
             # Rows of a polytope stand last, whatever is pushed.
             kept = self._levels if self.backward.rows is None else self._levels[:-1]
             with np.errstate(over="ignore"):
-                self._levels = kept + [_Level.of(stage) for stage in stages[len(kept) :]]
+                self._levels = kept + [Level.of(stage) for stage in stages[len(kept) :]]
         return self._levels
 
     def start(self, n_rows: int, *, multipliers: bool) -> Variables:
@@ -246,7 +141,7 @@ class _Run:
         for k, level in enumerate(owner.levels):
             self._restrict(level, None if phases is None else phases[k])
 
-    def _restrict(self, level: _Level, phase: npt.NDArray[np.int8] | None) -> None:
+    def _restrict(self, level: Level, phase: npt.NDArray[np.int8] | None) -> None:
         """Bounds and upper relaxations of a layer under given phases; NaN in ``fixed`` where the slope is free."""
         up_slope, up_offset = level.up_slope[..., level.open], level.up_offset[..., level.open]
         if phase is None:
@@ -352,7 +247,7 @@ class _Run:
         shape = (len(self.owner.centre), self.constant.shape[1])
         values = np.full(shape, np.inf, np.float32)
         best = variables.copy()
-        adam: _Adam | None = None
+        adam: Adam | None = None
         gaps: list[Single] = []
         for step in range(steps + 1):
             back = self.back(variables)
@@ -365,7 +260,7 @@ class _Run:
                 found = self._gaps(variables, back, pres)
                 gaps = [a + b for a, b in zip(gaps, found, strict=True)] if gaps else found
             if step < steps:
-                adam = adam or _Adam(variables, back.size)
+                adam = adam or Adam(variables, back.size)
                 adam.step(variables, self.gradient(variables, back, pres))
         zeros = [np.zeros_like(gap) for gap in gaps]
         negative = [zero if a is None else a for a, zero in zip(back.negative, zeros, strict=True)]
@@ -383,33 +278,6 @@ class _Run:
             gap = positive * (self.up_slope[k] * mine + self.up_offset[k] - post)
             found.append(gap + negative * (self._low(variables, k) * mine - post))
         return found
-
-
-class _Adam:
-    """First and second moments of the gradients. ``scales`` are the sizes of coefficients, for multipliers."""
-
-    def __init__(self, variables: Variables, scales: list[Single]) -> None:
-        self.first = [np.zeros_like(a) for a in variables.arrays()]
-        self.second = [np.zeros_like(a) for a in variables.arrays()]
-        self.scales = scales
-        self.count = 0
-
-    def step(self, variables: Variables, gradient: list[Single]) -> None:
-        """Move the variables, in place."""
-        self.count += 1
-        rate = RATE * DECAY ** (self.count - 1)
-        n = len(variables.slopes)
-        for i, (array, slope) in enumerate(zip(variables.arrays(), gradient, strict=True)):
-            self.first[i] += 0.1 * (slope - self.first[i])
-            self.second[i] += 0.001 * (slope * slope - self.second[i])
-            mean = self.first[i] / (1 - 0.9**self.count)
-            move = rate * mean / (np.sqrt(self.second[i] / (1 - 0.999**self.count)) + 1e-20)
-            if i < n:
-                np.clip(array - move, 0, 1, out=array)
-            else:
-                moved = array - 0.1 * self.scales[i - n] * move
-                # A multiplier may not jump across zero, where its meaning changes.
-                np.copyto(array, np.where(moved * array < 0, 0, moved))
 
 
 def _sum(rows: Single, vectors: Single) -> Single:

@@ -38,11 +38,11 @@ class Progress:
         self._next = now + 0.1
         total = 2 * ledger.n_neurons
         elapsed = time.time() - self._started
-        stage = f"{ledger.stage}; " if ledger.stage else ""
+        stage = f"{ledger.log.stage}; " if ledger.log.stage else ""
         from rich.text import Text
 
         line = (
             f"{stage}{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
-            f"{len(ledger.solves)} solves, {elapsed:.0f} s"
+            f"{len(ledger.log.solves)} solves, {elapsed:.0f} s"
         )
         self._status.update(Text(plain(line)))

@@ -91,6 +91,17 @@ class Bounds:
                 result = result.tighten(method, k, none, upper, rigorous=layer.upper_rigorous)
         return result
 
+    @property
+    def rigorous_methods(self) -> tuple[str, ...]:
+        """The methods that a rigorous bound of some neuron is from."""
+        found = {
+            int(code)
+            for layer in self.layers
+            for proof, codes in ((layer.lower_rigorous, layer.lower_by), (layer.upper_rigorous, layer.upper_by))
+            for code in np.unique(codes[proof])
+        }
+        return tuple(method for code, method in enumerate(self.methods) if code in found)
+
 
 def _frozen(values: Array) -> Array:
     values = np.ascontiguousarray(values, dtype=np.float64)

@@ -2,72 +2,36 @@
 
 A neuron asks two questions: can its pre-activation be positive on the domain, can it be negative. Each is
 open, witnessed or refuted; verdicts are derived and never stored. All changes are events (plain JSON
-values), so that a ledger in one process can follow one in another.
+values), so that a ledger in one process can follow one in another. Timing, solves and the curve are in
+the ledger's `stablenet.core.run_log.RunLog`.
 """
 
 from __future__ import annotations
 
-import base64
-import enum
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
-Side = Literal[0, 1]
-Event = dict[str, Any]
-
-POSITIVE: Side = 0
-NEGATIVE: Side = 1
-SIDES: tuple[Side, Side] = (POSITIVE, NEGATIVE)
-SIDE_NAMES = ("positive", "negative")
-
-PROGRESS = 0.2
-"""Seconds between two words on how far a stage is."""
-
-
-class State(enum.IntEnum):
-    """State of a question."""
-
-    OPEN = 0
-    WITNESSED = 1
-    REFUTED = 2
-
-
-class Verdict(enum.IntEnum):
-    """Verdict on a neuron."""
-
-    UNKNOWN = 0
-    UNSTABLE = 1
-    STABLY_ACTIVE = 2
-    STABLY_INACTIVE = 3
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """A question that ``source`` refuted and a witness shows."""
-
-    source: str
-    layer: int
-    neuron: int
-    side: str
-    witness: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.source!r} refuted that neuron {self.neuron} of layer {self.layer} can be {self.side}, "
-            f"and witness {self.witness} shows it; all that {self.source!r} refuted is revoked"
-        )
+from stablenet.core.events import Event, decode_array, encode_array
+from stablenet.core.questions import (
+    NEGATIVE,
+    POSITIVE,
+    SIDE_NAMES,
+    SIDES,
+    Array,
+    Contradiction,
+    Index,
+    Mask,
+    Side,
+    State,
+    Verdict,
+    verdicts_of,
+)
+from stablenet.core.run_log import RunLog
 
 
 class Ledger:
@@ -75,7 +39,7 @@ class Ledger:
 
     Neurons are addressed by a flat index; `flat` and `locate` convert. ``emit`` receives each event as it
     is applied. A question is witnessed if one point of the domain shows it, refuted if it is refuted on
-    *every* part; verdicts of parts are never combined.
+    *every* part; verdicts of parts are never combined. ``log`` is the log of the run.
     """
 
     def __init__(self, sizes: Sequence[int], n_parts: int = 1, emit: Callable[[Event], None] | None = None) -> None:
@@ -84,24 +48,16 @@ class Ledger:
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
         n = int(self.offsets[-1])
         self.emit = emit
+        self.log = RunLog(self._send)
         self.sources: list[str] = []
         self.points: list[Array] = []
         self.contradictions: list[Contradiction] = []
-        self.solves: list[dict[str, Any]] = []
-        self.tightening: list[dict[str, Any]] = []
-        self.solver_failures: list[dict[str, Any]] = []
-        self.tolerances: list[dict[str, Any]] = []
-        self.stage = ""
-        self.under_way: tuple[str, float] | None = None
-        self.seconds: dict[str, float] = {}
-        self.curve: list[tuple[float, int]] = []
         self.borderline = np.zeros((2, n), dtype=bool)
         self.unanswered = np.zeros((2, n), dtype=bool)
         self.witness = np.full((2, n), -1, dtype=np.int64)
         self.witness_by = np.full((2, n), -1, dtype=np.int16)
         self.part_by = np.full((n_parts, 2, n), -1, dtype=np.int16)
         self.part_rigorous = np.zeros((n_parts, 2, n), dtype=bool)
-        self.started = time.monotonic()
         self.dead_sources: set[str] = set()
         self.lock = threading.RLock()
         self._bounds: dict[tuple[str, ...], tuple[Array, Array]] = {}
@@ -110,7 +66,6 @@ class Ledger:
         self._first: dict[tuple[int, int], int] = {}
         self._sure: set[int] = set()
         self._refutations = 0
-        self._shown = -np.inf
 
     # Reading
 
@@ -143,15 +98,7 @@ class Ledger:
     @property
     def verdicts(self) -> npt.NDArray[np.int8]:
         """`Verdict` of each neuron, (n,), by the table of the design."""
-        return self._verdicts(self.states)
-
-    @staticmethod
-    def _verdicts(states: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        positive, negative = states
-        both = (positive == State.WITNESSED) & (negative == State.WITNESSED)
-        verdict = np.where(both, Verdict.UNSTABLE, Verdict.UNKNOWN)
-        verdict = np.where(negative == State.REFUTED, Verdict.STABLY_ACTIVE, verdict)
-        return np.where(positive == State.REFUTED, Verdict.STABLY_INACTIVE, verdict).astype(np.int8)
+        return verdicts_of(self.states)
 
     def pending(self, part: int | None = None) -> Mask:
         """Questions still worth work, (2, n): open ones of neurons without a verdict.
@@ -159,7 +106,7 @@ class Ledger:
         With ``part``, only those not yet refuted on that part.
         """
         states = self.states
-        mask = np.asarray((states == State.OPEN) & (self._verdicts(states) == Verdict.UNKNOWN))
+        mask = np.asarray((states == State.OPEN) & (verdicts_of(states) == Verdict.UNKNOWN))
         return mask if part is None else np.asarray(mask & (self.part_by[part] < 0))
 
     @property
@@ -207,7 +154,7 @@ class Ledger:
 
     def _send(self, event: Event) -> None:
         with self.lock:
-            event.setdefault("t", round(time.monotonic() - self.started, 6))
+            event.setdefault("t", round(self.log.elapsed, 6))
             self.apply(event)
             if self.emit is not None:
                 self.emit(event)
@@ -306,7 +253,7 @@ class Ledger:
                 "event": "bounds",
                 "part": part,
                 "methods": [*bounds.methods, *sorted(set(rests_on) - set(bounds.methods))],
-                "rigorous": [method for code, method in enumerate(bounds.methods) if _claims(bounds, code)],
+                "rigorous": list(bounds.rigorous_methods),
                 "lower": encode_array(lower),
                 "upper": encode_array(upper),
             }
@@ -326,22 +273,6 @@ class Ledger:
                     found = np.flatnonzero(excluded & (codes == code))
                     self.refute(part, side, self.flat(k, found), method, rigorous=proof[found], since=since)
 
-    def add_solve(self, row: Mapping[str, Any]) -> None:
-        """Record one MILP solve."""
-        self._send({"event": "solve", "row": dict(row)})
-
-    def add_tightening(self, row: Mapping[str, Any]) -> None:
-        """Record what tightening the bounds of one layer cost."""
-        self._send({"event": "tightening", "row": dict(row)})
-
-    def add_solver_failure(self, row: Mapping[str, Any]) -> None:
-        """Record an answer of a solver that is not used; see `stablenet.backends.own_points.SolverFailure`."""
-        self._send({"event": "solver_failure", "row": dict(row)})
-
-    def set_tolerances(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Record the tolerances and margin that each solver is given."""
-        self._send({"event": "tolerances", "rows": [dict(row) for row in rows]})
-
     def set_unanswered(self, side: Side, neurons: Index) -> None:
         """Record that questions have no answer since their solver failed: they stay open."""
         self._send({"event": "unanswered", "side": int(side), "neurons": np.asarray(neurons).tolist()})
@@ -350,27 +281,6 @@ class Ledger:
         """The witnesses from number ``first`` on that lie in a part, (m, n_inputs), in the order in which they came."""
         found = [x for x, parts in zip(self.points[first:], self._inside[first:], strict=True) if part in parts]
         return np.array(found) if found else np.zeros((0, 0))
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Say how far a stage is: ``stage`` then reads so. Most calls are passed over, since they come fast."""
-        now = time.monotonic()
-        if done == total or now >= self._shown + PROGRESS:
-            self._shown = now
-            self._send({"event": "progress", "stage": f"{stage}: {done} of {total}"})
-
-    def begin(self, what: str) -> None:
-        """Say that time is spent on something from now on, until `add_seconds`."""
-        self._send({"event": "begin", "what": what})
-
-    def add_seconds(self, what: str, seconds: float) -> None:
-        """Add to the time spent on something."""
-        self._send({"event": "seconds", "what": what, "seconds": seconds})
-
-    def cut_off(self) -> None:
-        """Count the time of what had begun and was never said to have ended."""
-        if self.under_way is not None:
-            what, since = self.under_way
-            self.add_seconds(what, max(0.0, time.monotonic() - self.started - since))
 
     def set_borderline(self, side: Side, neurons: Index) -> None:
         """Record that a question's sign lies within the margin: it stays open."""
@@ -385,24 +295,17 @@ class Ledger:
 
     def apply(self, event: Event) -> None:
         """Apply an event of this or another ledger of the same shape."""
-        kind = event.get("event")
-        handler = self._handlers.get(str(kind))
+        kind = str(event.get("event"))
+        if kind in self.log.handlers:
+            self.log.handlers[kind](event)
+            return
+        handler = self._handlers.get(kind)
         if handler is None:
-            raise InputError(f"unknown ledger event {kind!r}; there are: {', '.join(self._handlers)}")
+            known = ", ".join([*self._handlers, *self.log.handlers])
+            raise InputError(f"unknown ledger event {event.get('event')!r}; there are: {known}")
         handler(self, event)
         if kind in {"refute", "witness", "contradiction", "distrust", "bounds"}:
-            self._mark(float(event["t"]))
-
-    def _mark(self, seconds: float) -> None:
-        n = self.n_pending
-        # What was revoked was never closed: the curve only falls.
-        while self.curve and self.curve[-1][1] < n:
-            self.curve.pop()
-        if self.curve and self.curve[-1][1] == n:
-            return
-        if self.curve and seconds < self.curve[-1][0]:
-            seconds = self.curve[-1][0]
-        self.curve.append((seconds, n))
+            self.log.mark(float(event["t"]), self.n_pending)
 
     def _on_refute(self, event: Event) -> None:
         part, side, neurons = event["part"], event["side"], event["neurons"]
@@ -465,31 +368,8 @@ class Ledger:
             for part in range(self.n_parts):
                 self._first.setdefault((self._code(source), part), self._refutations)
 
-    def _on_solve(self, event: Event) -> None:
-        self.solves.append(event["row"])
-
-    def _on_tightening(self, event: Event) -> None:
-        self.tightening.append(event["row"])
-
-    def _on_solver_failure(self, event: Event) -> None:
-        self.solver_failures.append(event["row"])
-
-    def _on_tolerances(self, event: Event) -> None:
-        self.tolerances = event["rows"]
-
     def _on_unanswered(self, event: Event) -> None:
         self.unanswered[event["side"], event["neurons"]] = True
-
-    def _on_progress(self, event: Event) -> None:
-        self.stage = event["stage"]
-
-    def _on_begin(self, event: Event) -> None:
-        self.under_way = (event["what"], float(event["t"]))
-
-    def _on_seconds(self, event: Event) -> None:
-        self.stage = ""
-        self.under_way = None
-        self.seconds[event["what"]] = self.seconds.get(event["what"], 0.0) + event["seconds"]
 
     def _on_borderline(self, event: Event) -> None:
         self.borderline[event["side"], event["neurons"]] = True
@@ -501,32 +381,6 @@ class Ledger:
         "distrust": _on_distrust,
         "bounds": _on_bounds,
         "presume": _on_presume,
-        "solve": _on_solve,
-        "tightening": _on_tightening,
-        "solver_failure": _on_solver_failure,
-        "tolerances": _on_tolerances,
         "unanswered": _on_unanswered,
-        "progress": _on_progress,
-        "begin": _on_begin,
-        "seconds": _on_seconds,
         "borderline": _on_borderline,
     }
-
-
-def _claims(bounds: Bounds, code: int) -> bool:
-    """Whether a method of bounds calls one of its own rigorous."""
-    return any(
-        bool((proof & (codes == code)).any())
-        for layer in bounds.layers
-        for proof, codes in ((layer.lower_rigorous, layer.lower_by), (layer.upper_rigorous, layer.upper_by))
-    )
-
-
-def encode_array(array: Array) -> str:
-    """A float64 array as base64 of its little-endian bytes: exact, and fast to write."""
-    return base64.b64encode(np.ascontiguousarray(array, dtype="<f8").tobytes()).decode("ascii")
-
-
-def decode_array(text: str) -> Array:
-    """The inverse of `encode_array`."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)

@@ -9,12 +9,9 @@ last place.
 
 from __future__ import annotations
 
-import gzip
 import operator
 import re
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -23,17 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from stablenet.core.errors import DomainError
-from stablenet.core.inputs import open_input
 from stablenet.domain.regions import Array, Box, Domain, Part, Polytope, Union
+from stablenet.domain.vnnlib_region import Region, distinct
+from stablenet.domain.vnnlib_text import Expression, Form, SourceText, read_text
 
-MAX_BYTES = 1 << 26
-"""Largest text that is read, unpacked."""
 MAX_PARTS = 10_000
 """Largest number of boxes that the disjunctions may multiply out to."""
-MAX_DEPTH = 100
-"""Deepest nesting of parentheses."""
-MAX_TOKENS = 1 << 20
-"""Most words and parentheses."""
 MAX_WORK = 1 << 22
 """Bounds and coefficients that may be copied and compared while the assertions are multiplied out."""
 MAX_NUMBERS = 1 << 21
@@ -45,75 +37,13 @@ MAX_BITS = 1 << 16
 POLYTOPE = 4096
 """Work of asking an LP solver whether a polytope is empty."""
 
-_TOKEN = re.compile(r'[()]|;[^\n]*|"[^"]*"|\|[^|]*\||[^\s();"|]+|["|]')
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9]\d{0,8})")
 _IGNORED = {"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"}
 _MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
 
 
-@dataclass(slots=True)
-class _Form:
-    """A parenthesised list and where its bracket stands in the text."""
-
-    position: int
-    items: list[str | _Form]
-
-
-_Expression = str | _Form
-_Bounds = dict[int, tuple[float, int]]  # input -> bound and the position that it was read at
 _Linear = tuple[dict[int, Fraction], Fraction]  # coefficients and constant
-_Row = tuple[tuple[tuple[int, float], ...], float]  # coefficients and right-hand side of a row <=
-
-
-@dataclass(slots=True)
-class _Region:
-    """A conjunction of bounds and linear rows on the inputs; without any it is the whole space."""
-
-    position: int
-    lower: _Bounds = field(default_factory=dict)
-    upper: _Bounds = field(default_factory=dict)
-    rows: dict[_Row, int] = field(default_factory=dict)  # and the position that each was read at
-
-    def bound(self, op: str, index: int, value: float, position: int) -> None:
-        """Add ``x[index] <= value`` or ``>= value``; the tighter bound stays."""
-        side = self.upper if op == "<=" else self.lower
-        old = side.get(index)
-        if old is None or (value < old[0] if op == "<=" else value > old[0]):
-            side[index] = (value, position)
-
-    def meet(self, other: _Region) -> None:
-        """Intersect with another region."""
-        for op, bounds in ((">=", other.lower), ("<=", other.upper)):
-            for index, (value, position) in bounds.items():
-                self.bound(op, index, value, position)
-        self.rows.update(other.rows)
-
-    def copy(self, position: int) -> _Region:
-        """A copy that may be changed."""
-        return _Region(position, dict(self.lower), dict(self.upper), dict(self.rows))
-
-    def conflict(self) -> int | None:
-        """An input whose lower bound exceeds its upper bound, if there is one."""
-        for index, (value, _) in self.lower.items():
-            if index in self.upper and value > self.upper[index][0]:
-                return index
-        return None
-
-    @property
-    def size(self) -> int:
-        """How many numbers it holds."""
-        return len(self.lower) + len(self.upper) + sum(len(coefficients) + 1 for coefficients, _ in self.rows)
-
-    def key(self) -> tuple[object, ...]:
-        """Equal for equal regions, and compact: there may be millions of numbers."""
-        sides = (np.array(sorted((i, value) for i, (value, _) in side.items())) for side in (self.lower, self.upper))
-        return (*((side + 0.0).tobytes() for side in sides), frozenset(self.rows))
-
-    @property
-    def whole(self) -> bool:
-        """Whether it constrains nothing."""
-        return not (self.lower or self.upper or self.rows)
 
 
 def read_vnnlib(path: str | Path) -> Domain:
@@ -126,40 +56,16 @@ def read_vnnlib(path: str | Path) -> Domain:
     """
     path = Path(path)
     try:
-        return _Reader(_read_text(path), str(path)).domain()
+        return _Reader(read_text(path), str(path)).domain()
     except MemoryError:
         raise DomainError(f"{path}: needs more memory than there is (see --memory-limit)") from None
 
 
-def _read_text(path: Path) -> str:
-    try:
-        with open_input(path, DomainError) as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            data = gzip.GzipFile(fileobj=raw).read(MAX_BYTES + 1) if packed else raw.read(MAX_BYTES + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DomainError(f"{path}: broken gzip file ({error}); it may be truncated") from None
-    except OSError as error:
-        raise DomainError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if len(data) > MAX_BYTES:
-        raise DomainError(f"{path}: longer than {MAX_BYTES >> 20} MB unpacked; no VNN-LIB file is expected to be")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DomainError(f"{path}, line {line}: not a text file (byte 0x{data[error.start]:02x})") from None
-    nul = text.find("\0")
-    if nul >= 0:
-        raise DomainError(f"{path}, line {text.count(chr(10), 0, nul) + 1}: not a text file (byte 0x00)")
-    return text
-
-
-class _Reader:
-    """The state of reading one file: its text for line numbers, and the variables declared so far."""
+class _Reader(SourceText):
+    """The state of reading one file: its text, and the variables declared so far."""
 
     def __init__(self, text: str, name: str) -> None:
-        self.text = text
-        self.name = name
+        super().__init__(text, name)
         self.inputs: dict[str, int] = {}
         self.declared: dict[str, int] = {}
         self.work = 0
@@ -169,18 +75,6 @@ class _Reader:
         self.work += work
         if self.work > MAX_WORK:
             raise self.error(position, f"the assertions up to here take more than {MAX_WORK:,} steps to multiply out")
-
-    def error(self, position: int, message: str) -> DomainError:
-        """The error to raise, with the line of a position of the text."""
-        return DomainError(f"{self.name}, line {self.text.count(chr(10), 0, position) + 1}: {message}")
-
-    def show(self, expression: _Expression) -> str:
-        """An expression for a message, on one line and not too long."""
-        if isinstance(expression, _Form):
-            text = "(" + " ".join(self.show(item) for item in expression.items[:6]) + ")"
-        else:
-            text = expression if expression.isprintable() else repr(expression)
-        return text if len(text) <= 60 else text[:57] + "..."
 
     def domain(self) -> Domain:
         """Read the whole text."""
@@ -192,39 +86,12 @@ class _Reader:
         parts = [self.part(region, n) for region in self.conjunction(asserted, position=0)]
         return parts[0] if len(parts) == 1 else Union(parts)
 
-    def parse(self) -> list[_Form]:
-        """The top-level forms."""
-        top = _Form(0, [])
-        current, stack = top, list[_Form]()
-        for count, match in enumerate(_TOKEN.finditer(self.text), 1):
-            word = match.group()
-            if count > MAX_TOKENS:
-                raise self.error(match.start(), f"more than {MAX_TOKENS:,} words and parentheses")
-            if word == "(":
-                inner = _Form(match.start(), [])
-                current.items.append(inner)
-                stack.append(current)
-                current = inner
-                if len(stack) > MAX_DEPTH:
-                    raise self.error(match.start(), f"parentheses nested deeper than {MAX_DEPTH}")
-            elif word == ")":
-                if not stack:
-                    raise self.error(match.start(), "a closing parenthesis without an opening one")
-                current = stack.pop()
-            elif word[0] != ";":
-                if not stack:
-                    raise self.error(match.start(), f"{self.show(word)} where a command in parentheses is expected")
-                current.items.append(word)
-        if stack:
-            raise self.error(current.position, "this parenthesis is never closed; the file may be truncated")
-        return [form for form in top.items if isinstance(form, _Form)]
-
-    def command(self, form: _Form) -> list[_Expression]:
+    def command(self, form: Form) -> list[Expression]:
         """Carry out a top-level command; returns what it asserts."""
         match form.items:
-            case ["assert", _Form() as body]:
+            case ["assert", Form() as body]:
                 return [body]
-            case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), _Form(items=[]), "Real"]:
+            case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), Form(items=[]), "Real"]:
                 self.declare(name, form.position)
                 return []
             case [str(head), *_] if head in _IGNORED:
@@ -256,10 +123,10 @@ class _Reader:
             )
         return n
 
-    def conjunction(self, forms: Iterable[_Expression], position: int) -> list[_Region]:
+    def conjunction(self, forms: Iterable[Expression], position: int) -> list[Region]:
         """The regions, at least one, whose union satisfies all the forms."""
-        base = _Region(position)
-        choices: list[list[_Region]] = []
+        base = Region(position)
+        choices: list[list[Region]] = []
         for form in forms:
             if self.simple_bound(form, base):
                 continue
@@ -275,11 +142,11 @@ class _Reader:
             result = self.product(result, regions)
         return result
 
-    def product(self, left: Sequence[_Region], right: Sequence[_Region]) -> list[_Region]:
+    def product(self, left: Sequence[Region], right: Sequence[Region]) -> list[Region]:
         """All non-empty intersections of a region of either side."""
         if len(left) * len(right) > MAX_PARTS:
             raise self.error(right[0].position, f"the disjunctions multiply out to more than {MAX_PARTS} parts")
-        result: list[_Region] = []
+        result: list[Region] = []
         numbers = 0
         for one in left:
             for other in right:
@@ -295,9 +162,9 @@ class _Reader:
             raise self.error(
                 right[0].position, "no branch of this disjunction fits the other assertions; the domain is empty"
             )
-        return _distinct(result)
+        return distinct(result)
 
-    def refuse_conflict(self, region: _Region) -> None:
+    def refuse_conflict(self, region: Region) -> None:
         index = region.conflict()
         if index is None:
             return
@@ -306,9 +173,9 @@ class _Reader:
             max(first, second), f"X_{index} has lower bound {low} above upper bound {high}; the domain is empty"
         )
 
-    def simple_bound(self, form: _Expression, region: _Region) -> bool:
+    def simple_bound(self, form: Expression, region: Region) -> bool:
         """Add ``(<= X_i number)`` or its like to the region; False if the form is another one."""
-        if not isinstance(form, _Form) or len(form.items) != 3:
+        if not isinstance(form, Form) or len(form.items) != 3:
             return False
         op, left, right = form.items
         if not (isinstance(left, str) and isinstance(right, str) and isinstance(op, str) and op in ("<=", ">=")):
@@ -320,10 +187,10 @@ class _Reader:
         region.bound(op, self.inputs[left], self.number(right, form.position), form.position)
         return True
 
-    def evaluate(self, form: _Expression, position: int) -> list[_Region]:
+    def evaluate(self, form: Expression, position: int) -> list[Region]:
         """The regions of inputs for which outputs may satisfy the form."""
-        if not isinstance(form, _Form) or not form.items or not isinstance(form.items[0], str):
-            where = form.position if isinstance(form, _Form) else position
+        if not isinstance(form, Form) or not form.items or not isinstance(form.items[0], str):
+            where = form.position if isinstance(form, Form) else position
             raise self.error(where, f"{self.show(form)} where a constraint such as (<= X_0 1.0) is expected")
         op, *arguments = form.items
         if op in ("and", "or"):
@@ -333,10 +200,10 @@ class _Reader:
                 return self.conjunction(arguments, form.position)
             regions = [region for argument in arguments for region in self.branch(argument, form.position)]
             free = next((region for region in regions if region.whole), None)
-            return [free] if free is not None else _distinct(regions)
+            return [free] if free is not None else distinct(regions)
         kinds = {kind for argument in arguments for kind in self.kinds(argument, form.position)}
         if kinds == {"Y"}:
-            return [_Region(form.position)]
+            return [Region(form.position)]
         if op not in ("<=", ">=", "="):
             raise self.error(
                 form.position,
@@ -346,19 +213,19 @@ class _Reader:
             raise self.error(form.position, f"{self.show(form)} ties inputs to outputs; that is no input domain")
         if len(arguments) < 2:
             raise self.error(form.position, f"{self.show(form)}: two sides are expected")
-        region = _Region(form.position)
+        region = Region(form.position)
         for left, right in pairwise(arguments):
             self.compare(str(op), left, right, form, region)
         return [region]
 
-    def branch(self, form: _Expression, position: int) -> list[_Region]:
+    def branch(self, form: Expression, position: int) -> list[Region]:
         """The regions of one branch of a disjunction."""
-        region = _Region(form.position if isinstance(form, _Form) else position)
+        region = Region(form.position if isinstance(form, Form) else position)
         return [region] if self.simple_bound(form, region) else self.evaluate(form, position)
 
-    def kinds(self, expression: _Expression, position: int) -> set[str]:
+    def kinds(self, expression: Expression, position: int) -> set[str]:
         """Which kinds of variables, X and Y, occur in an expression."""
-        if isinstance(expression, _Form):
+        if isinstance(expression, Form):
             return {kind for item in expression.items[1:] for kind in self.kinds(item, expression.position)}
         if expression in self.declared:
             return {expression[0]}
@@ -366,7 +233,7 @@ class _Reader:
             raise self.error(position, f"{expression} is not declared")
         return set()
 
-    def compare(self, op: str, left: _Expression, right: _Expression, form: _Form, region: _Region) -> None:
+    def compare(self, op: str, left: Expression, right: Expression, form: Form, region: Region) -> None:
         """Add ``left op right``, both linear in the inputs, to the region."""
         coefficients, constant = self.linear(left, form.position)
         others, other_constant = self.linear(right, form.position)
@@ -393,7 +260,7 @@ class _Reader:
         row = tuple((index, self.nearest(sign * value, form)) for index, value in terms.items())
         region.rows[row, self.nearest(sign * rhs, form)] = form.position
 
-    def linear(self, expression: _Expression, position: int) -> _Linear:
+    def linear(self, expression: Expression, position: int) -> _Linear:
         """Coefficients and constant of a linear expression in the inputs, exactly."""
         if isinstance(expression, str):
             if expression in self.inputs:
@@ -452,14 +319,14 @@ class _Reader:
             raise self.error(position, f"{self.show(token)} is no finite number and no declared input")
         return value
 
-    def nearest(self, value: Fraction, form: _Form) -> float:
+    def nearest(self, value: Fraction, form: Form) -> float:
         """The float64 nearest to a rational number."""
         try:
             return float(value)
         except OverflowError:
             raise self.error(form.position, f"{self.show(form)} has a number beyond float64") from None
 
-    def part(self, region: _Region, n: int) -> Part:
+    def part(self, region: Region, n: int) -> Part:
         """The box or polytope of a region."""
         sides: list[Array] = []
         for word, bounds in (("lower", region.lower), ("upper", region.upper)):
@@ -488,8 +355,3 @@ class _Reader:
                 "the linear constraints leave no point within the bounds; the domain is empty",
             )
         return polytope
-
-
-def _distinct(regions: Sequence[_Region]) -> list[_Region]:
-    """The regions without repetitions, in order."""
-    return list({region.key(): region for region in reversed(regions)}.values())[::-1]

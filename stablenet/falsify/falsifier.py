@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stablenet.core.bounds import Array
-from stablenet.core.ledger import NEGATIVE, POSITIVE, Index, Ledger, Mask
+from stablenet.core.ledger import Ledger
 from stablenet.core.network import Matrix, Network, apply_transposed
+from stablenet.core.questions import NEGATIVE, POSITIVE, Index, Mask
 from stablenet.domain.regions import Domain, Part
 from stablenet.falsify.witness import Signs, Witnesser
 

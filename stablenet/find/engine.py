@@ -29,8 +29,9 @@ from stablenet.bounds import run as run_bounds
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
+from stablenet.core.events import Event
 from stablenet.core.files import check_target, remove_folder
-from stablenet.core.ledger import Event, Ledger
+from stablenet.core.ledger import Ledger
 from stablenet.core.memory import limit_memory
 from stablenet.core.network import Network
 from stablenet.core.options import Options
@@ -50,11 +51,11 @@ OWN_WITNESSES = 300
 @contextmanager
 def _timed(ledger: Ledger, what: str) -> Iterator[None]:
     began = time.monotonic()
-    ledger.begin(what)
+    ledger.log.begin(what)
     try:
         yield
     finally:
-        ledger.add_seconds(what, time.monotonic() - began)
+        ledger.log.add_seconds(what, time.monotonic() - began)
 
 
 class Job:
@@ -96,7 +97,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     options, network, domain = job.options, job.network, job.domain
     rng = np.random.default_rng(options.seed)
     falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
-    ledger.set_tolerances(tolerances_used(options))
+    ledger.log.set_tolerances(tolerances_used(options))
     try:
         if job.resume is not None:
             resume_into(job.resume, ledger, falsifier.witnesser)
@@ -131,7 +132,7 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier) -
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
     parts, options = job.domain.parts, job.options
     context = bound_context(options, job.backend, deadline)
-    context.progress, context.failed = ledger.progress, ledger.add_solver_failure
+    context.progress, context.failed = ledger.log.progress, ledger.log.add_solver_failure
     bounds = []
     for number, part in enumerate(parts):
         bounds.append(run_bounds("interval", job.network, part))
@@ -160,7 +161,7 @@ def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide
     if decide:
         ledger.refute_by_bounds(part, bounds)
     while context.costs:
-        ledger.add_tightening(context.costs.pop(0))
+        ledger.log.add_tightening(context.costs.pop(0))
 
 
 # The engine process
@@ -210,7 +211,7 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
             }
         )
         known = True
-        ledger.add_seconds("load", time.monotonic() - began)
+        ledger.log.add_seconds("load", time.monotonic() - began)
         return {"event": "done", "stopped_by": find(job, ledger, deadline)}
     except MemoryError:
         if known:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from stablenet.core.errors import StablenetError
+from stablenet.core.events import Event
 from stablenet.core.files import scratch_folder
-from stablenet.core.ledger import Event, Ledger
+from stablenet.core.ledger import Ledger
 from stablenet.core.memory import default_megabytes
 from stablenet.core.options import Options
 from stablenet.core.signals import Interrupted, Interrupts
@@ -218,7 +219,7 @@ def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, 
         # A Python traceback is a bug of ours; a crash or a limit is not.
         bug = engine_code == 1 and stopped_by == "solver"
         raise EngineRefusedError(message or "the engine ended before the network was read", 1 if bug else 3)
-    run.ledger.cut_off()
+    run.ledger.log.cut_off()
     report = build_report(
         run.ledger,
         network=run.job["network"],

@@ -16,8 +16,9 @@ from stablenet import __version__
 from stablenet.bounds.folded import folding_difference
 from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
-from stablenet.core.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
+from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
+from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
 from stablenet.core.terminal import encodable
 from stablenet.domain.regions import Domain
 from stablenet.falsify.witness import Witnesser
@@ -192,7 +193,7 @@ def build_report(
         stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
     names = [verdict.name.lower() for verdict in Verdict]
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
-    seconds = {what: round(ledger.seconds.get(what, 0.0), 6) for what in ("load", "bounds", "falsify", "search")}
+    seconds = {what: round(ledger.log.seconds.get(what, 0.0), 6) for what in ("load", "bounds", "falsify", "search")}
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "status": "complete" if complete else "stopped",
@@ -203,18 +204,18 @@ def build_report(
         "domain": domain,
         "config": config,
         "seconds": {**seconds, "total": round(total_seconds, 6)},
-        "solves": ledger.solves,
+        "solves": ledger.log.solves,
         "counts": {**{name: totals[name] for name in VERDICTS}, "rigorous": int(np.count_nonzero(ledger.rigorous))},
         "neurons": neurons_to_json(ledger),
         "witnesses": [point.tolist() for point in ledger.points],
-        "curve": [[seconds, n] for seconds, n in ledger.curve],
+        "curve": [[seconds, n] for seconds, n in ledger.log.curve],
     }
-    if ledger.tightening:
-        data["tightening"] = ledger.tightening
-    if ledger.tolerances:
-        data["tolerances"] = ledger.tolerances
-    if ledger.solver_failures:
-        data["solver_failures"] = ledger.solver_failures
+    if ledger.log.tightening:
+        data["tightening"] = ledger.log.tightening
+    if ledger.log.tolerances:
+        data["tolerances"] = ledger.log.tolerances
+    if ledger.log.solver_failures:
+        data["solver_failures"] = ledger.log.solver_failures
     if ledger.contradictions:
         data["contradictions"] = [vars(found) for found in ledger.contradictions]
     return Report(data)

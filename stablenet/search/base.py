@@ -16,9 +16,10 @@ from stablenet.bounds import Context
 from stablenet.core.bounds import Array, Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import UnsupportedError
-from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger, Mask
+from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
+from stablenet.core.questions import NEGATIVE, POSITIVE, Mask
 from stablenet.core.registry import Registry, refuse_argument
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import Falsifier
@@ -127,7 +128,7 @@ class Problem:
         chosen = backend or self.backend
 
         def failed(failure: SolverFailure) -> None:
-            self.ledger.add_solver_failure(failure.to_json(by))
+            self.ledger.log.add_solver_failure(failure.to_json(by))
 
         return CheckedSession(chosen, milp, solver_settings(self.options, chosen), own=own, failed=failed)
 
@@ -135,7 +136,7 @@ class Problem:
     def context(self) -> Context:
         """What bound methods may use."""
         context = bound_context(self.options, self.backend, self.deadline)
-        context.failed = self.ledger.add_solver_failure
+        context.failed = self.ledger.log.add_solver_failure
         return context
 
     def limits(

@@ -13,7 +13,7 @@ import numpy as np
 
 from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
 from stablenet.bounds.crown import Backward
-from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
 from stablenet.search.base import Problem, Search
 
 LAST_STEPS = 40

@@ -11,7 +11,7 @@ from stablenet.backends.own_points import FEASIBLE as FORWARD
 from stablenet.backends.own_points import SolverFailure, best_value
 from stablenet.bounds.crown import Backward, crown_rows
 from stablenet.core.errors import SolverError
-from stablenet.core.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.core.questions import NEGATIVE, POSITIVE, Array, Index, Mask, Side
 from stablenet.milp.arrays import MILP
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.search.base import Problem, SearchStoppedError
@@ -145,7 +145,7 @@ class PartModel:
         them into the solver), ``cuts_s`` (cuts and relaxations at the root before the solve); each is told once.
         """
         milp = model.milp
-        self.problem.ledger.add_solve(
+        self.problem.ledger.log.add_solve(
             {
                 "by": by,
                 "rows": milp.n_rows,
@@ -174,7 +174,7 @@ class PartModel:
 
     def failed(self, failure: SolverFailure, by: str) -> None:
         """Record an answer that is not used, and close what forward passes at our own points show."""
-        self.problem.ledger.add_solver_failure(failure.to_json(by))
+        self.problem.ledger.log.add_solver_failure(failure.to_json(by))
         probe = self.problem.falsifier.probe(self.part)
         self.problem.falsifier.witnesser.offer(probe.points, "check")
 
@@ -182,7 +182,7 @@ class PartModel:
         """Record that a second solver's points show ``n`` questions that the first has just excluded."""
         words = f"{first.title}: its bound excludes {n} questions that a point of {second.title} shows"
         failure = SolverFailure(first.title, "refuted", None, None, f"{words}; the answer is not used")
-        self.problem.ledger.add_solver_failure(failure.to_json(by))
+        self.problem.ledger.log.add_solver_failure(failure.to_json(by))
 
     def show(self, x: Array, by: str) -> bool:
         """Close by forward pass what an input, (n_inputs,), shows; whether that is anything.

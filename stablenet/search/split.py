@@ -16,8 +16,8 @@ import numpy as np
 
 from stablenet.bounds.crown import crown_layers
 from stablenet.bounds.polytope import narrowed
-from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
 from stablenet.core.network import Network
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
 from stablenet.search.base import Problem, Search
 
 BATCH = 256

@@ -7,8 +7,9 @@ import pytest
 from test_bounds_methods import dense
 
 from stablenet.bounds import run
+from stablenet.bounds.adam import Variables
 from stablenet.bounds.crown import Backward
-from stablenet.bounds.optimize import Descent, Variables, _Run
+from stablenet.bounds.optimize import Descent, _Run
 from stablenet.core.network import AffineMap, Layer, Network
 from stablenet.domain.regions import LinfBall
 

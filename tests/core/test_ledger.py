@@ -11,7 +11,9 @@ import pytest
 
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
-from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Event, Ledger, State, Verdict
+from stablenet.core.events import Event
+from stablenet.core.ledger import Ledger
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, State, Verdict
 
 NONE = np.zeros(0, dtype=np.intp)
 POINT = np.array([0.25, -0.5])
@@ -238,9 +240,9 @@ def _random_life(ledger: Ledger, seed: int) -> None:
                 closes = (some, NONE) if side == POSITIVE else (NONE, some)
                 ledger.add_witness(rng.normal(size=3), closes, "falsify", parts=[part])
             case 3:
-                ledger.add_solve({"by": "network", "dual_bound": None, "solver_s": float(rng.random())})
+                ledger.log.add_solve({"by": "network", "dual_bound": None, "solver_s": float(rng.random())})
             case 4:
-                ledger.add_seconds("search", float(rng.random()))
+                ledger.log.add_seconds("search", float(rng.random()))
             case _:
                 ledger.set_borderline(side, some)
     ledger.set_bounds(0, bounds_of([("interval", -1.0 / 3.0, np.inf)], n))
@@ -257,9 +259,9 @@ def _content(ledger: Ledger) -> dict[str, Any]:
         "sources": ledger.sources,
         "points": [point.tolist() for point in ledger.points],
         "contradictions": ledger.contradictions,
-        "solves": ledger.solves,
-        "seconds": ledger.seconds,
-        "curve": ledger.curve,
+        "solves": ledger.log.solves,
+        "seconds": ledger.log.seconds,
+        "curve": ledger.log.curve,
         "borderline": ledger.borderline.tolist(),
         "lower": ledger.lower.tolist(),
         "upper": ledger.upper.tolist(),
@@ -284,7 +286,7 @@ def test_replayed_events_give_an_identical_ledger(seed: int) -> None:
 def test_the_curve_runs_forward_and_ends_at_what_is_pending(seed: int) -> None:
     ledger = Ledger([4, 3], n_parts=2)
     _random_life(ledger, seed)
-    times, counts = zip(*ledger.curve, strict=True)
+    times, counts = zip(*ledger.log.curve, strict=True)
     assert list(times) == sorted(times)
     assert counts[-1] == ledger.n_pending
     assert list(counts) == sorted(counts, reverse=True)

@@ -10,7 +10,8 @@ from onnx_models import model, node, save
 from small import dense
 
 from stablenet import Box, Domain, Network, Polytope, Union, load_onnx
-from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger, State
+from stablenet.core.ledger import Ledger
+from stablenet.core.questions import NEGATIVE, POSITIVE, State
 from stablenet.falsify.falsifier import LEAK, Falsifier, gradient, puller, random_points
 
 RNG = np.random.default_rng(0)

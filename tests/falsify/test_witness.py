@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger, State
+from stablenet.core.ledger import Ledger
 from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.core.questions import NEGATIVE, POSITIVE, State
 from stablenet.domain.regions import Box, Domain, Polytope, Union
 from stablenet.falsify.witness import Witnesser
 

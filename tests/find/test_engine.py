@@ -15,7 +15,8 @@ from small import dense
 from stablenet import Box, Union, find_stable, load_onnx
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError, ReportError, UnsupportedError
-from stablenet.core.ledger import Event, Ledger
+from stablenet.core.events import Event
+from stablenet.core.ledger import Ledger
 from stablenet.domain.samples import read_samples
 from stablenet.find.engine import run_job
 
@@ -260,7 +261,7 @@ def test_events_of_a_job_rebuild_its_ledger(path: Path) -> None:
     for event in events:
         ledger.apply(event)
     assert ledger.complete
-    assert set(ledger.seconds) == {"load", "bounds", "falsify", "search"}
+    assert set(ledger.log.seconds) == {"load", "bounds", "falsify", "search"}
 
 
 def test_a_deadline_that_is_over_leaves_bounds_and_no_more(path: Path) -> None:
@@ -268,4 +269,4 @@ def test_a_deadline_that_is_over_leaves_bounds_and_no_more(path: Path) -> None:
     request = {"network": str(path), "domain": "box:-1:1", "options": {"threads": 1, "search": "network"}}
     closing = run_job(request, events.append, Deadline(0.0))
     assert closing == {"event": "done", "stopped_by": "time"}
-    assert {event["event"] for event in events} <= {"job", "begin", "bounds", "refute", "seconds"}
+    assert {event["event"] for event in events} <= {"job", "tolerances", "begin", "bounds", "refute", "seconds"}

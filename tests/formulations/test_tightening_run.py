@@ -45,12 +45,12 @@ def test_a_run_says_how_far_it_is_and_keeps_each_layer() -> None:
     follower = Ledger([layer.size for layer in NETWORK.layers])
     for event in events[: events.index(kept[-2])]:
         follower.apply(event)
-    assert follower.stage
+    assert follower.log.stage
     assert np.isfinite(follower.upper).all()
     last = Ledger([layer.size for layer in NETWORK.layers])
     for event in events:
         last.apply(event)
-    assert not last.stage  # nothing is under way once bounds are done
+    assert not last.log.stage  # nothing is under way once bounds are done
 
 
 def test_costs_stand_apart_in_the_report() -> None:

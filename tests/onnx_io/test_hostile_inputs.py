@@ -24,7 +24,8 @@ from stablenet.compare.grid import read_grid
 from stablenet.core.errors import DomainError, InputError, NetworkError, ReportError, StablenetError, TooLargeError
 from stablenet.domain.regions import domain_from_json
 from stablenet.domain.samples import read_centre, read_samples
-from stablenet.domain.vnnlib import MAX_BITS, MAX_TOKENS, read_vnnlib
+from stablenet.domain.vnnlib import MAX_BITS, read_vnnlib
+from stablenet.domain.vnnlib_text import MAX_TOKENS
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.report.report import Report
 

@@ -13,7 +13,8 @@ from small import dense
 
 from stablenet import Box, Polytope, Union, find_stable, load_onnx
 from stablenet.core.errors import ReportError
-from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger
+from stablenet.core.ledger import Ledger
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.report.report import Report, build_report, check_belongs, dumps, package_versions
 
 NONE = np.zeros(0, dtype=np.intp)

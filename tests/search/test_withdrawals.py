@@ -14,9 +14,10 @@ from stablenet.bounds.methods import Crown
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import ContradictionError
-from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger
+from stablenet.core.ledger import Ledger
 from stablenet.core.network import AffineMap, Layer, Term
 from stablenet.core.options import Options
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.domain.regions import Part
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.find.engine import Job
