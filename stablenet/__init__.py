@@ -9,11 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stablenet._version import __version__
+
 if TYPE_CHECKING:
     from stablenet.api import build_model, find_stable
     from stablenet.compression.compress import Compressed, compress
     from stablenet.core.bounds import Bounds
-    from stablenet.core.network import Network
+    from stablenet.core.network import AffineMap, Layer, Network, Term
+    from stablenet.core.options import Options
     from stablenet.domain.regions import Box, Domain, LinfBall, Polytope, Union
     from stablenet.domain.vnnlib import read_vnnlib
     from stablenet.equivalence.verification import Verification
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from stablenet.onnx_io.convert import from_sklearn, from_torch
     from stablenet.onnx_io.reader import load_onnx
     from stablenet.report.report import Report
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "build_model": "stablenet.api",
@@ -39,23 +40,32 @@ _HOMES = {
     "LinfBall": "stablenet.domain.regions",
     "Polytope": "stablenet.domain.regions",
     "Union": "stablenet.domain.regions",
+    "AffineMap": "stablenet.core.network",
+    "Layer": "stablenet.core.network",
     "Network": "stablenet.core.network",
+    "Options": "stablenet.core.options",
+    "Term": "stablenet.core.network",
     "load_onnx": "stablenet.onnx_io.reader",
     "Report": "stablenet.report.report",
     "read_vnnlib": "stablenet.domain.vnnlib",
 }
 
 __all__ = [
+    "AffineMap",
     "Bounds",
     "Box",
     "Compressed",
     "Domain",
+    "Layer",
     "LinfBall",
     "Network",
+    "Options",
     "Polytope",
     "Report",
+    "Term",
     "Union",
     "Verification",
+    "__version__",
     "build_model",
     "compress",
     "find_stable",
@@ -74,4 +84,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return __all__

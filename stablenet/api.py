@@ -15,7 +15,7 @@ from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
-from stablenet.find.engine import Job, find
+from stablenet.find.pipeline import Job, find
 from stablenet.find.supervisor import EngineRefusedError, supervise
 from stablenet.formulations.base import Formulation
 from stablenet.onnx_io.reader import load_onnx

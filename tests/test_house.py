@@ -24,6 +24,7 @@ FORBIDDEN = {"pickle", "shelve", "marshal", "dill", "requests", "urllib.request"
 # Folders from the ground up; a module imports from its own folder and from those before it. No two share a floor, so
 # there is no circle.
 FLOORS = (
+    "_version",
     "core",
     "domain",
     "milp",
@@ -45,7 +46,6 @@ FLOORS = (
     "compare.publish",
     "cli",
     "__main__",
-    "_version",
 )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet import __version__
+from stablenet._version import __version__
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import compress as cli_compress
 from stablenet.core.errors import InputError, StablenetError

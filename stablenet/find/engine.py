@@ -1,8 +1,7 @@
-"""A search from network and domain to a report: in this process, or as the engine of a supervisor.
+"""The engine process of a supervisor: a run of `stablenet.find.pipeline` that streams its events.
 
-`find` runs the steps (bounds, falsifying, search) on a ledger. Run as ``python -m stablenet.find.engine`` it reads a
-job (one JSON object) from standard input and streams ledger events, one JSON object a line, to standard
-output; what solvers print there goes elsewhere.
+Run as ``python -m stablenet.find.engine`` it reads a job (one JSON object) from standard input and streams ledger
+events, one JSON object a line, to standard output; what solvers print there goes elsewhere.
 """
 
 from __future__ import annotations
@@ -14,157 +13,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from stablenet.backends.base import registry as backends
-from stablenet.bounds import Context
-from stablenet.bounds import registry as bound_methods
-from stablenet.bounds import run as run_bounds
-from stablenet.core.bounds import Bounds
-from stablenet.core.deadline import Deadline, SearchStoppedError
-from stablenet.core.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
+from stablenet.core.deadline import Deadline
+from stablenet.core.errors import ContradictionError, InputError, SolverError, StablenetError
 from stablenet.core.events import Event
-from stablenet.core.files import check_target, remove_folder
+from stablenet.core.files import remove_folder
 from stablenet.core.ledger import Ledger
 from stablenet.core.memory import limit_memory
-from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.signals import install
-from stablenet.domain.regions import Domain, domain_from_json
-from stablenet.domain.samples import read_samples
-from stablenet.falsify.falsifier import Falsifier
-from stablenet.formulations.base import registry as formulations
-from stablenet.report.report import Report, check_belongs, network_to_json, resume_into
-from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
-from stablenet.search.base import registry as searches
-
-OWN_WITNESSES = 300
-"""How many of the last witnesses answers about bounds are held against."""
-
-
-@contextmanager
-def _timed(ledger: Ledger, what: str) -> Iterator[None]:
-    began = time.monotonic()
-    ledger.log.begin(what)
-    try:
-        yield
-    finally:
-        ledger.log.add_seconds(what, time.monotonic() - began)
-
-
-class Job:
-    """The parts that options name, checked before any work is done."""
-
-    def __init__(self, network: Network, domain: Domain, options: Options) -> None:
-        if domain.n_inputs != network.n_inputs:
-            raise InputError(f"the domain has {domain.n_inputs} inputs, the network {network.n_inputs}")
-        self.network = network
-        self.domain = domain
-        self.options = options
-        self.bounds = bound_methods.get(options.bounds)
-        self.formulation = formulations.get(options.formulation)
-        self.backend = backends.get(options.solver)
-        self.search: Search = searches.get(options.search)
-        solvers = [self.backend] + ([] if options.check_with is None else [backends.get(options.check_with)])
-        if options.log_path is not None:
-            check_target(options.log_path)
-        if self.search.needs_solver:
-            check_combination(self.formulation, self.backend, options)
-            for backend in solvers:
-                check_combination(self.formulation, backend)
-                available = backend.available()
-                if not available.installed:
-                    raise NotInstalledError(f"solver {backend.name!r} is not installed; {available.install}")
-        self.samples = None if options.samples is None else read_samples(Path(options.samples), network.n_inputs)
-        self.resume: Report | None = None
-        if options.resume is not None:
-            self.resume = Report.read(options.resume)
-            check_belongs(self.resume, network, domain)
-
-
-def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
-    """Run the steps on a ledger. Returns the stop reason, None if the search ended by itself.
-
-    Raises `SolverError` and the like with all that was found in the ledger; a contradiction does not raise, it
-    stands in the ledger.
-    """
-    options, network, domain = job.options, job.network, job.domain
-    rng = np.random.default_rng(options.seed)
-    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
-    ledger.log.set_tolerances(tolerances_used(options))
-    try:
-        if job.resume is not None:
-            resume_into(job.resume, ledger, falsifier.witnesser)
-        with _timed(ledger, "bounds"):
-            bounds = _bound(job, ledger, deadline, falsifier)
-        with _timed(ledger, "falsify"):
-            if job.samples is not None:
-                falsifier.samples(job.samples)
-            if options.falsify and not ledger.complete:
-                falsifier.run()
-        deadline.check()
-        if not ledger.complete:
-            problem = Problem(
-                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline
-            )
-            with _timed(ledger, "search"):
-                try:
-                    job.search.run(problem)
-                except InputError as error:
-                    if type(error) is not InputError:
-                        raise
-                    # Numbers that no solver takes: what was found before stands.
-                    raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
-    except SearchStoppedError as stop:
-        return stop.reason
-    except MemoryError:
-        return "memory"
-    return None
-
-
-def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier) -> list[Bounds]:
-    """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
-    parts, options = job.domain.parts, job.options
-    context = bound_context(options, job.backend, deadline)
-    context.progress, context.failed = ledger.log.progress, ledger.log.add_solver_failure
-    bounds = []
-    for number, part in enumerate(parts):
-        bounds.append(run_bounds("interval", job.network, part))
-        ledger.set_bounds(number, bounds[-1])
-    for number, part in enumerate(parts):
-        deadline.check()
-        context.points = partial(own_points, falsifier, number)
-        keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
-        if job.bounds.name != "interval":
-            bounds[number] = job.bounds.run(job.network, part, context)
-        keep(bounds[number])
-    return bounds
-
-
-def own_points(falsifier: Falsifier, part: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Points of a part to hold solvers' answers against: its probe and the witnesses at hand, (b, n_inputs)."""
-    probe = falsifier.probe(part)
-    found = falsifier.ledger.inside(part)[-OWN_WITNESSES:]
-    points = probe.points[probe.inside[part]]
-    return np.concatenate([points, found]) if len(found) else points
-
-
-def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide: bool) -> None:
-    """Enter a part's bounds, what they decide, and what they have cost since the last time."""
-    ledger.set_bounds(part, bounds)
-    if decide:
-        ledger.refute_by_bounds(part, bounds)
-    while context.costs:
-        ledger.log.add_tightening(context.costs.pop(0))
-
-
-# The engine process
+from stablenet.domain.regions import domain_from_json
+from stablenet.find.pipeline import Job, find
+from stablenet.report.report import network_to_json
 
 
 def main() -> None:

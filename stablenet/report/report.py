@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from stablenet import __version__
+from stablenet._version import __version__
 from stablenet.bounds.folded import folding_difference
 from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text

@@ -19,7 +19,7 @@ from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.ledger import Ledger
 from stablenet.core.options import Options
-from stablenet.find.engine import Job, find
+from stablenet.find.pipeline import Job, find
 from stablenet.testing.suite import slowness
 
 NETWORK, DOMAIN = dense(3, (3, 8, 8, 8, 2)), cube(3)

@@ -20,7 +20,7 @@ from stablenet.core.options import Options
 from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.domain.regions import Part
 from stablenet.falsify.falsifier import Falsifier
-from stablenet.find.engine import Job
+from stablenet.find.pipeline import Job
 from stablenet.report.report import Report, resume_into
 from stablenet.search.base import Problem
 
