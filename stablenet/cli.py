@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from stablenet import __version__, cli_compare, cli_compress
+from stablenet import __version__, cli_check, cli_compare, cli_compress
 from stablenet.errors import StablenetError
 from stablenet.files import check_target
 
@@ -71,6 +71,7 @@ def find(
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
     margin: Annotated[float | None, typer.Option(help="Relaxation of the MILP's rows; 0: as published.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
+    proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: Annotated[float | None, typer.Option(metavar="MB", help="Megabytes of address space.")] = None,
@@ -98,6 +99,7 @@ def find(
         tighten=tighten,
         margin=DEFAULT_MARGIN if margin is None else margin,
         resume=resume,
+        proof=proof,
         check_with=check_with,
         time_limit=time_limit,
         memory_limit=memory_limit,
@@ -270,6 +272,7 @@ def solvers(*, as_json: AsJson = False) -> None:
 
 app.command()(cli_compress.compress)
 app.command()(cli_compress.verify)
+app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
 

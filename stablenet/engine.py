@@ -32,6 +32,7 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.ledger import Event, Ledger
 from stablenet.network import Network
 from stablenet.options import Options
+from stablenet.proofs import ProofLog
 from stablenet.propagate import Context
 from stablenet.propagate import registry as bound_methods
 from stablenet.propagate import run as run_bounds
@@ -64,8 +65,9 @@ class Job:
         self.backend = backends.get(options.solver)
         self.search: Search = searches.get(options.search)
         solvers = [self.backend] + ([] if options.check_with is None else [backends.get(options.check_with)])
-        if options.log_path is not None:
-            check_target(options.log_path)
+        for path in (options.log_path, options.proof):
+            if path is not None:
+                check_target(Path(path))
         if self.search.needs_solver:
             check_combination(self.formulation, self.backend, options)
             for backend in solvers:
@@ -87,13 +89,14 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     stands in the ledger.
     """
     options, network, domain = job.options, job.network, job.domain
+    proof = None if options.proof is None else ProofLog(options.proof, network, domain, resume=job.resume is not None)
     rng = np.random.default_rng(options.seed)
     falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
     try:
         if job.resume is not None:
             resume_into(job.resume, ledger, falsifier.witnesser)
         with _timed(ledger, "bounds"):
-            bounds = _bound(job, ledger, deadline)
+            bounds = _bound(job, ledger, deadline, proof)
         with _timed(ledger, "falsify"):
             if job.samples is not None:
                 falsifier.samples(job.samples)
@@ -102,7 +105,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
         deadline.check()
         if not ledger.complete:
             problem = Problem(
-                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline
+                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
             )
             with _timed(ledger, "search"):
                 job.search.run(problem)
@@ -110,10 +113,13 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
         return stop.reason
     except MemoryError:
         return "memory"
+    finally:
+        if proof is not None:
+            proof.close()
     return None
 
 
-def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
+def _bound(job: Job, ledger: Ledger, deadline: Deadline, proof: ProofLog | None) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
     parts, options = job.domain.parts, job.options
     context = bound_context(options, job.backend, deadline)
@@ -124,6 +130,7 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline) -> list[Bounds]:
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()
+        context.proof = None if proof is None else proof.parts[number]
         keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
         if job.bounds.name != "interval":
             bounds[number] = job.bounds.run(job.network, part, context)

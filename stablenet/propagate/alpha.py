@@ -14,7 +14,9 @@ import numpy as np
 
 from stablenet.bounds import Array
 from stablenet.network import AffineMap
+from stablenet.proofs import PartProof
 from stablenet.propagate.base import whole_number
+from stablenet.propagate.certificates import record_rows
 from stablenet.propagate.crown import Index, chunks
 from stablenet.propagate.descent import Descent, Outcome
 from stablenet.propagate.sweep import Sweep, Tightening
@@ -50,7 +52,7 @@ class CrownAlpha(Tightening):
             for chunk in chunks(rows, sweep.backward, copies=COPIES):
                 if sweep.context.deadline.over:
                     break
-                below, above = alpha_bounds(descent, affine, chunk, self.steps)
+                below, above = alpha_bounds(descent, affine, chunk, self.steps, sweep.context.proof)
                 lower[chunk], upper[chunk] = below, above
                 done += 2 * len(chunk)
                 sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, 2 * len(rows))
@@ -61,11 +63,14 @@ COPIES = 12
 """Arrays of all coefficients that descent holds at a time, in units of what a backward pass does."""
 
 
-def alpha_bounds(descent: Descent, affine: AffineMap, rows: Index, steps: int) -> tuple[Array, Array]:
+def alpha_bounds(
+    descent: Descent, affine: AffineMap, rows: Index, steps: int, proof: PartProof | None = None
+) -> tuple[Array, Array]:
     """Rigorous lower and upper bounds of an affine map at the given rows on the only part, (rows,) each."""
     both, signs = np.concatenate([rows, rows]), np.repeat([1.0, -1.0], len(rows))
     found = descent.run(affine, both, signs, steps)
     bounds = certified(descent, affine, both, signs, found)
+    record_rows(proof, CrownAlpha.name, descent.backward, both, signs, descent.choices(found.variables))
     return -bounds[len(rows) :], bounds[: len(rows)]
 
 

@@ -13,6 +13,7 @@ from stablenet.deadline import Deadline
 from stablenet.domain import Part
 from stablenet.errors import InputError
 from stablenet.network import Network
+from stablenet.proofs import PartProof
 from stablenet.registry import Registry, refuse_argument
 
 
@@ -33,7 +34,7 @@ class Context:
     ``deadline`` ends the work; what was found until then is returned. ``progress(stage, done, total)`` is called as
     questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
     end. ``costs`` receives one row per layer and stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked
-    on), ``tightened``, ``seconds``, and what the method adds.
+    on), ``tightened``, ``seconds``, and what the method adds. ``proof`` takes the certificates of rigorous bounds.
     """
 
     backend: Backend | None = None
@@ -47,6 +48,7 @@ class Context:
     progress: Callable[[str, int, int], None] = _ignore
     keep: Callable[[Bounds], None] = _forget
     costs: list[dict[str, Any]] = field(default_factory=list)
+    proof: PartProof | None = None
 
 
 class BoundMethod(ABC):

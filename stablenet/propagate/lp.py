@@ -30,6 +30,7 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.milp import MILP
 from stablenet.network import apply_transposed
 from stablenet.propagate.base import Context
+from stablenet.propagate.certificates import record_rows
 from stablenet.propagate.crown import Choice, Index, chunks
 from stablenet.propagate.interval import SAFETY, UNDERFLOW, magnitude
 from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
@@ -115,6 +116,7 @@ class LpTightening(Tightening):
                 shift = np.stack([model.row_multipliers(solved[question], sweep.part) for question in asked])
                 choices.append(Choice(np.zeros_like(shift)[None], None, shift[None]))
             bound, _ = sweep.backward.upper_bounds(affine, rows, signs, choices)
+            record_rows(sweep.context.proof, self.name, sweep.backward, rows, signs, choices)
             up = signs > 0
             upper[rows[up]], lower[rows[~up]] = bound[0, up], -bound[0, ~up]
         return lower, upper

@@ -18,6 +18,7 @@ from stablenet.errors import SolverError
 from stablenet.formulations.base import registry as formulations
 from stablenet.network import Network
 from stablenet.propagate.base import Context
+from stablenet.propagate.certificates import record_rows
 from stablenet.propagate.crown import Backward, Choice
 from stablenet.propagate.interval import UNDERFLOW, affine_bounds, post_bounds
 from stablenet.propagate.layer_model import LayerModel, ask_all, limits_of, solver_of
@@ -101,7 +102,7 @@ def _first_layer(
     rows = np.array([row for (row, _), _ in solved], np.intp)
     signs = np.array([sign for (_, sign), _ in solved])
     shift = np.stack([y for _, y in solved])[None]
-    bounds, _ = Backward.on(network, part).upper_bounds(
-        affine, rows, signs, [Choice(np.zeros_like(shift), None, shift)]
-    )
+    backward, choices = Backward.on(network, part), [Choice(np.zeros_like(shift), None, shift)]
+    bounds, _ = backward.upper_bounds(affine, rows, signs, choices)
+    record_rows(context.proof, "interval", backward, rows, signs, choices)
     return [(question, float(bound)) for (question, _), bound in zip(solved, bounds[0], strict=True)]

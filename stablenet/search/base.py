@@ -18,6 +18,7 @@ from stablenet.formulations.base import Formulation
 from stablenet.ledger import NEGATIVE, POSITIVE, Ledger, Mask
 from stablenet.network import Network
 from stablenet.options import Options
+from stablenet.proofs import PartProof, ProofLog
 from stablenet.propagate import Context
 from stablenet.registry import Registry, refuse_argument
 
@@ -53,11 +54,16 @@ class Problem:
     falsifier: Falsifier
     rng: np.random.Generator
     deadline: Deadline
+    proof: ProofLog | None = None
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
 
     def __post_init__(self) -> None:
         self.refuted_before = self.ledger.part_by >= 0
+
+    def proof_of(self, part: int) -> PartProof | None:
+        """Where certificates of a part go."""
+        return None if self.proof is None else self.proof.parts[part]
 
     def refuted(self, part: int) -> Mask:
         """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""
