@@ -126,7 +126,8 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline, proof: ProofLog | None)
     context.progress = ledger.progress
     bounds = []
     for number, part in enumerate(parts):
-        bounds.append(run_bounds("interval", job.network, part))
+        plain = Context(proof=None if proof is None else proof.parts[number])
+        bounds.append(run_bounds("interval", job.network, part, plain))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()

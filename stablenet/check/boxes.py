@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.check.arithmetic import Array, ExactMatrix
+from stablenet.check.arithmetic import Array
 from stablenet.check.duality import Boxes, Index, Map, layer_bounds
+from stablenet.check.polytope import narrowed
 from stablenet.check.proof_file import Record
 from stablenet.domain import Part
 
@@ -16,6 +17,9 @@ Mask = npt.NDArray[np.bool_]
 
 NONE = 2**32 - 1
 """Stands for no axis, and no child."""
+
+DEPTH = 4
+"""Times that a box is halved on which bounds fail: they may rest on others than those of the run that wrote the proof."""
 
 ENTRIES = 2**22
 """Numbers in the coefficients of the boxes that are bounded together, about."""
@@ -28,7 +32,8 @@ class Cuts:
         self.maps, self.flat, self.sign, self.wanted = maps, flat, sign, wanted
         sizes = [owner.affine.size for owner in maps]
         self.offsets = np.cumsum([0, *sizes])
-        self.rows: ExactMatrix | None = None
+        self.part = part
+        self.width = np.maximum(part.upper - part.lower, 1e-300)
         self.known = {0: (np.array(part.lower), np.array(part.upper))}
         self.order: list[Index] = []
         self.children: list[tuple[Index, Index]] = []
@@ -49,6 +54,9 @@ class Cuts:
             raise record.fail(f"boxes {missing[:3]} come from no cut, or are there twice")
         lower = np.array([self.known[b][0] for b in box.tolist()]).reshape(n, n_inputs)
         upper = np.array([self.known[b][1] for b in box.tolist()]).reshape(n, n_inputs)
+        empty = np.zeros(n, bool)
+        if self.part.a is not None and self.part.b is not None:
+            lower, upper, empty = narrowed(lower, upper, self.part.a, self.part.b)
         for i in np.flatnonzero(axis < n_inputs).tolist():
             # Whatever the place, the two boxes make up the one that is cut.
             low, high = lower[i].copy(), upper[i].copy()
@@ -61,10 +69,11 @@ class Cuts:
             if b:
                 self.known[b] = (np.zeros(0), np.zeros(0))  # seen: it must not come again
         refuted = np.zeros_like(claimed)
-        needed = np.flatnonzero(claimed.any(axis=1))
+        refuted[empty] = claimed[empty]
+        needed = np.flatnonzero(claimed.any(axis=1) & ~empty)
         for start in range(0, len(needed), self.batch):
             some = needed[start : start + self.batch]
-            refuted[some] = claimed[some] & self._bound(lower[some], upper[some], claimed[some])
+            refuted[some] = self._refuted(lower[some], upper[some], claimed[some], DEPTH)
         none = axis >= n_inputs
         self.order.append(box)
         self.children.append((np.where(none, NONE, left), np.where(none, NONE, right)))
@@ -74,11 +83,26 @@ class Cuts:
         """The root's lower corner."""
         return self.known[0][0]
 
+    def _refuted(self, lower: Array, upper: Array, asked: Mask, depth: int) -> Mask:
+        """Which of the questions asked are refuted on boxes; where bounds do not do it, on both halves of a box."""
+        found = asked & self._bound(lower, upper, asked)
+        left = asked & ~found
+        again = np.flatnonzero(left.any(axis=1))
+        if depth and len(again):
+            axis = ((upper - lower)[again] / self.width).argmax(axis=1)
+            low, high = lower[again].copy(), upper[again].copy()
+            each = np.arange(len(again))
+            high[each, axis] = low[each, axis] = 0.5 * (lower + upper)[again, axis]
+            lows, highs = np.concatenate([lower[again], low]), np.concatenate([high, upper[again]])
+            halves = self._refuted(lows, highs, np.concatenate([left[again], left[again]]), depth - 1)
+            found[again] |= halves[: len(again)] & halves[len(again) :]
+        return found
+
     def _bound(self, lower: Array, upper: Array, asked: Mask) -> Mask:
         """Which of the questions asked bounds refute, (boxes, questions)."""
         which = np.flatnonzero(asked.any(axis=0))
         layers = np.searchsorted(self.offsets, self.flat[which], side="right") - 1
-        boxes = Boxes(self.maps, lower, upper, self.rows)
+        boxes = Boxes(self.maps, lower, upper, self.part)
         found = np.zeros_like(asked)
         last = int(layers.max())
         for k in range(last + 1):

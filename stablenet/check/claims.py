@@ -201,7 +201,7 @@ class _Claims:
             self.result.problems.append(f"witness {number} lies outside of the domain")
         maps = self.states[0].maps
         for start in range(0, len(points), POINTS):
-            signs = _signs(maps, points[start : start + POINTS])
+            signs = _signs(maps, self.states[0].part, points[start : start + POINTS])
             for number, row in enumerate(signs, start):
                 if inside[number]:
                     self.signs[number] = row
@@ -258,9 +258,9 @@ def _holds(part: Part, points: Array) -> npt.NDArray[np.bool_]:
     return inside & sure.all(axis=1)
 
 
-def _signs(maps: Sequence[Map], points: Array) -> npt.NDArray[np.int8]:
+def _signs(maps: Sequence[Map], part: Part, points: Array) -> npt.NDArray[np.int8]:
     """Signs of all pre-activations at points that are certain by intervals, (batch, neurons); 0 where they are not."""
-    boxes = Boxes(maps, points, points)
+    boxes = Boxes(maps, points, points, part)
     found = []
     for layer in range(len(maps)):
         lower, upper = boxes.interval(layer)

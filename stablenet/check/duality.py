@@ -26,6 +26,8 @@ from stablenet.check.arithmetic import (
     times_up,
     up,
 )
+from stablenet.check.polytope import row_duals
+from stablenet.domain import Part
 from stablenet.network import AffineMap, Network
 
 Index = npt.NDArray[np.intp]
@@ -63,12 +65,16 @@ class Map:
 
 
 class Boxes:
-    """A batch of boxes, (parts, n_inputs), with proven intervals of the layers so far, (parts, n_k) each."""
+    """A batch of boxes, (parts, n_inputs), with proven intervals of the layers so far, (parts, n_k) each.
 
-    def __init__(self, maps: Sequence[Map], lower: Array, upper: Array, rows: ExactMatrix | None = None) -> None:
+    They lie in a ``part`` of the domain, whose rows, if it has some, hold on all of them.
+    """
+
+    def __init__(self, maps: Sequence[Map], lower: Array, upper: Array, part: Part) -> None:
         self.maps = maps
         self.lower, self.upper = lower, upper
-        self.rows = rows
+        self.part = part
+        self.rows = None if part.a is None or part.b is None else ExactMatrix(part.a, part.b)
         self.lows: list[Array] = []
         self.highs: list[Array] = []
 
@@ -128,14 +134,21 @@ class Boxes:
         for k in range(layer - 1, -1, -1):
             self._through(k, coefficients, constants, choices)
         low, high = self.lower[:, None, :], self.upper[:, None, :]
-        if self.rows is not None and choices is not None and choices.duals is not None:
-            dual = on_grid(-np.maximum(choices.duals, 0.0), self.rows.bits, COUNT)
-            _enter(coefficients, constants, 0, self.rows, dual, offset=-1.0)
+        duals = self._duals(coefficients.get(0)) if choices is None else choices.duals
+        if self.rows is not None and duals is not None:
+            duals = on_grid(-np.maximum(duals, 0.0), self.rows.bits, COUNT)
+            _enter(coefficients, constants, 0, self.rows, duals, offset=-1.0)
         inputs = coefficients.get(0)
         if inputs is not None:
             constants.append(np.maximum(times_up(inputs.value, low), times_up(inputs.value, high)))
             constants.append(times_up(inputs.error, np.maximum(np.abs(low), np.abs(high))))
         return np.broadcast_to(sum_up(constants), (len(self.lower), len(rows)))
+
+    def _duals(self, inputs: Enclosure | None) -> Array | None:
+        """The usual multipliers of the polytope's rows for coefficients on the inputs."""
+        if self.part.a is None or self.part.b is None or inputs is None:
+            return None
+        return row_duals(inputs.value, self.lower[:, None, :], self.upper[:, None, :], self.part.a, self.part.b)
 
     def _through(
         self, k: int, coefficients: dict[int, Enclosure], constants: list[Array], choices: Choices | None
@@ -211,7 +224,7 @@ def layer_bounds(
     lower, upper = boxes.interval(layer)
     undecided = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
     asked = undecided if rows is None else np.intersect1d(undecided, rows)
-    if layer and len(asked) and not intervals_only:
+    if (layer or boxes.rows is not None) and len(asked) and not intervals_only:
         for chunk in chunks(asked, boxes):
             signs = np.repeat([1.0, -1.0], len(chunk))
             found = boxes.bound(layer, np.concatenate([chunk, chunk]), signs)

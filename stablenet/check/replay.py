@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.check.arithmetic import Array, ExactMatrix
+from stablenet.check.arithmetic import Array
 from stablenet.check.boxes import Cuts
 from stablenet.check.duality import Boxes, Choices, Index, Map, exact_maps, layer_bounds
 from stablenet.check.proof_file import ProofError, Record, read_records
@@ -42,7 +42,6 @@ class PartState:
         self.maps, self.part, self.number = maps, part, number
         self.sizes = [owner.affine.size for owner in maps]
         self.offsets = np.cumsum([0, *self.sizes])
-        self.rows = None if part.a is None or part.b is None else ExactMatrix(part.a, part.b)
         self.lower = [np.full(n, -np.inf) for n in self.sizes]
         self.upper = [np.full(n, np.inf) for n in self.sizes]
         self.by: dict[tuple[int, int, int], str] = {}
@@ -54,7 +53,7 @@ class PartState:
 
     def boxes(self, layers: int) -> Boxes:
         """The part with the intervals of its first layers: those of the last frame where they are proven."""
-        found = Boxes(self.maps, self.part.lower[None, :], self.part.upper[None, :], self.rows)
+        found = Boxes(self.maps, self.part.lower[None, :], self.part.upper[None, :], self.part)
         for k in range(layers):
             low, high = self.lower[k], self.upper[k]
             if self.frame is not None and k < len(self.frame):
@@ -72,7 +71,7 @@ class PartState:
 
     def methods(self, method: str) -> None:
         """Bounds of all layers, in order."""
-        found = Boxes(self.maps, self.part.lower[None, :], self.part.upper[None, :], self.rows)
+        found = Boxes(self.maps, self.part.lower[None, :], self.part.upper[None, :], self.part)
         for k in range(len(self.maps)):
             low, high = layer_bounds(found, k, intervals_only=method == "interval")
             self.tighten(k, low[0], high[0], method)
