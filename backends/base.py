@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.milp import MILP, Rows
-from stablenet.registry import Registry, refuse_argument
+from stablenet.core.registry import Registry, refuse_argument
+from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
 

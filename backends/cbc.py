@@ -26,9 +26,9 @@ from stablenet.backends.base import Availability, Backend, Capability, Limits, R
 from stablenet.backends.session import Answer, Request, ResendingSession
 from stablenet.backends.thread import POLL
 
-from stablenet.errors import NotInstalledError, SolverError, UnsupportedError
-from stablenet.milp import MILP, Rows
-from stablenet.mps import write_mps
+from stablenet.core.errors import NotInstalledError, SolverError, UnsupportedError
+from stablenet.milp.arrays import MILP, Rows
+from stablenet.milp.mps import write_mps
 
 Array = npt.NDArray[np.float64]
 

@@ -23,8 +23,8 @@ from stablenet.backends.base import Availability, Backend, Capability, Limits, R
 from stablenet.backends.session import Answer, ArraySession, Request, Watch, check_model, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
-from stablenet.errors import LicenseError, SolverError
-from stablenet.milp import MILP, Rows
+from stablenet.core.errors import LicenseError, SolverError
+from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
 

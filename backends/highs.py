@@ -26,8 +26,8 @@ from stablenet.backends.base import (
 from stablenet.backends.session import Answer, ArraySession, Request, Watch, solver_module
 from stablenet.backends.thread import SolverThread
 
-from stablenet.errors import SolverError
-from stablenet.milp import MILP, Rows
+from stablenet.core.errors import SolverError
+from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
 

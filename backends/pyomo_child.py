@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from stablenet.milp import MILP, Rows
+from stablenet.milp.arrays import MILP, Rows
 
 
 def save(milp: MILP, path: Path) -> None:

@@ -32,8 +32,8 @@ from stablenet.backends.base import Availability, Backend, Capability, Limits, R
 from stablenet.backends.pyomo_child import save
 from stablenet.backends.session import Answer, Request, ResendingSession
 
-from stablenet.errors import InputError, NotInstalledError, SolverError, UnknownNameError
-from stablenet.milp import MILP
+from stablenet.core.errors import InputError, NotInstalledError, SolverError, UnknownNameError
+from stablenet.milp.arrays import MILP
 
 Array = npt.NDArray[np.float64]
 

@@ -17,8 +17,8 @@ from stablenet.backends.base import Availability, Backend, Capability, Limits, R
 from stablenet.backends.session import Answer, ArraySession, Request, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
-from stablenet.errors import SolverError
-from stablenet.milp import MILP, Rows
+from stablenet.core.errors import SolverError
+from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from stablenet.backends.session import Watch
 
-from stablenet.milp import Rows
+from stablenet.milp.arrays import Rows
 
 Array = npt.NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from stablenet.backends.base import (
 )
 from stablenet.backends.thread import SolverThread, Stopped
 
-from stablenet.errors import InputError, NotInstalledError, SolverError, UnsupportedError
-from stablenet.milp import MILP, Rows
+from stablenet.core.errors import InputError, NotInstalledError, SolverError, UnsupportedError
+from stablenet.milp.arrays import MILP, Rows
 
 Array = npt.NDArray[np.float64]
 

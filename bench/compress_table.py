@@ -26,16 +26,16 @@ from pathlib import Path
 
 import numpy as np
 
-from stablenet.compare.machine import describe_machine
+from stablenet.cli.compression_tables import summary
+from stablenet.compare.run.machine import describe_machine
 from stablenet.compression.check import UNITS, check_points, representable
-from stablenet.compression.driver import Compressed, compress
-from stablenet.compression.summary import summary
-from stablenet.domain import Domain
-from stablenet.errors import StablenetError
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
-from stablenet.report import Report
-from stablenet.spec import parse_domain
+from stablenet.compression.compress import Compressed, compress
+from stablenet.core.errors import StablenetError
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.domain.spec import parse_domain
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.report.report import Report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,7 +131,7 @@ def command(*arguments: str) -> tuple[int, str, float]:
     """Exit code, output and seconds of a command of the project; an unexpected code ends the script."""
     began = time.monotonic()
     run = subprocess.run(
-        [sys.executable, "-m", "stablenet.cli", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "stablenet.cli.main", *arguments], capture_output=True, text=True, check=False
     )
     if run.returncode not in (0, 3):
         raise SystemExit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stablenet.compare.machine import describe_machine
+from stablenet.compare.run.machine import describe_machine
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.bounds import Bounds
-from stablenet.compare.machine import describe_machine
-from stablenet.compiler import compile_model
-from stablenet.domain import Box
-from stablenet.model import build_model
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import run
+from stablenet.bounds import run
+from stablenet.compare.run.machine import describe_machine
+from stablenet.core.bounds import Bounds
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box
+from stablenet.milp.compiler import compile_model
+from stablenet.pyomo_model.network_model import build_model
 
 CIFAR = "3072-400-400-10"
 SPECS = (

@@ -20,21 +20,21 @@ from stablenet.backends.base import Limits, Status
 from stablenet.backends.base import registry as backends
 from stablenet.formulations.base import registry as formulations
 
-from stablenet.bounds import Bounds
-from stablenet.deadline import Deadline
-from stablenet.domain import Domain
-from stablenet.falsify import Falsifier
-from stablenet.ledger import Ledger
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
-from stablenet.options import Options
-from stablenet.propagate import run as run_bounds
-from stablenet.report import Report, resume_into
+from stablenet.bounds import run as run_bounds
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline
+from stablenet.core.ledger import Ledger
+from stablenet.core.network import Network
+from stablenet.core.options import Options
+from stablenet.domain.regions import Domain
+from stablenet.domain.spec import parse_domain
+from stablenet.falsify.falsifier import Falsifier
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.pyomo_model.search_model import SearchModel
+from stablenet.report.report import Report, resume_into
 from stablenet.search.base import Problem
-from stablenet.search.network import PartSearch
-from stablenet.search.part import PartModel
-from stablenet.search_model import SearchModel
-from stablenet.spec import parse_domain
+from stablenet.search.part_model import PartModel
+from stablenet.search.single_milp import PartSearch
 
 Facts = dict[str, Any]
 

@@ -93,7 +93,7 @@ def write_grid(given: argparse.Namespace) -> Path:
 def compare(grid: Path, sweep: Path, workers: int) -> int:
     """Run the sweep; its exit code."""
     command = ["compare", str(grid), "--output", str(sweep), "--resume", "--workers", str(workers)]
-    return subprocess.run([sys.executable, "-m", "stablenet.cli", *command], check=False).returncode
+    return subprocess.run([sys.executable, "-m", "stablenet.cli.main", *command], check=False).returncode
 
 
 def all_facts(given: argparse.Namespace, frozen: dict[str, Path]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def run(request: Request) -> Row:
 def main() -> None:
     """Carry out the request on standard input, write the row to the file named."""
     from stablenet import find_stable, load_onnx
-    from stablenet.errors import ContradictionError
+    from stablenet.core.errors import ContradictionError
 
     request = Request(**json.loads(sys.stdin.buffer.read()))
     options = request.options
@@ -168,7 +168,7 @@ def _warm_up(options: dict[str, Any]) -> None:
     import numpy as np
 
     from stablenet import Box, find_stable
-    from stablenet.network import AffineMap, Layer, Network, Term
+    from stablenet.core.network import AffineMap, Layer, Network, Term
 
     weights = np.array([[1.0, -0.5], [-0.25, 1.0]])
     layers = tuple(Layer(AffineMap(np.full(2, -0.1), (Term(k, weights),)), f"relu{k}", (2,)) for k in range(2))
@@ -248,8 +248,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[st
 
 def circumstances(rows: Sequence[Row]) -> Iterator[str]:
     """On what machine and with what code rows were measured."""
-    from stablenet.compare.machine import describe_machine
-    from stablenet.report import package_versions
+    from stablenet.compare.run.machine import describe_machine
+    from stablenet.report.report import package_versions
 
     machine, loads = describe_machine(), [row["load"] for row in rows]
     versions = ", ".join(f"{name} {number}" for name, number in package_versions().items() if name != "stablenet")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stablenet.domain import Domain
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
-from stablenet.spec import parse_domain
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.domain.spec import parse_domain
+from stablenet.onnx_io.reader import load_onnx
 
 FOLDER = os.environ.get("STABLENET_NETWORKS", "")
 

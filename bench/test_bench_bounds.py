@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from public import file_of, needs_networks, read
 
-from stablenet.domain import Box, LinfBall, Part
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.onnx_io import load_onnx
-from stablenet.propagate import Context, run
+from stablenet.bounds import Context, run
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box, LinfBall, Part
+from stablenet.onnx_io.reader import load_onnx
 
 CASES = {
     "mnistfc_256x2": "mnistfc_prop_0_0.05.vnnlib.gz",
@@ -47,7 +47,7 @@ def test_random_network(benchmark, method: str) -> None:
 
 def test_a_batch_of_boxes(benchmark) -> None:
     """CROWN on 256 boxes of a 5 x 50 network at once, as splitting does."""
-    from stablenet.propagate.crown import crown_layers
+    from stablenet.bounds.crown import crown_layers
 
     network, _ = random_network((5, 50, 50, 50, 50, 50, 50, 5))
     low = np.random.default_rng(1).uniform(-1, 1, size=(256, 5))

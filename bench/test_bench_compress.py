@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from stablenet.api import find_stable
-from stablenet.compression.driver import compress
-from stablenet.convert import dense_model
-from stablenet.domain import Box
+from stablenet.compression.compress import compress
+from stablenet.domain.regions import Box
 from stablenet.equivalence.verify import verify
-from stablenet.onnx_io import load_onnx
+from stablenet.onnx_io.convert import dense_model
+from stablenet.onnx_io.reader import load_onnx
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits_3x100.onnx"
 

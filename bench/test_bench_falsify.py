@@ -10,11 +10,11 @@ import pytest
 from public import needs_networks, read
 from test_bench_bounds import random_network
 
-from stablenet.domain import Box, Domain, LinfBall
-from stablenet.falsify import Falsifier
-from stablenet.ledger import Ledger
-from stablenet.network import Network
-from stablenet.propagate import run
+from stablenet.bounds import run
+from stablenet.core.ledger import Ledger
+from stablenet.core.network import Network
+from stablenet.domain.regions import Box, Domain, LinfBall
+from stablenet.falsify.falsifier import Falsifier
 
 CASES = {
     "seed_mnist_200-200": "box:0:1",

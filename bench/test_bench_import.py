@@ -15,7 +15,7 @@ import pytest
 from public import file_of, needs_networks
 from trained import write_onnx
 
-from stablenet.onnx_io import load_onnx
+from stablenet.onnx_io.reader import load_onnx
 
 SHAPES = {"784-256x4-10": (784, 256, 256, 256, 256, 10), "784-800x2-10": (784, 800, 800, 10)}
 PUBLIC = ("acasxu_1_1", "seed_mnist_200-200", "mnistfc_256x4", "eran_mnist_9x200", "oval_cifar_base_kw")
@@ -38,7 +38,7 @@ def test_public(benchmark, name: str) -> None:
     assert benchmark.pedantic(load_onnx, (file_of(name),), rounds=3).exact
 
 
-@pytest.mark.parametrize("module", ["stablenet", "stablenet.cli", "stablenet.engine"])
+@pytest.mark.parametrize("module", ["stablenet", "stablenet.cli.main", "stablenet.find.engine"])
 def test_start_of_python(benchmark, module: str) -> None:
     """A process that imports the module: what each command, and each engine, costs before its work."""
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", f"import {module}"],), {"check": True}, rounds=3)

@@ -11,11 +11,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stablenet.compiler import compile_model
-from stablenet.domain import Box
-from stablenet.model import build_model
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import run
+from stablenet.bounds import run
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box
+from stablenet.milp.compiler import compile_model
+from stablenet.pyomo_model.network_model import build_model
 
 CIFAR = (3072, 400, 400, 10)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stablenet.api import find_stable
-from stablenet.compare.page import report_page
+from stablenet.compare.publish.page import report_page
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits_3x100.onnx"
 

@@ -17,9 +17,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from trained import Recipe, train
 
 from stablenet.api import find_stable
-from stablenet.domain import Box, Domain, LinfBall
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import run
+from stablenet.bounds import run
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box, Domain, LinfBall
 
 SEARCHES = ("neuron", "layer", "network", "split", "auto")
 LADDER = {

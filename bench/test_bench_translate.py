@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 from stablenet.backends.base import Settings, registry
 
-from stablenet.milp import MILP, Rows
+from stablenet.milp.arrays import MILP, Rows
 
 SECONDS = {"highs": 0.5, "gurobi": 0.5, "scip": 1.5, "cbc": 1.5}
 SIZES = (3072, 400, 400)
@@ -69,7 +69,7 @@ def load(name, milp, folder):
 
         from stablenet.backends.cbc import program
 
-        from stablenet.mps import write_mps
+        from stablenet.milp.mps import write_mps
 
         path = folder / "model.mps"
         write_mps(milp, path, numbered=True)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from stablenet.backends.base import Capability
 
-from stablenet.affine_rows import AffineRows, IndicatorRows, Matrix, Variables, block_matrix
-from stablenet.errors import InputError
-from stablenet.registry import Registry, refuse_argument
+from stablenet.core.errors import InputError
+from stablenet.core.registry import Registry, refuse_argument
+from stablenet.milp.affine_rows import AffineRows, IndicatorRows, Matrix, Variables, block_matrix
 
 Array = npt.NDArray[np.float64]
 

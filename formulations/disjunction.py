@@ -29,7 +29,7 @@ from stablenet.formulations.base import (
 )
 from stablenet.formulations.bigm import big_m_matrix
 
-from stablenet.affine_rows import Matrix, Variables, to_csr
+from stablenet.milp.affine_rows import Matrix, Variables, to_csr
 
 Index = npt.NDArray[np.intp]
 

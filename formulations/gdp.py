@@ -25,7 +25,7 @@ import numpy as np
 import pyomo.environ as pyo
 from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer, phase_handles
 
-from stablenet.errors import UnknownNameError
+from stablenet.core.errors import UnknownNameError
 
 TRANSFORMATIONS = ("bigm", "hull", "mbigm")
 

@@ -26,8 +26,8 @@ import numpy.typing as npt
 from stablenet.formulations import disjunction
 from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer
 
-from stablenet.affine_rows import to_csr
-from stablenet.errors import InputError, UnknownNameError
+from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.milp.affine_rows import to_csr
 
 Index = npt.NDArray[np.intp]
 

@@ -11,37 +11,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stablenet.api import build_model, find_stable
-    from stablenet.bounds import Bounds
-    from stablenet.compression.driver import Compressed, compress
-    from stablenet.convert import from_sklearn, from_torch
-    from stablenet.domain import Box, Domain, LinfBall, Polytope, Union
+    from stablenet.compression.compress import Compressed, compress
+    from stablenet.core.bounds import Bounds
+    from stablenet.core.network import Network
+    from stablenet.domain.regions import Box, Domain, LinfBall, Polytope, Union
+    from stablenet.domain.vnnlib import read_vnnlib
     from stablenet.equivalence.verify import Verification, verify
-    from stablenet.network import Network
-    from stablenet.onnx_io import load_onnx
-    from stablenet.report import Report
-    from stablenet.vnnlib import read_vnnlib
+    from stablenet.onnx_io.convert import from_sklearn, from_torch
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.report.report import Report
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "build_model": "stablenet.api",
     "find_stable": "stablenet.api",
-    "Bounds": "stablenet.bounds",
-    "Compressed": "stablenet.compression.driver",
-    "compress": "stablenet.compression.driver",
-    "from_sklearn": "stablenet.convert",
-    "from_torch": "stablenet.convert",
+    "Bounds": "stablenet.core.bounds",
+    "Compressed": "stablenet.compression.compress",
+    "compress": "stablenet.compression.compress",
+    "from_sklearn": "stablenet.onnx_io.convert",
+    "from_torch": "stablenet.onnx_io.convert",
     "Verification": "stablenet.equivalence.verify",
     "verify": "stablenet.equivalence.verify",
-    "Box": "stablenet.domain",
-    "Domain": "stablenet.domain",
-    "LinfBall": "stablenet.domain",
-    "Polytope": "stablenet.domain",
-    "Union": "stablenet.domain",
-    "Network": "stablenet.network",
-    "load_onnx": "stablenet.onnx_io",
-    "Report": "stablenet.report",
-    "read_vnnlib": "stablenet.vnnlib",
+    "Box": "stablenet.domain.regions",
+    "Domain": "stablenet.domain.regions",
+    "LinfBall": "stablenet.domain.regions",
+    "Polytope": "stablenet.domain.regions",
+    "Union": "stablenet.domain.regions",
+    "Network": "stablenet.core.network",
+    "load_onnx": "stablenet.onnx_io.reader",
+    "Report": "stablenet.report.report",
+    "read_vnnlib": "stablenet.domain.vnnlib",
 }
 
 __all__ = [

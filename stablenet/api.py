@@ -7,21 +7,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from stablenet.bounds import Bounds
-from stablenet.domain import Domain
-from stablenet.engine import Job, find
-from stablenet.errors import ContradictionError, InputError, SolverError
+from stablenet.bounds import run as run_bounds
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import ContradictionError, InputError, SolverError
+from stablenet.core.ledger import Ledger
+from stablenet.core.network import Network
+from stablenet.core.options import Options
+from stablenet.domain.regions import Domain
+from stablenet.domain.spec import parse_domain
+from stablenet.find.engine import Job, find
+from stablenet.find.supervisor import EngineRefusedError, supervise
 from stablenet.formulations.base import Formulation
-from stablenet.ledger import Ledger
-from stablenet.model import build_model as build_from_bounds
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
-from stablenet.options import Options
-from stablenet.propagate import run as run_bounds
-from stablenet.report import Report, build_report, network_to_json
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.pyomo_model.network_model import build_model as build_from_bounds
+from stablenet.report.report import Report, build_report, network_to_json
 from stablenet.search.base import Deadline
-from stablenet.spec import parse_domain
-from stablenet.supervisor import EngineRefusedError, supervise
 
 
 def find_stable(
@@ -95,7 +95,7 @@ def build_model(
     bounds: str | Bounds = "crown",
     formulation: str | Formulation = "bigm",
 ) -> Any:
-    """The Pyomo `ConcreteModel` of a network on a domain of one part; see `stablenet.model.build_model`.
+    """The Pyomo `ConcreteModel` of a network on a domain of one part; see `stablenet.pyomo_model.network_model.build_model`.
 
     ``bounds`` is the name of a method, or bounds at hand.
     """

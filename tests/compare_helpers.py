@@ -14,7 +14,7 @@ import numpy as np
 from onnx_models import model, node, save
 
 from stablenet.compare.store import Store
-from stablenet.report import VERDICTS, dumps
+from stablenet.report.report import VERDICTS, dumps
 
 FAKES = '''
 """Solvers that misbehave, and a formulation from outside."""
@@ -133,7 +133,7 @@ def environment(package: Path | None = None) -> dict[str, str]:
 def stablenet(*arguments: object, package: Path | None = None, timeout: float = 240.0, cwd: Path | None = None):
     """Run a command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "stablenet.cli", *map(str, arguments)],
+        [sys.executable, "-m", "stablenet.cli.main", *map(str, arguments)],
         env=environment(package), capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd,
     )  # fmt: skip
 

@@ -11,11 +11,11 @@ from oracle.networks import Case
 from oracle.plain import PlainNetwork, plain_map
 
 from stablenet.api import find_stable
-from stablenet.convert import dense_model
-from stablenet.domain import Box, Domain, Union
-from stablenet.network import AffineMap, Network
-from stablenet.onnx_io import load_onnx
-from stablenet.report import Report
+from stablenet.core.network import AffineMap, Network
+from stablenet.domain.regions import Box, Domain, Union
+from stablenet.onnx_io.convert import dense_model
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.report.report import Report
 
 
 def plain(network: Network) -> PlainNetwork:

@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
+from stablenet.core.network import Network
+from stablenet.onnx_io.reader import load_onnx
 
 Node = tuple[Any, ...]
 

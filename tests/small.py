@@ -24,7 +24,7 @@ from stablenet.backends.base import (
 )
 from stablenet.backends.highs import Highs
 
-from stablenet.milp import MILP
+from stablenet.milp.arrays import MILP
 
 
 def dense(folder: Path, sizes: tuple[int, ...] = (3, 6, 6, 2), seed: int = 11, name: str = "net.onnx") -> Path:

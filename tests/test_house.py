@@ -24,14 +24,13 @@ FORBIDDEN = {"pickle", "shelve", "marshal", "dill", "requests", "urllib.request"
 # From the ground up; a module may import from its own tier and from those before it.
 TIERS = {
     "ground": "errors registry rounding files deadline",
-    "data": "network domain vnnlib spec bounds proofs milp mps lp affine_rows compiler ledger options",
+    "data": "network domain vnnlib spec bounds milp mps lp affine_rows compiler ledger options",
     "import": "onnx_* symbolic folding windows",
     "backends": "backends backends.*",
     "formulations": "formulations formulations.*",
     "model": "model search_model export",
     "closing": "witness falsify propagate propagate.*",
     "search": "search search.*",
-    "checker": "check check.*",
     "use": "report engine supervisor api summary describe solvers_table formulations_table testing testing.* "
     "compress convert compression compression.* equivalence equivalence.*",
     "compare": "compare compare.* page",

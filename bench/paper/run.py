@@ -69,7 +69,7 @@ def main() -> None:
     command = [
         sys.executable,
         "-m",
-        "stablenet.cli",
+        "stablenet.cli.main",
         "compare",
         str(grid),
         "--output",
@@ -218,7 +218,7 @@ def compress(path: Path, report: dict[str, Any]) -> tuple[tuple[int, int], ...]:
     saved, small = path.with_suffix(".json"), path.with_suffix(".small.onnx")
     saved.write_text(json.dumps(report))
     command = ["compress", str(path), "--report", str(saved), "--output", str(small)]
-    subprocess.run([sys.executable, "-m", "stablenet.cli", *command], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "stablenet.cli.main", *command], check=True, stdout=subprocess.DEVNULL)
 
     def connections(model: Path) -> tuple[int, int]:
         arrays = [numpy_helper.to_array(tensor) for tensor in onnx.load(model).graph.initializer]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.network import AffineMap, Matrix
+from stablenet.core.network import AffineMap, Matrix
 
 Array = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from stablenet.check.arithmetic import Array
 from stablenet.check.duality import Boxes, Index, Map, layer_bounds
 from stablenet.check.polytope import narrowed
 from stablenet.check.proof_file import Record
-from stablenet.domain import Part
+from stablenet.domain.regions import Part
 
 Mask = npt.NDArray[np.bool_]
 

@@ -17,9 +17,9 @@ from scipy import sparse
 from stablenet.check.arithmetic import Array, ExactMatrix
 from stablenet.check.duality import Boxes, Map
 from stablenet.check.replay import PartState, replay
-from stablenet.domain import Domain, Part, domain_from_json
-from stablenet.errors import DomainError, ReportError
-from stablenet.network import Network
+from stablenet.core.errors import DomainError, ReportError
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain, Part, domain_from_json
 
 SCHEMA = "stablenet.report/1"
 SIDES = {"positive": 1, "negative": -1}

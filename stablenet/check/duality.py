@@ -27,8 +27,8 @@ from stablenet.check.arithmetic import (
     up,
 )
 from stablenet.check.polytope import row_duals
-from stablenet.domain import Part
-from stablenet.network import AffineMap, Network
+from stablenet.core.network import AffineMap, Network
+from stablenet.domain.regions import Part
 
 Index = npt.NDArray[np.intp]
 

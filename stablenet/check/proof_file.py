@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 MAGIC = b"stablenet.proof/1\n"
 TYPES = ("<f8", "<f4", "<u4", "<u1", "<i1")

@@ -17,8 +17,8 @@ from stablenet.check.arithmetic import Array
 from stablenet.check.boxes import Cuts
 from stablenet.check.duality import Boxes, Choices, Index, Map, exact_maps, layer_bounds
 from stablenet.check.proof_file import ProofError, Record, read_records
-from stablenet.domain import Domain, Part
-from stablenet.network import Network
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain, Part
 
 LEAVES = 2**22
 """Numbers in the coefficients of the leaves that are bounded together, about."""

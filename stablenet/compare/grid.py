@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stablenet.errors import InputError
+from stablenet.core.errors import InputError
 
 AXES = ("formulation", "bounds", "search", "solver")
 """Axes whose values are names in a registry."""

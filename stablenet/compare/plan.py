@@ -14,11 +14,11 @@ from typing import Any
 
 from stablenet.backends.base import Capability
 from stablenet.backends.base import registry as backends
+from stablenet.bounds import registry as bound_methods
 from stablenet.compare.grid import Block, FrozenSpec, Grid, GridError, Instance, Step, split_domain
-from stablenet.errors import StablenetError
+from stablenet.core.errors import StablenetError
+from stablenet.core.options import Options
 from stablenet.formulations.base import registry as formulations
-from stablenet.options import Options
-from stablenet.propagate import registry as bound_methods
 from stablenet.search.base import check_combination
 from stablenet.search.base import registry as searches
 
@@ -124,9 +124,9 @@ def plan(grid: Grid) -> Plan:
 
 
 def _load_instances(grid: Grid, problems: list[str]) -> dict[str, LoadedInstance]:
-    from stablenet.engine import read_samples
-    from stablenet.onnx_io import load_onnx
-    from stablenet.spec import parse_domain
+    from stablenet.domain.spec import parse_domain
+    from stablenet.find.engine import read_samples
+    from stablenet.onnx_io.reader import load_onnx
 
     loaded: dict[str, LoadedInstance] = {}
     for instance in grid.instances:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.compare.execute import Result
 from stablenet.compare.plan import Run
+from stablenet.compare.run.execute import Result
 
 States = npt.NDArray[np.int8]
 

@@ -19,8 +19,8 @@ from typing import Any, Self
 import numpy as np
 
 from stablenet.compare.rows import States, states_of
-from stablenet.errors import InputError
-from stablenet.report import dumps
+from stablenet.core.errors import InputError
+from stablenet.report.report import dumps
 
 FILE = "sweep.sqlite"
 SCHEMA = "stablenet.sweep/1"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stablenet.compression.driver import Compressed, compress, compress_network
-from stablenet.compression.evidence import Evidence
+from stablenet.compression.compress import Compressed, compress, compress_network
 from stablenet.compression.steps import Provenance, Step
+from stablenet.report.evidence import Evidence
 
 __all__ = ["Compressed", "Evidence", "Provenance", "Step", "compress", "compress_network"]

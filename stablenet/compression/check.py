@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.domain import Domain
-from stablenet.errors import ContradictionError, StablenetError
-from stablenet.falsify import puller, random_points
-from stablenet.network import Network
-from stablenet.onnx_graph import Graph
+from stablenet.core.errors import ContradictionError, StablenetError
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.falsify.falsifier import puller, random_points
+from stablenet.onnx_io.graph import Graph
 
 Array = npt.NDArray[np.float64]
 

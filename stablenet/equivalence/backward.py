@@ -1,6 +1,6 @@
 """Linear bounds carried back through a system of ReLUs and of differences of ReLUs, proof against rounding.
 
-As `stablenet.propagate.crown`, with two additions: relaxations with an offset on the lower side too, for the
+As `stablenet.bounds.crown`, with two additions: relaxations with an offset on the lower side too, for the
 difference ``relu(g + d) - relu(g)`` of two neurons in terms of ``d`` (Paulsen, Wang & Wang, *ReluDiff*, ICSE 2020;
 *NeuroDiff*, ASE 2020), and a slack on every row, for coefficients that were computed by subtraction.
 """
@@ -14,10 +14,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.network import AffineMap, apply, apply_transposed
-from stablenet.propagate.interval import affine_bounds, centre_radius, magnitude
-from stablenet.propagate.linear import LinearBounds, dot, to_dense
-from stablenet.rounding import UNIT, gamma
+from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude
+from stablenet.bounds.linear import LinearBounds, dot, to_dense
+from stablenet.core.network import AffineMap, apply, apply_transposed
+from stablenet.core.rounding import UNIT, gamma
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

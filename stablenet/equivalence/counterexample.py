@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.domain import Domain
-from stablenet.falsify import STEPS, gradient, puller, random_points
-from stablenet.network import AffineMap, Layer, Network, Term
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Domain
+from stablenet.falsify.falsifier import STEPS, gradient, puller, random_points
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.bounds.crown import crown_layers
+from stablenet.core.network import AffineMap, Matrix, Network, Term
 from stablenet.equivalence.backward import Relaxation, System
-from stablenet.folding import added
-from stablenet.network import AffineMap, Matrix, Network, Term
-from stablenet.propagate.crown import crown_layers
+from stablenet.onnx_io.exact_matrices import added
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Limits, Settings, Status
-from stablenet.bounds import Bounds
-from stablenet.compiler import compile_model
-from stablenet.deadline import Deadline
-from stablenet.domain import Part
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline
+from stablenet.core.errors import SolverError
+from stablenet.core.network import AffineMap, Layer, Matrix, Network, Term
+from stablenet.domain.regions import Part
 from stablenet.equivalence.joint import Joint, Treated
-from stablenet.errors import SolverError
-from stablenet.folding import added
 from stablenet.formulations.base import Formulation
-from stablenet.model import build_model
-from stablenet.network import AffineMap, Layer, Matrix, Network, Term
+from stablenet.milp.compiler import compile_model
+from stablenet.onnx_io.exact_matrices import added
+from stablenet.pyomo_model.network_model import build_model
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from stablenet.core.network import Network
 from stablenet.equivalence.joint import Pairing
-from stablenet.network import Network
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]

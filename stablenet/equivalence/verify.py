@@ -20,19 +20,26 @@ import numpy.typing as npt
 from stablenet.api import find_stable
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
-from stablenet.compression.evidence import Evidence
-from stablenet.compression.metadata import SOURCE_KEY, bound_of, by_provenance
-from stablenet.deadline import Deadline
-from stablenet.domain import Domain, Part
+from stablenet.core.deadline import Deadline
+from stablenet.core.errors import (
+    ContradictionError,
+    DomainError,
+    InputError,
+    NetworkError,
+    SolverError,
+    UnknownNameError,
+)
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain, Part
+from stablenet.domain.spec import parse_domain
 from stablenet.equivalence.counterexample import Found, Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import FEASIBILITIES, largest_difference, merged
 from stablenet.equivalence.pairing import by_matching
-from stablenet.errors import ContradictionError, DomainError, InputError, NetworkError, SolverError, UnknownNameError
-from stablenet.network import Network
-from stablenet.onnx_io import load_onnx
-from stablenet.report import Report
-from stablenet.spec import parse_domain
+from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.report.evidence import Evidence
+from stablenet.report.report import Report
 
 Array = npt.NDArray[np.float64]
 Outcome = Literal["equal", "different", "undecided"]

@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from stablenet.bounds import Bounds
-from stablenet.ledger import Mask
-from stablenet.propagate import run as run_bounds
+from stablenet.bounds import run as run_bounds
+from stablenet.core.bounds import Bounds
+from stablenet.core.ledger import Mask
 from stablenet.search.base import Problem, Search, check_combination
 from stablenet.search.branch import Brancher
-from stablenet.search.network import PartSearch
-from stablenet.search.single import Singles
+from stablenet.search.per_question import Singles
+from stablenet.search.single_milp import PartSearch
 from stablenet.search.split import Splitter
 
 FEW_INPUTS = 12

@@ -9,18 +9,18 @@ from typing import ClassVar, Self
 import numpy as np
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult
-from stablenet.bounds import Array, Bounds
-from stablenet.deadline import Deadline, SearchStoppedError
-from stablenet.domain import Domain
-from stablenet.errors import SolverError, UnsupportedError
-from stablenet.falsify import Falsifier
+from stablenet.bounds import Context
+from stablenet.core.bounds import Array, Bounds
+from stablenet.core.deadline import Deadline, SearchStoppedError
+from stablenet.core.errors import SolverError, UnsupportedError
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger, Mask
+from stablenet.core.network import Network
+from stablenet.core.options import Options
+from stablenet.core.proofs import PartProof, ProofLog
+from stablenet.core.registry import Registry, refuse_argument
+from stablenet.domain.regions import Domain
+from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import Formulation
-from stablenet.ledger import NEGATIVE, POSITIVE, Ledger, Mask
-from stablenet.network import Network
-from stablenet.options import Options
-from stablenet.proofs import PartProof, ProofLog
-from stablenet.propagate import Context
-from stablenet.registry import Registry, refuse_argument
 
 
 def solver_settings(options: Options) -> Settings:

@@ -1,6 +1,6 @@
 """Branch and bound over the phases of neurons, with optimised linear bounds for many nodes at once.
 
-A question is refuted once all leaves of its tree (`stablenet.propagate.forest`) have a rigorous bound of the refuting
+A question is refuted once all leaves of its tree (`stablenet.bounds.branch_and_bound`) have a rigorous bound of the refuting
 sign; the points at which bounds are attained are tried as witnesses. The questions of a layer are worked on together,
 those with the fewest nodes first.
 """
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
-from stablenet.propagate.crown import Backward
-from stablenet.propagate.forest import Forest, Leaf, Pair, Tree
+from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
+from stablenet.bounds.crown import Backward
+from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
 from stablenet.search.base import Problem, Search
 
 LAST_STEPS = 40

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stablenet.search.base import Problem, Search, check_combination
-from stablenet.search.network import PartSearch
+from stablenet.search.single_milp import PartSearch
 
 
 class LayerSearch(Search):

@@ -8,7 +8,7 @@ solution of the sign sought or the first bound that excludes it. A layer's model
 from __future__ import annotations
 
 from stablenet.search.base import Problem, Search, check_combination
-from stablenet.search.single import Singles
+from stablenet.search.per_question import Singles
 
 
 class NeuronSearch(Search):

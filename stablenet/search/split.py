@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
-from stablenet.network import Network
-from stablenet.propagate.certificates import record_boxes
-from stablenet.propagate.crown import crown_layers
-from stablenet.propagate.polytope import narrowed
+from stablenet.bounds.certificates import record_boxes
+from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.polytope import narrowed
+from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.core.network import Network
 from stablenet.search.base import Problem, Search
 
 Numbers = npt.NDArray[np.uint32]

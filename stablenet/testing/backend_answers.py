@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Capability, Limits, Session, Status
-from stablenet.errors import InputError, SolverError, UnsupportedError
-from stablenet.milp import MILP
+from stablenet.core.errors import InputError, SolverError, UnsupportedError
+from stablenet.milp.arrays import MILP
 from stablenet.testing import models
 from stablenet.testing.models import INF, Known
 from stablenet.testing.suite import PLENTY, ConformanceError, check_answer, check_point, close, demand

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Settings, Status
-from stablenet.milp import MILP, Rows
+from stablenet.milp.arrays import MILP, Rows
 from stablenet.testing import models
 from stablenet.testing.models import INF, Known
 from stablenet.testing.suite import PLENTY, VALUE, ConformanceError, check_answer, check_stop, close, demand

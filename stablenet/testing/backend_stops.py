@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, SolveResult, Status
-from stablenet.errors import InputError, UnsupportedError
+from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.testing import models
 from stablenet.testing.models import Hard, Known
 from stablenet.testing.suite import PLENTY, VALUE, ConformanceError, check_answer, check_point, check_stop, demand

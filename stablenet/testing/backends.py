@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from stablenet.backends.base import Backend, Capability
-from stablenet.errors import UnknownNameError
+from stablenet.core.errors import UnknownNameError
 from stablenet.testing import backend_answers as answers
 from stablenet.testing import backend_calls as calls
 from stablenet.testing import backend_stops as stops

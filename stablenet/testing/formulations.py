@@ -28,15 +28,15 @@ from scipy.optimize import linprog
 
 from stablenet.backends.base import Backend, Capability, Limits, Session, Settings, Status
 from stablenet.backends.base import registry as backends
-from stablenet.bounds import Bounds
-from stablenet.compiler import CompiledModel, compile_model
-from stablenet.domain import Box
-from stablenet.errors import UnsupportedError
+from stablenet.bounds import run
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import UnsupportedError
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box
 from stablenet.formulations.base import Formulation
-from stablenet.model import build_model, resolve
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import run
-from stablenet.search_model import SearchModel, build_search_model
+from stablenet.milp.compiler import CompiledModel, compile_model
+from stablenet.pyomo_model.network_model import build_model, resolve
+from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.testing.suite import ConformanceError
 
 Array = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.backends.base import Status
-from stablenet.milp import MILP, Indicators, Rows
+from stablenet.milp.arrays import MILP, Indicators, Rows
 
 Array = npt.NDArray[np.float64]
 

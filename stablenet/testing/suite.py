@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Capability, Limits, SolveResult, Status
-from stablenet.errors import StablenetError
-from stablenet.milp import MILP
+from stablenet.core.errors import StablenetError
+from stablenet.milp.arrays import MILP
 from stablenet.testing.models import Known
 
 Array = npt.NDArray[np.float64]

@@ -3,7 +3,7 @@
 import pytest
 from stablenet.backends.base import registry
 
-from stablenet.errors import UnknownNameError
+from stablenet.core.errors import UnknownNameError
 from stablenet.testing.backends import backend_cases, check_backend, run_case
 
 CASES = {case.name: case for case in backend_cases()}

@@ -7,7 +7,7 @@ import pytest
 from formulations.networks import crown, random_case
 from stablenet.backends.base import Limits, Status, registry
 
-from stablenet.search_model import SearchModel, build_search_model
+from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 
 pytestmark = pytest.mark.backend("highs")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stablenet.backends.base import Backend, Session, Status, registry
 
-from stablenet.errors import SolverError
+from stablenet.core.errors import SolverError
 from stablenet.testing.backends import backend_cases, check_backend
 from stablenet.testing.suite import ConformanceError
 

@@ -9,7 +9,7 @@ from stablenet.backends.base import Callbacks, Limits, Status
 from stablenet.backends.session import Answer, Request, conclude, trivial_answer
 from stablenet.backends.thread import SolverThread, Stopped
 
-from stablenet.errors import SolverError
+from stablenet.core.errors import SolverError
 from stablenet.testing import models
 
 MILP = models.model([[1, 1]], (-np.inf, 3), (0, 2), [1, 1], integer=True, constant=10.0, maximize=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from stablenet.backends.base import Callbacks, Limits, Settings, Status, registry
 
-from stablenet.errors import (
+from stablenet.core.errors import (
     InputError,
     LicenseError,
     NotInstalledError,
@@ -241,7 +241,7 @@ def test_child_of_pyomo_that_dies_is_an_error_and_the_next_session_has_a_new_one
 def test_table_of_solvers():
     from rich.console import Console
 
-    from stablenet.solvers_table import render, solvers_data
+    from stablenet.cli.lists import render, solvers_data
 
     data = json.loads(json.dumps(solvers_data()))
     names = [one["solver"] for one in data["solvers"]]

@@ -10,10 +10,10 @@ from oracle.networks import case
 from oracle.plain import PlainMap, PlainNetwork
 from scipy import sparse
 
-from stablenet.bounds import Bounds
-from stablenet.domain import Box, Domain, Part, Polytope, Union
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import run
+from stablenet.bounds import run
+from stablenet.core.bounds import Bounds
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.domain.regions import Box, Domain, Part, Polytope, Union
 
 
 def canonical(plain: PlainNetwork, *, csr: bool = False) -> Network:

@@ -26,8 +26,8 @@ from stablenet.formulations.ideal import Ideal
 from stablenet.formulations.relaxed import Relaxed
 from stablenet.formulations.sos1 import Sos1
 
-from stablenet.errors import InputError, UnknownNameError, UnsupportedError
-from stablenet.propagate import run
+from stablenet.bounds import run
+from stablenet.core.errors import InputError, UnknownNameError, UnsupportedError
 from stablenet.testing import formulations as suite
 from stablenet.testing.formulations import ConformanceError, Structure
 
@@ -272,7 +272,7 @@ def test_groups_are_a_partition_by_each_strategy() -> None:
 def test_relaxations_have_no_handles() -> None:
     instance = suite.instances()[0]
     bounds = run("crown", instance.network, instance.part)
-    from stablenet.search_model import build_search_model
+    from stablenet.pyomo_model.search_model import build_search_model
 
     asked = [np.flatnonzero(b.phase == 0) for b in bounds.layers]
     with pytest.raises(UnsupportedError, match="relaxed"):

@@ -18,12 +18,12 @@ USE = """
 import json
 import numpy as np
 from stablenet.api import find_stable
-from stablenet.domain import Box
+from stablenet.domain.regions import Box
 from stablenet.formulations.base import registry
 from stablenet.formulations_table import formulations_data
-from stablenet.model import build_model
-from stablenet.network import AffineMap, Layer, Network, Term
-from stablenet.propagate import run
+from stablenet.pyomo_model.network_model import build_model
+from stablenet.core.network import AffineMap, Layer, Network, Term
+from stablenet.bounds import run
 from stablenet.testing import formulations as suite
 
 suite.run_all("split")
@@ -102,7 +102,7 @@ def test_a_bad_entry_point_is_named(package: Path, points: str, message: str) ->
 def test_a_formulation_without_its_source_is_refused_by_name() -> None:
     from stablenet.formulations.bigm import BigM
 
-    from stablenet.errors import InputError
+    from stablenet.core.errors import InputError
 
     with pytest.raises(InputError, match=r"'bare' .*Bare\) has no paper: "):
         type("Bare", (BigM,), {"name": "bare", "paper": ""})

@@ -12,10 +12,10 @@ from stablenet.backends.base import registry as backends
 from stablenet.formulations.base import registry
 
 from formulations.test_conformance import SPECS
-from stablenet.bounds import Bounds
-from stablenet.propagate import registry as methods
-from stablenet.propagate import run
-from stablenet.search_model import SearchModel, build_search_model
+from stablenet.bounds import registry as methods
+from stablenet.bounds import run
+from stablenet.core.bounds import Bounds
+from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.testing import formulations as suite
 
 SOLVERS = ["highs", "scip", "cbc", "gurobi"]
@@ -93,7 +93,7 @@ def test_only_what_a_solver_lacks_is_left_out() -> None:
 
 
 def test_a_solver_without_the_feature_is_refused_before_anything_is_built() -> None:
-    from stablenet.errors import UnsupportedError
+    from stablenet.core.errors import UnsupportedError
 
     with pytest.raises(UnsupportedError, match="SOS1 sets"):
         suite.pick_backend(registry.get("sos1"), "highs")

@@ -10,9 +10,9 @@ import pytest
 from scipy.optimize import linprog
 
 from formulations.networks import cube, dense
-from stablenet.domain import Polytope
-from stablenet.propagate import run
-from stablenet.propagate.multipliers import row_multipliers
+from stablenet.bounds import run
+from stablenet.bounds.polytope_duals import row_multipliers
+from stablenet.domain.regions import Polytope
 
 Array = np.ndarray
 

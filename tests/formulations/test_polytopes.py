@@ -16,9 +16,9 @@ from stablenet.formulations.base import registry as formulations
 from formulations.networks import canonical
 from formulations.test_conformance import SPECS
 from stablenet.api import find_stable
-from stablenet.domain import Box, Polytope
-from stablenet.propagate import Context, run
-from stablenet.propagate import registry as methods
+from stablenet.bounds import Context, run
+from stablenet.bounds import registry as methods
+from stablenet.domain.regions import Box, Polytope
 
 NEAR = 1e-6
 """An extremum so close to 0 may be left open."""

@@ -10,7 +10,7 @@ import pytest
 from small import dense
 
 from stablenet.api import find_stable
-from stablenet.spec import parse_domain
+from stablenet.domain.spec import parse_domain
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 import formulation_table

@@ -12,13 +12,13 @@ from stablenet.backends.highs import Highs
 
 from formulations.networks import cube, dense
 from stablenet.api import find_stable
-from stablenet.bounds import Bounds
-from stablenet.deadline import Deadline
-from stablenet.engine import Job, find
-from stablenet.ledger import Ledger
-from stablenet.options import Options
-from stablenet.propagate import Context, run
-from stablenet.propagate.layer_model import PATIENCE
+from stablenet.bounds import Context, run
+from stablenet.bounds.layer_model import PATIENCE
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline
+from stablenet.core.ledger import Ledger
+from stablenet.core.options import Options
+from stablenet.find.engine import Job, find
 
 NETWORK, DOMAIN = dense(3, (3, 8, 8, 8, 2)), cube(3)
 

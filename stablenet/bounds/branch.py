@@ -1,0 +1,114 @@
+"""``branch``: bounds by branch and bound on the phases of neurons.
+
+The bound of one question is the largest over the leaves of its tree (`stablenet.bounds.branch_and_bound`). The worst leaf of
+each question is split; the worst leaves of all questions of a layer are bounded together. A leaf's bound is made
+rigorous by `Backward`, so the whole is rigorous.
+
+It needs no solver, and closes by the hundred what linear programs leave open: where few neurons before a layer are
+undecided, the bounds of that layer become all but exact, and those after it tight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from stablenet.bounds.base import whole_number
+from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
+from stablenet.bounds.crown import Index
+from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.core.bounds import Array
+
+LEAVES = 64
+"""Leaves per question, unless the argument says otherwise."""
+
+TIE = 1e-5
+"""A leaf that misses its goal by less than this share of the neuron's range is as good as closed."""
+
+LEAF_MEMORY = 256 * 2**20
+"""Bytes that the leaves of the trees worked on together may take."""
+
+
+class Branch(Tightening):
+    """Branch and bound on phases."""
+
+    name = "branch"
+    title = "branch and bound on neurons' phases (argument: leaves per bound)"
+    paper = "Wang et al. 2021 (arXiv 2103.06624)"
+    rigorous = True
+
+    def __init__(self, leaves: int = LEAVES) -> None:
+        self.leaves = leaves
+
+    @classmethod
+    def from_argument(cls, argument: str | None) -> Self:
+        """``branch`` or ``branch:LEAVES``."""
+        return cls(LEAVES if argument is None else whole_number(cls.name, argument))
+
+    def work(self, sweep: Sweep) -> None:
+        """See `Tightening`."""
+        rows = sweep.undecided()
+        known = sweep.bounds.layers[sweep.layer]
+        lower, upper = known.lower.copy(), known.upper.copy()
+        with sweep.cost(self.name, 2 * len(rows)) as row:
+            forest = _Bounds(sweep)
+            n_rows = max(1, LEAF_MEMORY // (2 * self.leaves * forest.leaf_bytes))
+            for start in range(0, len(rows), n_rows):
+                some = rows[start : start + n_rows]
+                lower[some], upper[some] = forest.bounds(some, self.leaves)
+            row["nodes"] = forest.n_nodes
+            row["tightened"] = sweep.tighten(self.name, lower, upper, rigorous=True)
+
+
+class _Bounds(Forest):
+    """The trees of a layer's questions, two for each neuron.
+
+    No leaf need be bounded better than by zero or, if that is more, by the largest value that the neuron was seen to
+    take.
+    """
+
+    worst_first = True
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep.backward, sweep.part, sweep.context.deadline, sweep.context.threads)
+        self.context = sweep.context
+        self.proof = sweep.context.proof
+        known = sweep.bounds.layers[self.layer]
+        self.tie = TIE * (known.upper - known.lower)
+        self.total = 2 * len(sweep.undecided())
+        self.done = 0
+
+    def bounds(self, rows: Index, leaves: int) -> tuple[Array, Array]:
+        """Lower and upper bounds of some neurons of the layer, (rows,); infinite where time ran out."""
+        trees = [Tree(int(row), sign, float(self.tie[row])) for sign in (-1.0, 1.0) for row in rows]
+        self.plant(trees)
+        self.grow(trees, 2 * leaves - 1)
+        left = [(tree, leaf) for tree in trees for leaf in tree.open]
+        for (tree, leaf), bound in zip(left, self.certify(left), strict=True):
+            tree.close(leaf, bound)
+        self._record([tree for tree in trees if tree.n_nodes], complete=True)
+        self.done += len(trees)
+        # A tree that was never planted has nothing closed.
+        found = np.array([tree.closed if tree.n_nodes else np.inf for tree in trees])
+        return -found[: len(rows)], found[len(rows) :]
+
+    def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:
+        """See `Forest`."""
+        del points
+        for tree, value in zip(trees, values.tolist(), strict=True):
+            tree.goal = max(tree.goal, value)
+
+    def tied(self, tree: Tree, leaf: Leaf) -> None:
+        """See `Forest`."""
+        tree.close(leaf, leaf.value)
+
+    def stuck(self, pairs: list[Pair]) -> None:
+        """See `Forest`: no more work can be done on them."""
+        for tree, leaf in pairs:
+            tree.close(leaf, leaf.value)
+
+    def progress(self, n_live: int) -> None:
+        """See `Forest`."""
+        self.context.progress(f"branch, layer {self.layer}", self.total - self.done - n_live, self.total)

@@ -1,0 +1,358 @@
+"""CROWN / DeepPoly backward bounds, proof against rounding, for a batch of boxes at once.
+
+To bound ``g_k`` its row is carried back layer by layer: through a ReLU by its upper or lower linear
+relaxation, through an affine map by a matrix product, and at the input it is maximised over the box
+(Zhang et al., *Efficient Neural Network Robustness Certification with General Activation Functions*,
+NeurIPS 2018; Singh et al., *An Abstract Domain for Certifying Neural Networks*, POPL 2019).
+
+Soundness in floating point: computed coefficients are *choices*. Whatever the exact coefficients of a step
+would have been, the ones in hand are used from there on, and what the difference can make over the bounds of
+the quantities it multiplies is added to the constant at that very step. Bounding only the final coefficients
+is not enough: terms may cancel in floating point and not in truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, post_bounds
+from stablenet.bounds.linear import LinearBounds, dot, to_dense
+from stablenet.bounds.polytope_duals import row_multipliers
+from stablenet.core.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
+from stablenet.core.rounding import UNIT, gamma
+from stablenet.domain.regions import Part
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+DENSE = 0.85
+"""Neurons known to be inactive are left out of the matrices if no more than this share is alive."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """``low_slope g <= h <= up_slope g + up_offset`` on ``[lower, upper]``, all (parts, n).
+
+    ``most`` is max(|lower|, |upper|); ``open`` says where the bounds leave the phase undecided.
+    """
+
+    lower: Array
+    upper: Array
+    open: npt.NDArray[np.bool_]
+    low_slope: Array
+    up_slope: Array
+    up_offset: Array
+    most: Array
+
+    @classmethod
+    def of(cls, lower: Array, upper: Array) -> Relaxation:
+        """The relaxation of least area for given pre-activation bounds."""
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            open_ = (lower < 0) & (upper > 0)
+            slope = np.clip(upper / (upper - lower), 0.0, 1.0)
+            # Valid for any slope if it holds at both ends; each expression is rounded up.
+            at_lower = np.nextafter(-slope * lower, np.inf)
+            at_upper = upper - slope * upper + 4.0 * UNIT * upper
+            offset = np.maximum(np.maximum(at_lower, at_upper), 0.0)
+            active = ~open_ & (upper > 0)
+            low = np.where(open_, (upper > -lower).astype(np.float64), active.astype(np.float64))
+        # A NaN bound leaves `open_` false and `upper > 0` false or the slopes NaN; make the result NaN throughout.
+        lost = np.isnan(lower) | np.isnan(upper)
+        return cls(
+            lower,
+            upper,
+            open_,
+            np.where(lost, np.nan, low),
+            np.where(lost, np.nan, np.where(open_, slope, active.astype(np.float64))),
+            np.where(lost, np.nan, np.where(open_, offset, 0.0)),
+            magnitude(lower, upper),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What may be chosen, row by row, where a backward pass goes through a layer; any choice gives a valid bound.
+
+    All arrays are (parts or 1, rows, alive), over the neurons that `Stage.alive` lists. ``low_slope`` are the slopes of
+    the lower relaxation of undecided neurons, clipped to [0, 1]. ``phase`` (int8) restricts the bound to inputs where
+    the neuron has that phase: +1, -1, or 0 for no restriction. ``multiplier`` t > 0 adds ``t (u - g) >= 0``, and
+    t < 0 adds ``-t (g - l) >= 0``, with u, l the neuron's bounds, or 0 where its phase says so.
+    """
+
+    low_slope: Array
+    phase: npt.NDArray[np.int8] | None = None
+    multiplier: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A pushed layer, over its neurons that can be active: ``alive`` lists them (None: all).
+
+    ``terms`` are pairs of source and matrix, (alive, alive of the source); ``affine_most`` bounds ``|W| m + |b|``,
+    ``post_most`` the post-activations, (parts, alive).
+    """
+
+    alive: Index | None
+    terms: tuple[tuple[int, Matrix], ...]
+    offset: Array
+    relaxation: Relaxation
+    affine_most: Array
+    post_most: Array
+
+
+class Backward:
+    """Carries linear bounds back through a network over a batch of boxes.
+
+    Layers are pushed in order, each with the bounds of its pre-activations, (parts, n_k); then the rows of
+    any affine map that reads only pushed layers can be bounded. ``box_lower`` and ``box_upper`` are
+    (parts, n_inputs). ``rows`` are a and b of ``a @ x <= b``, (m, n_inputs) and (m,): they count as a stage after all
+    pushed ones whose post-activations nobody reads, and are felt through its multipliers.
+    """
+
+    def __init__(
+        self, network: Network, box_lower: Array, box_upper: Array, rows: tuple[Array, Array] | None = None
+    ) -> None:
+        self.network = network
+        self.n_parts = box_lower.shape[0]
+        self.centre, self.radius = centre_radius(box_lower, box_upper)
+        self.stages: list[Stage] = []
+        self.pushed: list[tuple[Array, Array]] = []
+        self.source_most: list[Array] = [magnitude(box_lower, box_upper)]
+        self.largest = float(self.source_most[0].max(initial=0.0))
+        self.rows = None if rows is None else _row_stage(*rows, box_lower, box_upper)
+
+    @classmethod
+    def on(cls, network: Network, part: Part) -> Self:
+        """For one part of a domain, with its rows if it is a polytope."""
+        rows = None if part.a is None or part.b is None else (part.a, part.b)
+        return cls(network, part.lower[None, :], part.upper[None, :], rows)
+
+    @property
+    def all_stages(self) -> list[Stage]:
+        """The pushed layers, and the rows of a polytope: what `Choice` can be made of."""
+        return self.stages if self.rows is None else [*self.stages, self.rows]
+
+    def push(self, lower: Array, upper: Array, keep: Index | None = None) -> None:
+        """Fix the bounds of the next layer. Neurons in ``keep`` stay in play even if inactive (for multipliers)."""
+        affine = self.network.layers[len(self.stages)].affine
+        self.pushed.append((lower[0], upper[0]))
+        most = np.abs(affine.offset)[None, :]
+        for term in affine.terms:
+            most = most + apply(term.absolute, self.source_most[term.source])
+        self.largest = max(self.largest, float(most.max(initial=0.0)))
+        self.source_most.append(post_bounds(lower, upper)[1])
+        kept = np.array(~(upper <= 0).all(axis=0))
+        if keep is not None:
+            kept[keep] = True
+        alive = None if kept.mean() > DENSE else np.flatnonzero(kept)
+        rows = slice(None) if alive is None else alive
+        self.stages.append(
+            Stage(
+                alive,
+                tuple((term.source, self.restrict(term.matrix, alive, term.source)) for term in affine.terms),
+                affine.offset[rows],
+                Relaxation.of(lower[:, rows], upper[:, rows]),
+                most[:, rows],
+                self.source_most[-1][:, rows],
+            )
+        )
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of alive entries of the sources that rows may read."""
+        return [self.network.n_inputs, *(len(stage.offset) for stage in self.stages)]
+
+    def restrict(self, matrix: Matrix, rows: Index | None, source: int) -> Matrix:
+        """Some rows (None: all) of a matrix over the alive entries of a source."""
+        columns = self.stages[source - 1].alive if source else None
+        chosen = matrix if rows is None else matrix[rows]
+        return chosen if columns is None else chosen[:, columns]
+
+    def upper_bounds(
+        self, affine: AffineMap, rows: Index, signs: Array, choices: Sequence[Choice] | None = None
+    ) -> tuple[Array, Array]:
+        """Upper bounds of ``signs * affine`` at the given rows, (parts, rows), and their slopes in the inputs.
+
+        ``choices`` are those for each of `all_stages`; without, the relaxations of least area are taken, and
+        multipliers for a polytope's rows that suit the slopes in the inputs. The slopes, (parts or 1, rows, n_inputs),
+        are those of the linear upper bounds, for guiding searches.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            state = _State(self, affine, rows, signs)
+            for source in range(len(self.stages), 0, -1):
+                state.through_layer(source, None if choices is None else choices[source - 1])
+            if self.rows is not None:
+                choice = self._row_choice(self.rows, state.slopes()) if choices is None else choices[-1]
+                state.through_layer(len(self.all_stages), choice)
+            return state.concretise(), state.slopes()
+
+    def _row_choice(self, rows: Stage, slopes: Array) -> Choice:
+        """Multipliers of a polytope's rows for linear upper bounds with these slopes."""
+        matrix = to_dense(rows.terms[0][1])
+        shift = row_multipliers(slopes, self.centre, self.radius, matrix, rows.relaxation.upper[0])
+        return Choice(np.zeros((1, 1, shift.shape[-1])), None, shift)
+
+
+def _row_stage(a: Array, b: Array, box_lower: Array, box_upper: Array) -> Stage:
+    """Rows ``a @ x <= b`` as a stage without post-activations."""
+    matrix, upper = np.asarray(a), np.repeat(b[None, :], len(box_lower), axis=0)
+    low, high = affine_bounds(AffineMap(np.zeros(len(b)), (Term(0, matrix),)), [box_lower], [box_upper])
+    none = np.zeros_like(upper)
+    most = magnitude(box_lower, box_upper) @ np.abs(matrix).T
+    relaxation = Relaxation(low, upper, none.astype(bool), none, none, none, magnitude(low, high))
+    return Stage(None, ((0, matrix),), np.zeros(len(b)), relaxation, most, none)
+
+
+class _State(LinearBounds):
+    """Rows of an affine map on their way back through the stages of a `Backward`."""
+
+    def __init__(self, owner: Backward, affine: AffineMap, rows: Index, signs: Array) -> None:
+        super().__init__(signs * affine.offset[rows], owner.n_parts)
+        self.owner = owner
+        for term in affine.terms:
+            self.begin(term.source, signs[:, None] * to_dense(owner.restrict(term.matrix, rows, term.source)))
+
+    def most(self, source: int) -> Array:
+        """See `LinearBounds`."""
+        return self.owner.stages[source - 1].post_most if source else self.owner.source_most[0]
+
+    def through_layer(self, source: int, choice: Choice | None) -> None:
+        """Replace coefficients on post-activations by coefficients on what their layer's affine map reads."""
+        coefficients = self.coefficients.pop(source, None)
+        stage = self.owner.all_stages[source - 1]
+        if choice is not None and choice.multiplier is not None and coefficients is None:
+            coefficients = np.zeros((1, self.error.shape[1], len(stage.offset)))
+        if coefficients is None or not len(stage.offset):
+            return
+        factor = gamma(coefficients.shape[-1] + 8)
+        positive = np.maximum(coefficients, 0.0)
+        negative = coefficients - positive  # exact
+        if choice is None:
+            relaxation = stage.relaxation
+            lifted = dot(positive, relaxation.up_offset)
+            chosen = negative * relaxation.low_slope[:, None, :]
+            chosen += positive * relaxation.up_slope[:, None, :]
+        else:
+            lifted, chosen = self._chosen(positive, negative, stage.relaxation, choice)
+        # Slopes: one rounding per coefficient. Product with W and b: scalar products over the layer's neurons.
+        most = factor * stage.affine_most + 4.0 * UNIT * stage.relaxation.most
+        self.error = self.error + factor * lifted + dot(np.abs(chosen), most)
+        self.add_constant(lifted)
+        self.add_constant(chosen @ stage.offset)
+        for origin, matrix in stage.terms:
+            self.accumulate(origin, apply_transposed(matrix, chosen))
+
+    def _chosen(self, positive: Array, negative: Array, relaxation: Relaxation, choice: Choice) -> tuple[Array, Array]:
+        """Constants (nonnegative sums) and coefficients on the pre-activations, by a choice made row by row."""
+        low, up, offset = (
+            np.where(
+                relaxation.open[:, None, :], np.clip(choice.low_slope, 0.0, 1.0), relaxation.low_slope[:, None, :]
+            ),
+            relaxation.up_slope[:, None, :],
+            relaxation.up_offset[:, None, :],
+        )
+        phase = choice.phase
+        if phase is not None:
+            low, up = (np.where(phase == 0, slope, (phase > 0).astype(np.float64)) for slope in (low, up))
+            offset = np.where(phase == 0, offset, 0.0)
+        lifted = np.asarray((positive * offset).sum(axis=-1))
+        chosen = negative * low
+        chosen += positive * up
+        shift = choice.multiplier
+        if shift is None:
+            return lifted, chosen
+        lower, upper = relaxation.lower[:, None, :], relaxation.upper[:, None, :]
+        if phase is not None:
+            lower = np.where(phase > 0, np.maximum(lower, 0.0), lower)
+            upper = np.where(phase < 0, np.minimum(upper, 0.0), upper)
+        added = np.where(shift == 0, 0.0, shift * np.where(shift > 0, upper, lower))
+        total, size = added.sum(axis=-1), np.abs(added).sum(axis=-1)
+        # The multipliers are exact; rounded are the sum of what they add, and the coefficients that they change.
+        self.error = self.error + gamma(added.shape[-1] + 4) * size + 4.0 * UNIT * dot(np.abs(chosen), relaxation.most)
+        self.add_constant(total)
+        return lifted, chosen - shift
+
+    def slopes(self) -> Array:
+        """Coefficients on the inputs, (parts or 1, rows, n_inputs)."""
+        zero = np.zeros((1, self.error.shape[1], self.owner.network.n_inputs))
+        return self.coefficients.get(0, zero)
+
+    def concretise(self) -> Array:
+        """The largest values over the boxes, rounded up."""
+        value, error = self.maximum(self.owner.centre, self.owner.radius, self.owner.largest)
+        return np.nextafter(value + error, np.inf)
+
+
+MEMORY = 256 * 2**20
+"""Bytes of coefficients that one backward pass may hold; more rows are passed in chunks."""
+
+
+def crown_layers(
+    network: Network,
+    box_lower: Array,
+    box_upper: Array,
+    *,
+    known: Sequence[tuple[Array, Array]] | None = None,
+    polytope: tuple[Array, Array] | None = None,
+    up_to: int | None = None,
+    last_rows: Index | None = None,
+    watch: Callable[[int, Index, Array, Array], None] | None = None,
+) -> list[tuple[Array, Array]]:
+    """Bounds of every layer's pre-activations on a batch of boxes: per layer ``(lower, upper)``, (parts, n_k).
+
+    Rows that intervals (over bounds so far) decide on every box are not carried back, and in the last layer
+    none but ``last_rows``. ``known`` are bounds to intersect with, ``polytope`` are rows a and b of ``a @ x <= b``
+    that narrow every box, ``up_to`` is the number of layers wanted.
+    ``watch(layer, rows, slopes, bounds)`` is shown the slopes, (parts, 2 rows, n_inputs), and values, (parts, 2 rows),
+    of the upper bounds of the rows and of their negatives.
+    """
+    backward = Backward(network, box_lower, box_upper, polytope)
+    lows, highs = [box_lower], [box_upper]
+    result: list[tuple[Array, Array]] = []
+    layers = network.layers[:up_to]
+    for k, layer in enumerate(layers):
+        lower, upper = affine_bounds(layer.affine, lows, highs)
+        if known is not None:
+            lower, upper = np.fmax(lower, known[k][0]), np.fmin(upper, known[k][1])
+        if k > 0 or polytope is not None:
+            rows = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
+            if last_rows is not None and k == len(layers) - 1:
+                rows = np.intersect1d(rows, last_rows)
+            for chunk in chunks(rows, backward):
+                signs = np.repeat([1.0, -1.0], len(chunk))
+                bounds, slopes = backward.upper_bounds(layer.affine, np.concatenate([chunk, chunk]), signs)
+                lower[:, chunk] = np.fmax(lower[:, chunk], -bounds[:, len(chunk) :])
+                upper[:, chunk] = np.fmin(upper[:, chunk], bounds[:, : len(chunk)])
+                if watch is not None:
+                    watch(k, chunk, slopes, bounds)
+        backward.push(lower, upper)
+        low, high = post_bounds(lower, upper)
+        lows.append(low)
+        highs.append(high)
+        result.append((lower, upper))
+    return result
+
+
+def crown_rows(backward: Backward, affine: AffineMap, rows: Index) -> tuple[Array, Array]:
+    """Bounds of an affine map on the first part, (size,) each; infinite but at the given rows."""
+    lower, upper = np.full(affine.size, -np.inf), np.full(affine.size, np.inf)
+    for chunk in chunks(rows, backward):
+        signs = np.repeat([1.0, -1.0], len(chunk))
+        bounds, _ = backward.upper_bounds(affine, np.concatenate([chunk, chunk]), signs)
+        lower[chunk], upper[chunk] = -bounds[0, len(chunk) :], bounds[0, : len(chunk)]
+    return lower, upper
+
+
+def chunks(rows: Index, backward: Backward, *, copies: int = 4) -> list[Index]:
+    """Rows in chunks such that `copies` arrays of coefficients for both sides fit in `MEMORY`."""
+    if not len(rows):
+        return []
+    width = max(backward.widths)
+    per_row = 2 * 8 * copies * width * backward.n_parts
+    n_chunks = -(-len(rows) * per_row // MEMORY)
+    return np.array_split(rows, min(n_chunks, len(rows)))

@@ -1,0 +1,236 @@
+"""The commands ``compress`` and ``verify``: thin, registered in `stablenet.cli.main`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stablenet.core.errors import ContradictionError, InputError
+
+if TYPE_CHECKING:
+    from stablenet.core.options import Options
+    from stablenet.equivalence.verify import Verification
+    from stablenet.report.report import Report
+
+STARTED = time.time()
+
+Spec = typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
+
+
+def compress(
+    net: Annotated[str, typer.Argument(metavar="NET", help="ONNX file.")],
+    *,
+    output: Annotated[str, typer.Option(metavar="SMALL.onnx", help="File to write.")],
+    report: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report of `stablenet find`.")] = None,
+    domain: Annotated[str | None, Spec] = None,
+    dtype: Annotated[str | None, typer.Option(help="Type of the weights: float32, float64. Default: NET's.")] = None,
+    merge: Annotated[bool, typer.Option(help="Merge and fold active neurons; without, removal alone: exact.")] = True,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Convolutions as Gemm wherever that can be; else where it is smaller.")
+    ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Bound up to which neurons are merged. Default: 1e-3 of the largest output."),
+    ] = None,
+    samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Further inputs to check on.")] = None,
+    check: Annotated[int, typer.Option(help="Random points and vertices to check on.")] = 1000,
+    formulation: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "bigm",
+    bounds: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "crown",
+    solver: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "highs",
+    search: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "auto",
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for finding stable neurons.")] = None,
+    memory_limit: Annotated[float | None, typer.Option(metavar="MB", help="Megabytes for finding them.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write a smaller network with the same function on a domain.
+
+    From a report, or from a search for stable neurons on the domain, limited as `find` is.
+    """
+    from stablenet.core.options import Options
+
+    path = _writable(output)
+    options = Options(
+        formulation=formulation,
+        bounds=bounds,
+        solver=solver,
+        search=search,
+        samples=samples,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        threads=threads,
+        seed=seed,
+    )
+    keywords = {
+        "dtype": dtype,
+        "merge": merge,
+        "dense": dense,
+        "tolerance": tolerance,
+        "check": check,
+        "seed": seed,
+    }
+    raise typer.Exit(_compress(net, path, report, domain, options=options, keywords=keywords, as_json=as_json))
+
+
+def _compress(
+    net: str,
+    output: Path,
+    report: str | None,
+    domain: str | None,
+    *,
+    options: Options,
+    keywords: dict[str, Any],
+    as_json: bool,
+) -> int:
+    from stablenet.cli.compression_tables import render, summary
+    from stablenet.compression.compress import compress as run
+    from stablenet.domain.spec import parse_domain
+    from stablenet.find.engine import read_samples
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.report.report import Report
+
+    if report is None and domain is None:
+        raise InputError("--report REPORT.json or --domain SPEC is missing: stable neurons are found on a domain")
+    if keywords["check"] < 0:
+        raise InputError(f"check {keywords['check']}; a number from 0 up is expected")
+    network = load_onnx(net)
+    region = None if domain is None else parse_domain(domain, network.n_inputs)
+    code = 0
+    if report is not None:
+        found = Report.read(report)
+    else:
+        found, code = _find(net, str(domain), options)
+    points = None if options.samples is None else read_samples(Path(options.samples), network.n_inputs)
+    result = run(net, found, domain=region, samples=points, **keywords)
+    result.write(output)
+    data = summary(result)
+    if as_json:
+        typer.echo(json.dumps(data, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        render(data, Console())
+        typer.echo(f"written: {output}")
+    return code
+
+
+def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
+    """Stable neurons by `find`; a search that stopped early leaves less to compress, and exit code 3."""
+    from stablenet.find.supervisor import supervise
+
+    outcome = supervise(net, domain, options, started=STARTED)
+    if outcome.exit_code == ContradictionError.exit_code:
+        raise ContradictionError(outcome.message or "a witness contradicts a refutation", outcome.report)
+    if outcome.message is not None:
+        sys.stderr.write(f"stablenet: {outcome.message}\n")
+    return outcome.report, outcome.exit_code
+
+
+def verify(
+    a: Annotated[str, typer.Argument(metavar="A.onnx", help="ONNX file.")],
+    b: Annotated[str, typer.Argument(metavar="B.onnx", help="ONNX file with the same inputs and outputs.")],
+    *,
+    domain: Annotated[str, Spec],
+    tolerance: Annotated[
+        float | None, typer.Option(metavar="T", help="Default: the bound that a compressed file states, else 1e-5.")
+    ] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
+    solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
+    formulation: Annotated[str, typer.Option(help="Encoding of a ReLU layer; see `stablenet formulations`.")] = "bigm",
+    threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    steps: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Only these: bounds, gradient, split, stable, milp.")
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option(metavar="REPORT.json", help="Believe this report of `stablenet find`; no search.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(metavar="X.npy", help="Where a counterexample goes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prove that two networks agree on a domain within T, or show an input on which they do not.
+
+    Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
+    """
+    from stablenet.core.options import Options
+    from stablenet.equivalence.verify import STEPS
+    from stablenet.equivalence.verify import verify as run
+
+    target = None if output is None else _writable(output)
+    options = Options(solver=solver, formulation=formulation, threads=threads, seed=seed, time_limit=time_limit)
+    left = None if time_limit is None else max(time_limit - (time.time() - STARTED), 0.01)
+    result = run(
+        a,
+        b,
+        domain,
+        tolerance=tolerance,
+        time_limit=left,
+        solver=solver,
+        formulation=formulation,
+        threads=options.threads,
+        seed=seed,
+        report=report,
+        steps=STEPS if steps is None else [step.strip() for step in steps.split(",")],
+    )
+    for note in result.notes:
+        typer.echo(f"stablenet: {note}", err=True)
+    if target is not None and result.outcome == "different" and result.found is not None:
+        import numpy as np
+
+        from stablenet.core.files import atomic_path
+
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
+            np.save(file, result.found.point)
+    if as_json:
+        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+    else:
+        _print(result, output)
+    raise typer.Exit({"equal": 0, "different": 4, "undecided": 3}[result.outcome])
+
+
+def _print(result: Verification, output: str | None) -> None:
+    proof = "rigorous" if result.rigorous else "within solver tolerance"
+    if result.by.endswith("report"):
+        proof += " if the report holds"
+    took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
+    if result.outcome == "equal":
+        typer.echo(f"equal within {result.tolerance:.6g}: |A - B| <= {result.bound:.6g} ({proof}, by {result.by})")
+    elif result.outcome == "different" and result.found is not None:
+        found = result.found
+        typer.echo(
+            f"different: output {found.output} differs by more than {found.difference:.6g} (T = {result.tolerance:.6g})"
+        )
+        if output is None:
+            typer.echo(f"at x = {json.dumps(found.point.tolist())}")
+        else:
+            typer.echo(f"at x in {output}")
+    else:
+        least = 0.0 if result.found is None else result.found.difference
+        typer.echo(
+            f"not decided within {result.tolerance:.6g} ({result.by}): the largest |A - B| lies between {least:.6g} "
+            f"and {result.bound:.6g} ({proof})"
+        )
+    if result.neurons:
+        typer.echo(
+            "neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}"
+        )
+
+
+def _writable(name: str) -> Path:
+    """The path, refused before any work where it cannot be written."""
+    path = Path(name)
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: folder {folder} is not writable")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; a file name is expected")
+    return path

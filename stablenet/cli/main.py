@@ -1,0 +1,352 @@
+"""The command line. Each command checks its arguments, calls one function of the package, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from stablenet import __version__
+from stablenet.cli import check as cli_check
+from stablenet.cli import compare as cli_compare
+from stablenet.cli import compress as cli_compress
+from stablenet.core.errors import StablenetError
+from stablenet.core.files import check_target
+
+if TYPE_CHECKING:
+    from stablenet.core.ledger import Ledger
+    from stablenet.core.options import Options
+
+STARTED = time.time()
+
+app = typer.Typer(
+    name="stablenet",
+    help="Find every stable neuron of a trained ReLU network, with evidence.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+NetworkFile = Annotated[str, typer.Argument(metavar="NET", help="ONNX file.")]
+DomainSpec = Annotated[
+    str, typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
+]
+FormulationSpec = Annotated[str, typer.Option(help="Encoding of a ReLU layer; see `stablenet formulations`.")]
+BoundsSpec = Annotated[str, typer.Option(help="Bounds on pre-activations; see `stablenet bounds`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def find(
+    net: NetworkFile,
+    domain: DomainSpec,
+    *,
+    formulation: FormulationSpec = "bigm",
+    bounds: BoundsSpec = "crown",
+    solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
+    search: Annotated[str, typer.Option(help="How questions are closed; see `stablenet searches`.")] = "auto",
+    samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
+    inject: Annotated[str, typer.Option(help="Forward passes offered to the solver: relaxation, random, off.")] = (
+        "relaxation"
+    ),
+    removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
+    decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds close questions and fix phases.")] = True,
+    falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
+    start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
+    tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
+    margin: Annotated[float | None, typer.Option(help="Relaxation of the MILP's rows; 0: as published.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
+    proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
+    check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
+    memory_limit: Annotated[float | None, typer.Option(metavar="MB", help="Megabytes of address space.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
+    solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report to write; -: print it.")] = None,
+    page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
+) -> None:
+    """Find every stable neuron of NET on a domain."""
+    from stablenet.core.options import DEFAULT_MARGIN, Options
+
+    options = Options(
+        formulation=formulation,
+        bounds=bounds,
+        solver=solver,
+        search=search,
+        samples=samples,
+        inject=inject,
+        removal=removal,
+        decide_by_bounds=decide_by_bounds,
+        falsify=falsify,
+        start=start,
+        tighten=tighten,
+        margin=DEFAULT_MARGIN if margin is None else margin,
+        resume=resume,
+        proof=proof,
+        check_with=check_with,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        threads=threads,
+        seed=seed,
+        permute=permute,
+        solver_log=solver_log,
+    )
+    for path in (output, page):
+        if path not in {None, "-"}:
+            check_target(Path(str(path)))
+    raise typer.Exit(_find(net, domain, options, output, page))
+
+
+def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
+    from stablenet.core.deadline import SearchStoppedError
+    from stablenet.find.supervisor import Interrupts, supervise
+    from stablenet.report.report import dumps
+
+    with Interrupts():  # until all is written a second Ctrl-C loses nothing
+        with _Progress() as progress:
+            try:
+                outcome = supervise(net, domain, options, started=STARTED, watch=progress)
+            except KeyboardInterrupt:
+                raise SearchStoppedError("interrupt, before the network was read; nothing is written") from None
+        if output not in {None, "-"}:
+            outcome.report.write(str(output))
+        if page is not None:
+            from stablenet.compare.publish.page import write_report_page
+
+            write_report_page(outcome.report.data, page)
+    if outcome.message is not None:
+        _complain(outcome.message)
+    with _readerless():
+        if output == "-":
+            sys.stdout.write(dumps(outcome.report.data))
+        else:
+            from rich.console import Console
+
+            from stablenet.cli.report_tables import render_summary
+
+            render_summary(outcome.report.data, Console())
+            if output is not None:
+                typer.echo(f"report: {output}")
+    return outcome.exit_code
+
+
+@contextmanager
+def _readerless() -> Iterator[None]:
+    """A reader of standard output that goes away costs the rest of the output, not the exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich and the argument parser make an exit of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Progress:
+    """A live line on a terminal's standard error; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, ledger: Ledger) -> None:
+        now = time.monotonic()
+        if self._status is None or now < self._next:
+            return
+        self._next = now + 0.1
+        total = 2 * ledger.n_neurons
+        elapsed = time.time() - STARTED
+        stage = f"{ledger.stage}; " if ledger.stage else ""
+        self._status.update(
+            f"{stage}{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
+            f"{len(ledger.solves)} solves, {elapsed:.0f} s"
+        )
+
+
+@app.command()
+def info(net: NetworkFile, *, as_json: AsJson = False) -> None:
+    """Print what was understood of NET."""
+    from stablenet.cli.info import describe, render
+    from stablenet.onnx_io.reader import load_onnx
+
+    description = describe(load_onnx(net))
+    _print(description, as_json=as_json, render=render)
+
+
+@app.command()
+def export(
+    net: NetworkFile,
+    domain: DomainSpec,
+    output: Annotated[str, typer.Option(metavar="MODEL.mps|lp", help="File to write; its suffix says the format.")],
+    *,
+    formulation: FormulationSpec = "bigm",
+    bounds: BoundsSpec = "crown",
+    margin: Annotated[float, typer.Option(help="Relaxation of the rows; 0: as published.")] = 0.0,
+    decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds fix phases.")] = True,
+) -> None:
+    """Write the MILP that asks all questions which the bounds leave open."""
+    check_target(Path(output))
+    from stablenet.bounds import run
+    from stablenet.domain.spec import parse_domain
+    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.pyomo_model.export import export as write
+
+    network = load_onnx(net)
+    region = parse_domain(domain, network.n_inputs)
+    known = run(bounds, network, region.parts[0])
+    milp = write(network, region, known, formulation, output, margin=margin, decide=decide_by_bounds)
+    typer.echo(
+        f"{output}: {milp.n_rows} rows, {milp.n_columns} columns ({milp.n_binaries} binary), {milp.n_nonzeros} nonzeros"
+    )
+
+
+@app.command()
+def formulations(*, as_json: AsJson = False) -> None:
+    """List the formulations: what they need, and the paper."""
+    from stablenet.formulations_table import formulations_data, render
+
+    _print(formulations_data(), as_json=as_json, render=render)
+
+
+@app.command()
+def bounds(*, as_json: AsJson = False) -> None:
+    """List the bound methods."""
+    from stablenet.bounds import registry
+
+    rows = [
+        {
+            "name": name,
+            "title": cls.title,
+            "rigorous": cls.rigorous,
+            "needs": ", ".join(sorted(capability.value for capability in registry.get(name).requires)),
+            "paper": cls.paper,
+        }
+        for name, cls in registry.classes.items()
+    ]
+    _table(rows, as_json=as_json)
+
+
+@app.command()
+def searches(*, as_json: AsJson = False) -> None:
+    """List the searches."""
+    from stablenet.search.base import registry
+
+    rows = [{"name": name, "title": cls.title, "paper": cls.paper} for name, cls in registry.classes.items()]
+    _table(rows, as_json=as_json)
+
+
+@app.command()
+def solvers(*, as_json: AsJson = False) -> None:
+    """List the solvers: installed or how to install, licence, what they can do."""
+    from stablenet.cli.lists import render, solvers_data
+
+    _print(solvers_data(), as_json=as_json, render=render)
+
+
+app.command()(cli_compress.compress)
+app.command()(cli_compress.verify)
+app.command()(cli_check.check)
+app.command()(cli_compare.compare)
+app.command()(cli_compare.page)
+
+
+def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    render(data, Console())
+
+
+def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    def render(data: list[dict[str, Any]], console: Any) -> None:
+        from rich.table import Table
+
+        table = Table(*data[0])
+        for row in data:
+            table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
+        console.print(table)
+
+    _print(rows, as_json=as_json, render=render)
+
+
+def _complain(message: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"stablenet: {' '.join(message.split())}\n")
+
+
+def _terminate(signum: int, frame: object) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def main() -> None:
+    """Entry point of the ``stablenet`` command."""
+    _open_closed_streams()
+    signal.signal(signal.SIGTERM, _terminate)
+    code: Any = 0
+    try:
+        with _readerless():
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except StablenetError as error:
+        _complain(str(error))
+        code = getattr(error, "code", error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        code = 3
+    except Exception as error:
+        # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
+        if hasattr(error, "format_message"):
+            _complain(error.format_message())
+            code = 2
+        elif type(error).__name__ == "Abort":  # what it makes of Ctrl-C
+            _complain("interrupted")
+            code = 3
+        else:
+            raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

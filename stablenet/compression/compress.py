@@ -1,0 +1,275 @@
+"""Compression from file to file: evidence, plan, graph, check."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
+from stablenet.compression.check import check_points, check_written, compare_files
+from stablenet.compression.reduce import Operations, reduce
+from stablenet.compression.steps import Provenance, Step
+from stablenet.compression.store_weights import Settled, Stored, settle
+from stablenet.compression.working_network import Array
+from stablenet.core.errors import InputError, ReportError, StablenetError, UnknownNameError
+from stablenet.core.files import atomic_path
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.equivalence.joint import Joint, Pairing
+from stablenet.equivalence.provenance import (
+    BOUND_KEY,
+    DOMAIN_KEY,
+    PROVENANCE_KEY,
+    RIGOROUS_KEY,
+    SOURCE_KEY,
+    by_provenance,
+    domain_text,
+)
+from stablenet.onnx_io.graph import Graph
+from stablenet.onnx_io.reader import load_onnx
+from stablenet.onnx_io.rewrite import Target, rewrite
+from stablenet.report.evidence import Evidence
+from stablenet.report.report import Report
+
+STORED = ("float32", "float64")
+
+RELATIVE = 1e-3
+"""Merging may cost this share of the largest output by default, as a proven bound; mostly it costs far less."""
+
+
+def compress_network(
+    network: Network, evidence: Evidence, *, stored: Stored = "float64", operations: Operations = "all"
+) -> tuple[Settled, list[Step]]:
+    """Compress the canonical form alone: every map may be written anew. For files use `compress`."""
+    draft = draft_of(network, evidence, (True,) * (len(network.layers) + 1))
+    steps = reduce(draft, [np.zeros(layer.size, bool) for layer in network.layers], operations)
+    return settle(draft, evidence.domain, stored), steps
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """A compressed network: the file's bytes, what was read back from them, and what is proven about it.
+
+    ``bound`` is an upper bound on |f - f'| over the domain for each output, (n_outputs,), proof against rounding, if
+    the report's refutations hold; ``rigorous_bound`` believes only those that are rigorous. ``steps`` are all
+    operations in order, ``paper`` the network and steps of the published operations alone. ``left_out`` are layers of
+    the original whose active neurons were left as they are since the bound, with all of them ``full_bound``, would have
+    been more than ``tolerance``; ``kept`` are those whose nodes are as they were, but for channels. ``checked`` is the
+    number of points on which both files were compared, ``runtime`` what evaluated them.
+    """
+
+    original: Network
+    network: Network
+    data: bytes
+    steps: tuple[Step, ...]
+    provenance: Provenance
+    domain: Domain
+    bound: Array
+    rigorous_bound: Array
+    paper: tuple[Network, tuple[Step, ...]]
+    original_bytes: int
+    tolerance: float
+    left_out: tuple[int, ...] = ()
+    full_bound: float = 0.0
+    kept: tuple[int, ...] = ()
+    checked: int = 0
+    runtime: str = ""
+
+    def write(self, path: str | Path) -> None:
+        """Write the ONNX file, atomically."""
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(self.data)
+
+
+def compress(
+    network: str | Path,
+    report: Report | str | Path,
+    *,
+    domain: Domain | None = None,
+    dtype: str | None = None,
+    merge: bool = True,
+    dense: bool = False,
+    tolerance: float | None = None,
+    samples: Array | None = None,
+    check: int = 1000,
+    seed: int = 0,
+) -> Compressed:
+    """Compress the network of an ONNX file by what a report has refuted.
+
+    ``dtype`` is float32 or float64, None for the file's own. Without ``merge`` neurons are only removed: that is exact.
+    Convolutional layers keep their nodes unless Gemm nodes hold fewer numbers, or wherever they can with ``dense``.
+    ``tolerance`` is the bound up to which active neurons are merged and layers folded (None: `RELATIVE` times the
+    largest output on points of the domain); where it would be exceeded, the earlier layers are left as they are.
+    ``samples``, (batch, n_inputs), are further points on which the result is compared with the original before it is
+    returned, beside ``check`` random points of the domain, its vertices and the report's witnesses. Raises
+    `ReportError` where the report is about another network (or another ``domain``, if one is given), `InputError` for
+    a type that the graph cannot be stored in, and `ContradictionError` where the result differs from the original by
+    more than is proven: the report then holds what is not true.
+    """
+    found = report if isinstance(report, Report) else Report.read(report)
+    graph = Graph(network)
+    evidence = Evidence.of(found, graph.network, domain)
+    limit = _tolerance(graph.network, evidence.domain, tolerance)
+    builder = _Builder(evidence, _stored(dtype, graph))
+    usable = evidence if merge else evidence.merging_after(len(graph.network.layers))
+    planned, paper = builder.choose(graph, usable, dense=dense)
+    result = builder.within(planned, usable, limit)
+    size = len(graph.model.SerializeToString())
+    result = replace(result, paper=(paper.settled.network, paper.steps), original_bytes=size)
+    points = check_points(evidence.domain, _witnesses(found, graph.network), samples, check, seed)
+    runtime, count = compare_files(
+        graph,
+        result.network,
+        result.data,
+        points=points,
+        bound=result.bound,
+        domain=evidence.domain,
+        stored=builder.stored,
+    )
+    return replace(result, checked=count, runtime=runtime)
+
+
+def _tolerance(network: Network, domain: Domain, tolerance: float | None) -> float:
+    if tolerance is None:
+        points = check_points(domain, np.zeros((0, network.n_inputs)), None, 64, 0)
+        return RELATIVE * (float(np.abs(network.forward(points)).max(initial=0.0)) or 1.0)
+    if not tolerance >= 0:
+        raise InputError(f"tolerance {tolerance}; a number from 0 up is expected")
+    return tolerance
+
+
+def _stored(dtype: str | None, graph: Graph) -> Stored:
+    if dtype is not None and dtype not in STORED:
+        raise UnknownNameError("dtype", dtype, STORED)
+    if dtype == "float64" or (dtype is None and graph.is_double):
+        return "float64"
+    return "float32"
+
+
+def _witnesses(report: Report, network: Network) -> Array:
+    try:
+        points = np.array(report.data["witnesses"], np.float64).reshape(-1, network.n_inputs)
+    except (TypeError, ValueError):
+        raise ReportError("the report's witnesses are not points of the network's inputs") from None
+    return points[np.isfinite(points).all(axis=1)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Builder:
+    """Turns plans into files; ``evidence`` is all that the report proves, which bounds may use even if plans do not."""
+
+    evidence: Evidence
+    stored: Stored
+
+    def choose(self, graph: Graph, usable: Evidence, *, dense: bool) -> tuple[Planned, Planned]:
+        """The plan whose file holds the fewest numbers, and the published operations' plan on the graph as it is.
+
+        Where nothing is merged the result has to be exact: then only maps that fold without rounding change their form.
+        """
+        best, paper = plans(graph, usable, self.stored)
+        if dense:
+            for other in unrolled(graph, usable, None):
+                best = plans(other, usable, self.stored)[0]
+            return best, paper
+        size = self._numbers(best)
+        merging = any(mask.any() for mask in usable.active)
+        for other in unrolled(graph, usable, size):
+            if not merging and not all(other.exact_map(k) for k, new in enumerate(other.anew) if new):
+                continue
+            planned = plans(other, usable, self.stored)[0]
+            numbers = self._numbers(planned)
+            if numbers < size:
+                best, size = planned, numbers
+        return best, paper
+
+    def _numbers(self, planned: Planned) -> int:
+        """How many numbers the file of a plan stores."""
+        return sum(prod(tensor.dims) for tensor in self._model(planned, {}).graph.initializer)
+
+    def within(self, planned: Planned, usable: Evidence, limit: float) -> Compressed:
+        """The file of a plan, or of the one that merges from the earliest layer on for which the bound is in limits.
+
+        What a merge rounds grows through each layer behind it, so the last layers come cheapest.
+        """
+        full = result = self.build(planned, limit)
+        left_out: tuple[int, ...] = ()
+        while result.bound.max(initial=0.0) > limit and len(left_out) < len(planned.merging):
+            left_out = planned.merging[: len(left_out) + 1]
+            less = plans(planned.graph, usable.merging_after(left_out[-1]), self.stored)[0]
+            result = self.build(less, limit)
+        return replace(result, left_out=left_out, full_bound=float(full.bound.max(initial=0.0)))
+
+    def _model(self, planned: Planned, metadata: Mapping[str, str]) -> Any:
+        settled = planned.settled
+        target: Target | None = Target(
+            settled.network,
+            settled.maps,
+            settled.provenance.neurons,
+            settled.changed,
+            self.stored,
+            self.evidence.inactive,
+        )
+        if not planned.steps and not any(planned.graph.anew) and not self._converts(planned.graph):
+            target = None  # nothing to change: the file stays as it is
+        return rewrite(planned.graph, target, metadata)
+
+    def _converts(self, graph: Graph) -> bool:
+        return graph.is_double != (self.stored == "float64")
+
+    def build(self, planned: Planned, limit: float) -> Compressed:
+        """Write the graph, read it back, and bound what is different."""
+        network, settled, evidence = planned.graph.network, planned.settled, self.evidence
+        entries = zip(settled.network.layers, settled.provenance.to_json(), strict=True)
+        metadata = {
+            DOMAIN_KEY: domain_text(evidence.domain),
+            SOURCE_KEY: network.sha256,
+            PROVENANCE_KEY: json.dumps({layer.name: entry for layer, entry in entries}, separators=(",", ":")),
+        }
+        first = read_back(self._model(planned, metadata))
+        check_written(settled.network, first, evidence.domain)
+        pairing = by_provenance(network, first)
+        if pairing is None:
+            raise StablenetError("the compressed network has lost its provenance")
+        bound = difference_bound(network, first, pairing, evidence)
+        rigorous = (
+            bound if evidence.is_rigorous else difference_bound(network, first, pairing, evidence.only_rigorous())
+        )
+        worst = {BOUND_KEY: float(bound.max(initial=0.0)), RIGOROUS_KEY: float(rigorous.max(initial=0.0))}
+        model = self._model(planned, metadata | {key: repr(value) for key, value in worst.items()})
+        return Compressed(
+            network,
+            read_back(model),
+            model.SerializeToString(),
+            planned.steps,
+            Provenance(pairing.layers, pairing.neurons),
+            evidence.domain,
+            bound,
+            rigorous,
+            paper=(network, ()),
+            original_bytes=0,
+            tolerance=limit,
+            kept=tuple(k for k, free in enumerate(planned.graph.free[:-1]) if not free),
+        )
+
+
+def difference_bound(a: Network, b: Network, pairing: Pairing, evidence: Evidence) -> Array:
+    """A bound on |B(x) - A(x)| over the domain, (n_outputs,), where the evidence about A holds."""
+    parts = evidence.domain.parts
+    low, high = np.stack([part.lower for part in parts]), np.stack([part.upper for part in parts])
+    lower, upper = Joint(a, b, pairing, low=low, high=high, trusted=evidence.trusted()).run()
+    return np.asarray(np.maximum(np.abs(lower), np.abs(upper)).max(axis=0))
+
+
+def read_back(model: Any) -> Network:
+    """The network of a model, read as any file is."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "compressed.onnx"
+        path.write_bytes(model.SerializeToString())
+        return replace(load_onnx(path), file="")

@@ -1,0 +1,1 @@
+"""What everything else is written in: networks, questions, bounds, options, errors, rounding."""

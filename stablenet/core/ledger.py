@@ -1,0 +1,451 @@
+"""The ledger: every question, its evidence, and the verdicts that follow. The one mutable state.
+
+A neuron asks two questions: can its pre-activation be positive on the domain, can it be negative. Each is
+open, witnessed or refuted; verdicts are derived and never stored. All changes are events (plain JSON
+values), so that a ledger in one process can follow one in another.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.core.bounds import Bounds
+from stablenet.core.errors import InputError
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+Side = Literal[0, 1]
+Event = dict[str, Any]
+
+POSITIVE: Side = 0
+NEGATIVE: Side = 1
+SIDES: tuple[Side, Side] = (POSITIVE, NEGATIVE)
+SIDE_NAMES = ("positive", "negative")
+
+PROGRESS = 0.2
+"""Seconds between two words on how far a stage is."""
+
+
+class State(enum.IntEnum):
+    """State of a question."""
+
+    OPEN = 0
+    WITNESSED = 1
+    REFUTED = 2
+
+
+class Verdict(enum.IntEnum):
+    """Verdict on a neuron."""
+
+    UNKNOWN = 0
+    UNSTABLE = 1
+    STABLY_ACTIVE = 2
+    STABLY_INACTIVE = 3
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A question that ``source`` refuted and a witness shows."""
+
+    source: str
+    layer: int
+    neuron: int
+    side: str
+    witness: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source!r} refuted that neuron {self.neuron} of layer {self.layer} can be {self.side}, "
+            f"and witness {self.witness} shows it; all that {self.source!r} refuted is revoked"
+        )
+
+
+class Ledger:
+    """Questions of a network with layers of the given sizes, over a domain of ``n_parts`` parts.
+
+    Neurons are addressed by a flat index; `flat` and `locate` convert. ``emit`` receives each event as it
+    is applied. A question is witnessed if one point of the domain shows it, refuted if it is refuted on
+    *every* part; verdicts of parts are never combined.
+    """
+
+    def __init__(self, sizes: Sequence[int], n_parts: int = 1, emit: Callable[[Event], None] | None = None) -> None:
+        self.sizes = tuple(int(size) for size in sizes)
+        self.n_parts = n_parts
+        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
+        n = int(self.offsets[-1])
+        self.emit = emit
+        self.sources: list[str] = []
+        self.points: list[Array] = []
+        self.contradictions: list[Contradiction] = []
+        self.solves: list[dict[str, Any]] = []
+        self.tightening: list[dict[str, Any]] = []
+        self.stage = ""
+        self.under_way: tuple[str, float] | None = None
+        self.seconds: dict[str, float] = {}
+        self.curve: list[tuple[float, int]] = []
+        self.borderline = np.zeros((2, n), dtype=bool)
+        self.witness = np.full((2, n), -1, dtype=np.int64)
+        self.witness_by = np.full((2, n), -1, dtype=np.int16)
+        self.part_by = np.full((n_parts, 2, n), -1, dtype=np.int16)
+        self.part_rigorous = np.zeros((n_parts, 2, n), dtype=bool)
+        self.started = time.monotonic()
+        self.dead_sources: set[str] = set()
+        self.lock = threading.RLock()
+        self._bounds: dict[tuple[str, ...], tuple[Array, Array]] = {}
+        self._inside: list[frozenset[int]] = []
+        self._order = np.zeros((n_parts, 2, n), dtype=np.int64)
+        self._first: dict[tuple[int, int], int] = {}
+        self._refutations = 0
+        self._shown = -np.inf
+
+    # Reading
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons."""
+        return int(self.offsets[-1])
+
+    def flat(self, layer: int, neurons: Index | int) -> Index:
+        """Flat indices of neurons of a layer."""
+        return np.asarray(np.atleast_1d(np.asarray(neurons, dtype=np.intp)) + self.offsets[layer])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Layer and neuron of a flat index."""
+        layer = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        return layer, int(index - self.offsets[layer])
+
+    def layer_slice(self, layer: int) -> slice:
+        """Flat indices of a layer."""
+        return slice(int(self.offsets[layer]), int(self.offsets[layer + 1]))
+
+    @property
+    def states(self) -> npt.NDArray[np.int8]:
+        """`State` of each question, (2, n). A witness beats a refutation."""
+        refuted = (self.part_by >= 0).all(axis=0)
+        return np.where(self.witness >= 0, State.WITNESSED, np.where(refuted, State.REFUTED, State.OPEN)).astype(
+            np.int8
+        )
+
+    @property
+    def verdicts(self) -> npt.NDArray[np.int8]:
+        """`Verdict` of each neuron, (n,), by the table of the design."""
+        return self._verdicts(self.states)
+
+    @staticmethod
+    def _verdicts(states: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        positive, negative = states
+        both = (positive == State.WITNESSED) & (negative == State.WITNESSED)
+        verdict = np.where(both, Verdict.UNSTABLE, Verdict.UNKNOWN)
+        verdict = np.where(negative == State.REFUTED, Verdict.STABLY_ACTIVE, verdict)
+        return np.where(positive == State.REFUTED, Verdict.STABLY_INACTIVE, verdict).astype(np.int8)
+
+    def pending(self, part: int | None = None) -> Mask:
+        """Questions still worth work, (2, n): open ones of neurons without a verdict.
+
+        With ``part``, only those not yet refuted on that part.
+        """
+        states = self.states
+        mask = np.asarray((states == State.OPEN) & (self._verdicts(states) == Verdict.UNKNOWN))
+        return mask if part is None else np.asarray(mask & (self.part_by[part] < 0))
+
+    @property
+    def n_pending(self) -> int:
+        """How many questions are pending."""
+        return int(np.count_nonzero(self.pending()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every neuron has a verdict."""
+        return not (self.verdicts == Verdict.UNKNOWN).any()
+
+    @property
+    def rigorous(self) -> Mask:
+        """Neurons whose verdict rests on rigorous refutations or on witnesses only, (n,)."""
+        proof = np.asarray(self.part_rigorous.all(axis=0))
+        verdict = self.verdicts
+        positive, negative = proof[POSITIVE], proof[NEGATIVE]
+        inactive, active = verdict == Verdict.STABLY_INACTIVE, verdict == Verdict.STABLY_ACTIVE
+        return np.asarray((verdict == Verdict.UNSTABLE) | (inactive & positive) | (active & negative))
+
+    @property
+    def lower(self) -> Array:
+        """Lower bounds to report, (n_parts, n): the best of the methods that no witness has contradicted."""
+        found = [lower for methods, (lower, _) in self._bounds.items() if self.dead_sources.isdisjoint(methods)]
+        return np.asarray(np.fmax.reduce([np.full((self.n_parts, self.n_neurons), -np.inf), *found]))
+
+    @property
+    def upper(self) -> Array:
+        """Upper bounds to report, (n_parts, n)."""
+        found = [upper for methods, (_, upper) in self._bounds.items() if self.dead_sources.isdisjoint(methods)]
+        return np.asarray(np.fmin.reduce([np.full((self.n_parts, self.n_neurons), np.inf), *found]))
+
+    # Writing
+
+    def _send(self, event: Event) -> None:
+        with self.lock:
+            event.setdefault("t", round(time.monotonic() - self.started, 6))
+            self.apply(event)
+            if self.emit is not None:
+                self.emit(event)
+
+    def refute(self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask) -> None:
+        """Record that questions (flat indices) are refuted on a part. Known refutations are kept as they are.
+
+        Where a witness in that part shows one of them, this is a contradiction: see `add_witness`. A source that was
+        once contradicted is not believed again.
+        """
+        neurons = np.asarray(neurons, dtype=np.intp)
+        proof = np.broadcast_to(np.asarray(rigorous, dtype=bool), neurons.shape)
+        with self.lock:
+            if by in self.dead_sources:
+                return
+            witness = self.witness[side, neurons]
+            for i in np.flatnonzero(witness >= 0):
+                if part in self._inside[witness[i]]:
+                    self._accuse(by, side, int(neurons[i]), int(witness[i]))
+                    return
+            fresh = (self.part_by[part, side, neurons] < 0) & (witness < 0)
+            if fresh.any():
+                self._send(
+                    {
+                        "event": "refute",
+                        "part": part,
+                        "side": int(side),
+                        "neurons": neurons[fresh].tolist(),
+                        "by": by,
+                        "rigorous": proof[fresh].tolist(),
+                    }
+                )
+
+    def add_witness(
+        self, point: Array, closes: tuple[Index, Index], by: str, *, parts: Collection[int] | None = None
+    ) -> None:
+        """Record a point of the domain, (n_inputs,), and the questions (flat indices per side) that it shows.
+
+        The caller has certified both. ``parts`` are those that contain the point (not needed if there is but one).
+        What was refuted on one of them and is shown by the point is a contradiction: all that its source refuted is
+        revoked, and what may rest on it: later refutations on the same part that are not rigorous.
+        """
+        inside = parts if parts is not None else ([0] if self.n_parts == 1 else [])
+        with self.lock:
+            number = len(self.points)
+            for part in inside:
+                for side, neurons in zip(SIDES, closes, strict=True):
+                    codes = self.part_by[part, side, neurons]
+                    for code in np.unique(codes[codes >= 0]):
+                        self._accuse(self.sources[code], side, int(neurons[codes == code][0]), number)
+            self._send(
+                {
+                    "event": "witness",
+                    "point": encode_array(point),
+                    "positive": closes[POSITIVE].tolist(),
+                    "negative": closes[NEGATIVE].tolist(),
+                    "by": by,
+                    "parts": sorted(int(part) for part in inside),
+                }
+            )
+
+    def _accuse(self, source: str, side: Side, index: int, witness: int) -> None:
+        layer, neuron = self.locate(index)
+        self._send(
+            {
+                "event": "contradiction",
+                "source": source,
+                "layer": layer,
+                "neuron": neuron,
+                "side": SIDE_NAMES[side],
+                "witness": witness,
+            }
+        )
+
+    def distrust(self, source: str) -> None:
+        """Believe a source no more that lied about something else than a question; revokes as a contradiction does."""
+        self._send({"event": "distrust", "source": source})
+
+    def set_bounds(self, part: int, bounds: Bounds) -> None:
+        """Record the bounds of a part as those to report (intersected with those known)."""
+        lower = np.concatenate([layer.lower for layer in bounds.layers]) if bounds.layers else np.zeros(0)
+        upper = np.concatenate([layer.upper for layer in bounds.layers]) if bounds.layers else np.zeros(0)
+        self._send(
+            {
+                "event": "bounds",
+                "part": part,
+                "methods": list(bounds.methods),
+                "lower": encode_array(lower),
+                "upper": encode_array(upper),
+            }
+        )
+
+    def refute_by_bounds(self, part: int, bounds: Bounds) -> None:
+        """Refute what bounds exclude on a part."""
+        for k, layer in enumerate(bounds.layers):
+            for side, excluded, codes, proof in (
+                (POSITIVE, layer.upper <= 0, layer.upper_by, layer.upper_rigorous),
+                (NEGATIVE, layer.lower >= 0, layer.lower_by, layer.lower_rigorous),
+            ):
+                for code, method in enumerate(bounds.methods):
+                    found = np.flatnonzero(excluded & (codes == code))
+                    self.refute(part, side, self.flat(k, found), method, rigorous=proof[found])
+
+    def add_solve(self, row: Mapping[str, Any]) -> None:
+        """Record one MILP solve."""
+        self._send({"event": "solve", "row": dict(row)})
+
+    def add_tightening(self, row: Mapping[str, Any]) -> None:
+        """Record what tightening the bounds of one layer cost."""
+        self._send({"event": "tightening", "row": dict(row)})
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is: ``stage`` then reads so. Most calls are passed over, since they come fast."""
+        now = time.monotonic()
+        if done == total or now >= self._shown + PROGRESS:
+            self._shown = now
+            self._send({"event": "progress", "stage": f"{stage}: {done} of {total}"})
+
+    def begin(self, what: str) -> None:
+        """Say that time is spent on something from now on, until `add_seconds`."""
+        self._send({"event": "begin", "what": what})
+
+    def add_seconds(self, what: str, seconds: float) -> None:
+        """Add to the time spent on something."""
+        self._send({"event": "seconds", "what": what, "seconds": seconds})
+
+    def cut_off(self) -> None:
+        """Count the time of what had begun and was never said to have ended."""
+        if self.under_way is not None:
+            what, since = self.under_way
+            self.add_seconds(what, max(0.0, time.monotonic() - self.started - since))
+
+    def set_borderline(self, side: Side, neurons: Index) -> None:
+        """Record that a question's sign lies within the margin: it stays open."""
+        self._send({"event": "borderline", "side": int(side), "neurons": np.asarray(neurons).tolist()})
+
+    # Events
+
+    def _code(self, source: str) -> int:
+        if source not in self.sources:
+            self.sources.append(source)
+        return self.sources.index(source)
+
+    def apply(self, event: Event) -> None:
+        """Apply an event of this or another ledger of the same shape."""
+        kind = event.get("event")
+        handler = self._handlers.get(str(kind))
+        if handler is None:
+            raise InputError(f"unknown ledger event {kind!r}; there are: {', '.join(self._handlers)}")
+        handler(self, event)
+        if kind in {"refute", "witness", "contradiction", "distrust", "bounds"}:
+            self._mark(float(event["t"]))
+
+    def _mark(self, seconds: float) -> None:
+        n = self.n_pending
+        # What was revoked was never closed: the curve only falls.
+        while self.curve and self.curve[-1][1] < n:
+            self.curve.pop()
+        if self.curve and self.curve[-1][1] == n:
+            return
+        if self.curve and seconds < self.curve[-1][0]:
+            seconds = self.curve[-1][0]
+        self.curve.append((seconds, n))
+
+    def _on_refute(self, event: Event) -> None:
+        part, side, neurons = event["part"], event["side"], event["neurons"]
+        code = self._code(event["by"])
+        self._refutations += 1
+        self._first.setdefault((code, part), self._refutations)
+        self._order[part, side, neurons] = self._refutations
+        self.part_by[part, side, neurons] = code
+        self.part_rigorous[part, side, neurons] = event["rigorous"]
+
+    def _on_witness(self, event: Event) -> None:
+        code = self._code(event["by"])
+        for side in SIDES:
+            neurons = np.asarray(event[SIDE_NAMES[side]], dtype=np.intp)
+            fresh = neurons[self.witness[side, neurons] < 0]
+            self.witness[side, fresh] = len(self.points)
+            self.witness_by[side, fresh] = code
+        self.points.append(decode_array(event["point"]))
+        self._inside.append(frozenset(event["parts"]))
+
+    def _on_contradiction(self, event: Event) -> None:
+        self.contradictions.append(
+            Contradiction(event["source"], event["layer"], event["neuron"], event["side"], event["witness"])
+        )
+        self._revoke(event["source"])
+
+    def _on_distrust(self, event: Event) -> None:
+        self._revoke(event["source"])
+
+    def _revoke(self, source: str) -> None:
+        """Take back what a source refuted, and what was refuted later with the help of it."""
+        self.dead_sources.add(source)
+        code = self._code(source)
+        gone = self.part_by == code
+        for part in range(self.n_parts):
+            first = self._first.get((code, part))
+            if first is not None:
+                gone[part] |= ~self.part_rigorous[part] & (self._order[part] > first)
+        self.part_by[gone] = -1
+        self.part_rigorous[gone] = False
+
+    def _on_bounds(self, event: Event) -> None:
+        part, shape = event["part"], (self.n_parts, self.n_neurons)
+        lower, upper = self._bounds.setdefault(
+            tuple(event["methods"]), (np.full(shape, -np.inf), np.full(shape, np.inf))
+        )
+        lower[part] = np.fmax(lower[part], decode_array(event["lower"]))
+        upper[part] = np.fmin(upper[part], decode_array(event["upper"]))
+
+    def _on_solve(self, event: Event) -> None:
+        self.solves.append(event["row"])
+
+    def _on_tightening(self, event: Event) -> None:
+        self.tightening.append(event["row"])
+
+    def _on_progress(self, event: Event) -> None:
+        self.stage = event["stage"]
+
+    def _on_begin(self, event: Event) -> None:
+        self.under_way = (event["what"], float(event["t"]))
+
+    def _on_seconds(self, event: Event) -> None:
+        self.stage = ""
+        self.under_way = None
+        self.seconds[event["what"]] = self.seconds.get(event["what"], 0.0) + event["seconds"]
+
+    def _on_borderline(self, event: Event) -> None:
+        self.borderline[event["side"], event["neurons"]] = True
+
+    _handlers: Mapping[str, Callable[[Ledger, Event], None]] = {
+        "refute": _on_refute,
+        "witness": _on_witness,
+        "contradiction": _on_contradiction,
+        "distrust": _on_distrust,
+        "bounds": _on_bounds,
+        "solve": _on_solve,
+        "tightening": _on_tightening,
+        "progress": _on_progress,
+        "begin": _on_begin,
+        "seconds": _on_seconds,
+        "borderline": _on_borderline,
+    }
+
+
+def encode_array(array: Array) -> str:
+    """A float64 array as base64 of its little-endian bytes: exact, and fast to write."""
+    return base64.b64encode(np.ascontiguousarray(array, dtype="<f8").tobytes()).decode("ascii")
+
+
+def decode_array(text: str) -> Array:
+    """The inverse of `encode_array`."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)

@@ -1,0 +1,250 @@
+"""The canonical network: a block-triangular affine system with ReLUs between the blocks.
+
+With ``h_0 = x`` the input, layer ``k`` (numbered from 0) computes its pre-activations
+``g_k = b_k + sum_t M_t h_src(t)`` and its post-activations ``h_{k+1} = max(g_k, 0)``; the output is
+one more affine map. Everything but the ONNX reader works on this form only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from stablenet.core.errors import NetworkError
+from stablenet.core.rounding import gamma
+
+Array = npt.NDArray[np.float64]
+Matrix = Array | sparse.csr_array
+
+
+def apply(matrix: Matrix, points: Array) -> Array:
+    """``points @ matrix.T`` for dense or csr matrices: (..., n) to (..., m)."""
+    flat = points.reshape(math.prod(points.shape[:-1]), points.shape[-1])
+    if not isinstance(matrix, sparse.csr_array):
+        return np.asarray(flat @ matrix.T).reshape(*points.shape[:-1], matrix.shape[0])
+    return np.ascontiguousarray((matrix @ flat.T).T).reshape(*points.shape[:-1], matrix.shape[0])
+
+
+def apply_transposed(matrix: Matrix, rows: Array) -> Array:
+    """``rows @ matrix`` for dense or csr matrices: (..., m) to (..., n)."""
+    flat = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
+    if not isinstance(matrix, sparse.csr_array):
+        return np.asarray(flat @ matrix).reshape(*rows.shape[:-1], matrix.shape[1])
+    return np.ascontiguousarray((matrix.T @ flat.T).T).reshape(*rows.shape[:-1], matrix.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One summand ``matrix @ h[source]``; source 0 is the input, k + 1 the post-activations of layer k."""
+
+    source: int
+    matrix: Matrix
+
+    @cached_property
+    def absolute(self) -> Matrix:
+        """Entrywise absolute values of the matrix."""
+        if isinstance(self.matrix, sparse.csr_array):
+            return sparse.csr_array(abs(self.matrix))
+        return np.abs(self.matrix)
+
+    @cached_property
+    def row_terms(self) -> int:
+        """The largest number of nonzeros in a row: the length of the longest scalar product."""
+        if isinstance(self.matrix, sparse.csr_array):
+            return int(np.diff(self.matrix.indptr).max(initial=0))
+        return int(np.count_nonzero(self.matrix, axis=1).max(initial=0))
+
+    @cached_property
+    def smallest(self) -> float:
+        """The smallest nonzero magnitude (infinity if there is none)."""
+        data = self.matrix.data if isinstance(self.matrix, sparse.csr_array) else self.matrix
+        magnitudes = np.abs(data[data != 0])
+        return float(magnitudes.min(initial=np.inf))
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """``offset + sum over terms of matrix @ h[source]``; ``nodes`` names the graph nodes it folds."""
+
+    offset: Array
+    terms: tuple[Term, ...]
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self.offset)
+
+    @cached_property
+    def n_terms(self) -> int:
+        """Length of the longest scalar product of a row, the offset not counted."""
+        return sum(term.row_terms for term in self.terms)
+
+    @property
+    def n_connections(self) -> int:
+        """Number of nonzero coefficients."""
+        return sum(
+            int(t.matrix.count_nonzero()) if isinstance(t.matrix, sparse.csr_array) else int(np.count_nonzero(t.matrix))
+            for t in self.terms
+        )
+
+    def __call__(self, posts: Sequence[Array]) -> Array:
+        """Value for a batch: ``posts[s]`` is (batch, n_s); the result is (batch, size)."""
+        value: Array | None = None
+        for term in self.terms:
+            part = apply(term.matrix, posts[term.source])
+            value = part if value is None else value + part
+        if value is None:
+            return np.broadcast_to(self.offset, (*posts[0].shape[:-1], self.size)).copy()
+        return value + self.offset
+
+    def rounding(self, posts: Sequence[Array], errors: Sequence[Array]) -> Array:
+        """Bound on |computed - exact| of ``self(posts)`` when each post carries an error of ``errors``.
+
+        The classical bound for a scalar product in any order of summation, plus what the errors of
+        the inputs can move (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1).
+        """
+        factor = gamma(self.n_terms + len(self.terms) + 8)
+        bound = np.broadcast_to(factor * np.abs(self.offset), (*posts[0].shape[:-1], self.size))
+        for term in self.terms:
+            post = posts[term.source]
+            bound = bound + apply(term.absolute, factor * np.abs(post) + errors[term.source])
+        # The bound itself is computed in floating point; underflow costs at most the last summand.
+        return np.asarray(bound * (1.0 + factor) + (self.n_terms + 1) * 1e-300)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One block of ReLUs.
+
+    ``shape`` is the tensor shape without batch dimension, ``channel_axis`` its channel axis (None for
+    vectors), ``origin`` the operator that the ReLUs stand for, ``node`` the name of its node.
+    """
+
+    affine: AffineMap
+    name: str
+    shape: tuple[int, ...]
+    origin: str = "Relu"
+    channel_axis: int | None = None
+    node: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return self.affine.size
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A batch of forward passes with bounds on their rounding errors.
+
+    ``pre[k]`` and ``pre_error[k]`` are (batch, n_k); ``output`` and ``output_error`` are (batch, m).
+    """
+
+    pre: tuple[Array, ...]
+    pre_error: tuple[Array, ...]
+    output: Array
+    output_error: Array
+
+    def signs(self, layer: int) -> npt.NDArray[np.int8]:
+        """+1 or -1 where the sign of a pre-activation is certain by twice its rounding bound, else 0."""
+        value, margin = self.pre[layer], 2.0 * self.pre_error[layer]
+        with np.errstate(invalid="ignore"):
+            return (value > margin).astype(np.int8) - (value < -margin).astype(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A feed-forward ReLU network in canonical form.
+
+    ``exact`` says whether the import computed without rounding; otherwise ``import_error`` bounds the
+    absolute error of every single stored coefficient and offset.
+    """
+
+    n_inputs: int
+    layers: tuple[Layer, ...]
+    output: AffineMap
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    input_name: str = "input"
+    output_name: str = "output"
+    file: str = ""
+    sha256: str = ""
+    exact: bool = True
+    import_error: float = 0.0
+    metadata: dict[str, str] = field(default_factory=dict)
+    opset: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = self.source_sizes
+        for k, affine in enumerate((*(layer.affine for layer in self.layers), self.output)):
+            where = f"layer {k}" if k < len(self.layers) else "output"
+            if not np.isfinite(affine.offset).all():
+                raise NetworkError(f"{where}: an offset is not finite")
+            for term in affine.terms:
+                if not 0 <= term.source <= k:
+                    raise NetworkError(f"{where}: source {term.source} is not computed before it")
+                if term.matrix.shape != (affine.size, sizes[term.source]):
+                    raise NetworkError(
+                        f"{where}: a matrix of shape {term.matrix.shape} where "
+                        f"{(affine.size, sizes[term.source])} is expected"
+                    )
+                data = term.matrix.data if isinstance(term.matrix, sparse.csr_array) else term.matrix
+                if not np.isfinite(data).all():
+                    raise NetworkError(f"{where}: a weight is not finite")
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs."""
+        return self.output.size
+
+    @cached_property
+    def source_sizes(self) -> tuple[int, ...]:
+        """Sizes of the sources: the input, then the post-activations of each layer."""
+        return (self.n_inputs, *(layer.size for layer in self.layers))
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of ReLUs."""
+        return sum(layer.size for layer in self.layers)
+
+    def _points(self, x: npt.ArrayLike) -> Array:
+        points = np.asarray(x, dtype=np.float64)
+        points = points.reshape(1, -1) if points.ndim == 1 else points
+        if points.ndim != 2 or points.shape[1] != self.n_inputs:
+            raise NetworkError(f"points of shape {np.shape(x)} where (batch, {self.n_inputs}) is expected")
+        return points
+
+    def pre_activations(self, x: npt.ArrayLike, up_to: int | None = None) -> list[Array]:
+        """Pre-activations of each layer (of those before ``up_to``) for x of shape (batch, n_inputs) or (n_inputs,)."""
+        posts = [self._points(x)]
+        pre: list[Array] = []
+        for layer in self.layers[:up_to]:
+            pre.append(layer.affine(posts))
+            posts.append(np.maximum(pre[-1], 0.0))
+        return pre
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Outputs in float64, (batch, n_outputs), for x of shape (batch, n_inputs) or (n_inputs,)."""
+        points = self._points(x)
+        posts = [points, *(np.maximum(g, 0.0) for g in self.pre_activations(points))]
+        return self.output(posts)
+
+    def evaluate(self, x: npt.ArrayLike) -> Evaluation:
+        """Forward pass with a rigorous bound on the rounding error of every pre-activation and output."""
+        points = self._points(x)
+        posts, errors = [points], [np.zeros_like(points)]
+        pre: list[Array] = []
+        pre_error: list[Array] = []
+        for layer in self.layers:
+            pre.append(layer.affine(posts))
+            pre_error.append(layer.affine.rounding(posts, errors))
+            posts.append(np.maximum(pre[-1], 0.0))
+            errors.append(pre_error[-1])
+        return Evaluation(tuple(pre), tuple(pre_error), self.output(posts), self.output.rounding(posts, errors))

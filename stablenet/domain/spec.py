@@ -1,0 +1,97 @@
+"""Domains from the text of ``--domain``."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import open_memmap
+
+from stablenet.core.errors import DomainError
+from stablenet.domain.regions import Box, Domain, LinfBall
+from stablenet.domain.vnnlib import read_vnnlib
+
+FORMS = "box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a path to *.vnnlib or *.vnnlib.gz"
+"""The grammar, for messages and help texts."""
+
+_BALL = re.compile(r"(?P<path>.*\.npy):(?P<numbers>[^:]*(?::[^:]*:[^:]*)?)", re.DOTALL)
+
+
+def parse_domain(spec: str, n_inputs: int) -> Domain:
+    """The domain that a specification stands for, of dimension ``n_inputs``.
+
+    ``box:LO:HI`` bounds every input alike; ``ball:CENTER.npy:EPS[:LO:HI]`` is an L-infinity ball around
+    an array of any shape with ``n_inputs`` entries, in row-major order, clipped to ``[LO, HI]``; anything
+    that ends in ``.vnnlib`` or ``.vnnlib.gz`` is read by `read_vnnlib`. Raises `DomainError`.
+    """
+    if spec.startswith("box:"):
+        return _box(spec, n_inputs)
+    if spec.startswith("ball:"):
+        return _ball(spec, n_inputs)
+    if not spec.lower().endswith((".vnnlib", ".vnnlib.gz")):
+        raise DomainError(f"domain {spec!r} is not understood; expected {FORMS}")
+    domain = read_vnnlib(spec)
+    if domain.n_inputs != n_inputs:
+        raise DomainError(f"{spec}: declares {domain.n_inputs} inputs, but the network has {n_inputs}")
+    return domain
+
+
+def _box(spec: str, n_inputs: int) -> Box:
+    numbers = spec.split(":")[1:]
+    if len(numbers) != 2:
+        _refuse(spec, "two numbers are expected: box:LO:HI")
+    low, high = (_number(spec, what, text) for what, text in zip(("LO", "HI"), numbers, strict=True))
+    if low > high:
+        _refuse(spec, f"LO {low} exceeds HI {high}; the domain is empty")
+    return Box(np.full(n_inputs, low), np.full(n_inputs, high))
+
+
+def _ball(spec: str, n_inputs: int) -> LinfBall:
+    match = _BALL.fullmatch(spec.removeprefix("ball:"))
+    if match is None:
+        _refuse(spec, "expected ball:CENTER.npy:EPS or ball:CENTER.npy:EPS:LO:HI")
+    texts = match["numbers"].split(":")
+    numbers = [_number(spec, what, text) for what, text in zip(("EPS", "LO", "HI"), texts, strict=False)]
+    if numbers[0] < 0:
+        _refuse(spec, f"EPS {numbers[0]} is negative")
+    if len(numbers) == 3 and numbers[1] > numbers[2]:
+        _refuse(spec, f"LO {numbers[1]} exceeds HI {numbers[2]}; the domain is empty")
+    center = _center(match["path"], n_inputs)
+    try:
+        return LinfBall(center, *numbers)
+    except DomainError as error:
+        raise DomainError(f"domain {spec!r}: {error}") from None
+
+
+def _center(name: str, n_inputs: int) -> npt.NDArray[np.float64]:
+    """The centre of a ball from a ``.npy`` file, flattened; float32 and float16 numbers stay what they are."""
+    try:
+        # Mapped, not loaded: a header that promises a petabyte is refused by the length of the file.
+        array = open_memmap(name, mode="r")
+    except OSError as error:
+        raise DomainError(f"{name}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # broken headers end in errors of many kinds, from the tokenizer's to the map's
+        raise DomainError(f"{name}: not a .npy file of numbers ({' '.join(str(error).split())})") from None
+    if array.dtype.kind not in "biuf":
+        raise DomainError(
+            f"{name}: holds entries of type {array.dtype}; real numbers, saved by numpy.save, are expected"
+        )
+    if array.size != n_inputs:
+        raise DomainError(f"{name}: {array.size} numbers (shape {array.shape}), but the network has {n_inputs} inputs")
+    return np.array(array, dtype=np.float64, order="C").reshape(-1)
+
+
+def _number(spec: str, what: str, text: str) -> float:
+    try:
+        value = float(text) if "_" not in text else float("nan")
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        _refuse(spec, f"{what} is {text!r}; a finite number is expected")
+    return value
+
+
+def _refuse(spec: str, why: str) -> NoReturn:
+    raise DomainError(f"domain {spec!r}: {why}")

@@ -1,0 +1,440 @@
+"""The input part of VNN-LIB files (version 1: SMT-LIB assertions over X_i and Y_j), plain or gzip.
+
+The domain is what the assertions say of the inputs alone: every constraint on outputs is taken as
+satisfiable, so a disjunction over outputs says nothing, and one whose branches hold boxes of inputs
+gives the union of those boxes. Decimals are read exactly and rounded to the nearest float64; the
+verdicts speak of that float64 domain, which may differ from the decimal one by half a unit in the
+last place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from stablenet.core.errors import DomainError
+from stablenet.domain.regions import Array, Box, Domain, Part, Polytope, Union
+
+MAX_BYTES = 1 << 28
+"""Largest text that is read, unpacked."""
+MAX_PARTS = 10_000
+"""Largest number of boxes that the disjunctions may multiply out to."""
+MAX_DEPTH = 100
+"""Deepest nesting of parentheses."""
+
+_TOKEN = re.compile(r'[()]|;[^\n]*|"[^"]*"|\|[^|]*\||[^\s();"|]+|["|]')
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
+_VARIABLE = re.compile(r"([XY])_(0|[1-9]\d{0,8})")
+_IGNORED = {"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"}
+_MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
+
+
+@dataclass(slots=True)
+class _Form:
+    """A parenthesised list and where its bracket stands in the text."""
+
+    position: int
+    items: list[str | _Form]
+
+
+_Expression = str | _Form
+_Bounds = dict[int, tuple[float, int]]  # input -> bound and the position that it was read at
+_Linear = tuple[dict[int, Fraction], Fraction]  # coefficients and constant
+_Row = tuple[tuple[tuple[int, float], ...], float]  # coefficients and right-hand side of a row <=
+
+
+@dataclass(slots=True)
+class _Region:
+    """A conjunction of bounds and linear rows on the inputs; without any it is the whole space."""
+
+    position: int
+    lower: _Bounds = field(default_factory=dict)
+    upper: _Bounds = field(default_factory=dict)
+    rows: dict[_Row, int] = field(default_factory=dict)  # and the position that each was read at
+
+    def bound(self, op: str, index: int, value: float, position: int) -> None:
+        """Add ``x[index] <= value`` or ``>= value``; the tighter bound stays."""
+        side = self.upper if op == "<=" else self.lower
+        old = side.get(index)
+        if old is None or (value < old[0] if op == "<=" else value > old[0]):
+            side[index] = (value, position)
+
+    def meet(self, other: _Region) -> None:
+        """Intersect with another region."""
+        for op, bounds in ((">=", other.lower), ("<=", other.upper)):
+            for index, (value, position) in bounds.items():
+                self.bound(op, index, value, position)
+        self.rows.update(other.rows)
+
+    def copy(self, position: int) -> _Region:
+        """A copy that may be changed."""
+        return _Region(position, dict(self.lower), dict(self.upper), dict(self.rows))
+
+    def conflict(self) -> int | None:
+        """An input whose lower bound exceeds its upper bound, if there is one."""
+        for index, (value, _) in self.lower.items():
+            if index in self.upper and value > self.upper[index][0]:
+                return index
+        return None
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal regions."""
+        sides = (frozenset((i, value) for i, (value, _) in side.items()) for side in (self.lower, self.upper))
+        return (*sides, frozenset(self.rows))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it constrains nothing."""
+        return not (self.lower or self.upper or self.rows)
+
+
+def read_vnnlib(path: str | Path) -> Domain:
+    """The input part of a VNN-LIB file.
+
+    Returns a `Box`, a `Polytope` where a linear row ties several inputs, or a `Union` of those where the
+    disjunctions have several branches (equal branches are kept once, empty combinations of branches
+    dropped). Compressed files are recognised by their content. Raises `DomainError`, naming the line,
+    for anything that is not a bounded, non-empty domain of that kind.
+    """
+    path = Path(path)
+    reader = _Reader(_read_text(path), str(path))
+    return reader.domain()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            data = gzip.GzipFile(fileobj=raw).read(MAX_BYTES + 1) if packed else raw.read(MAX_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DomainError(f"{path}: broken gzip file ({error}); it may be truncated") from None
+    except OSError as error:
+        raise DomainError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # a name that no file system takes
+        raise DomainError(f"{str(path)!r}: cannot be read ({error})") from None
+    if len(data) > MAX_BYTES:
+        raise DomainError(f"{path}: longer than {MAX_BYTES >> 20} MB unpacked; no VNN-LIB file is expected to be")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DomainError(f"{path}, line {line}: not a text file (byte 0x{data[error.start]:02x})") from None
+    nul = text.find("\0")
+    if nul >= 0:
+        raise DomainError(f"{path}, line {text.count(chr(10), 0, nul) + 1}: not a text file (byte 0x00)")
+    return text
+
+
+class _Reader:
+    """The state of reading one file: its text for line numbers, and the variables declared so far."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.text = text
+        self.name = name
+        self.inputs: dict[str, int] = {}
+        self.declared: dict[str, int] = {}
+
+    def error(self, position: int, message: str) -> DomainError:
+        """The error to raise, with the line of a position of the text."""
+        return DomainError(f"{self.name}, line {self.text.count(chr(10), 0, position) + 1}: {message}")
+
+    def show(self, expression: _Expression) -> str:
+        """An expression for a message, on one line and not too long."""
+        if isinstance(expression, _Form):
+            text = "(" + " ".join(self.show(item) for item in expression.items[:6]) + ")"
+        else:
+            text = expression if expression.isprintable() else repr(expression)
+        return text if len(text) <= 60 else text[:57] + "..."
+
+    def domain(self) -> Domain:
+        """Read the whole text."""
+        forms = self.parse()
+        if not forms:
+            raise DomainError(f"{self.name}: empty; declarations of X_i and assertions on them are expected")
+        asserted = [body for form in forms for body in self.command(form)]
+        n = self.count_inputs()
+        parts = [self.part(region, n) for region in self.conjunction(asserted, position=0)]
+        return parts[0] if len(parts) == 1 else Union(parts)
+
+    def parse(self) -> list[_Form]:
+        """The top-level forms."""
+        top = _Form(0, [])
+        current, stack = top, list[_Form]()
+        for match in _TOKEN.finditer(self.text):
+            word = match.group()
+            if word == "(":
+                inner = _Form(match.start(), [])
+                current.items.append(inner)
+                stack.append(current)
+                current = inner
+                if len(stack) > MAX_DEPTH:
+                    raise self.error(match.start(), f"parentheses nested deeper than {MAX_DEPTH}")
+            elif word == ")":
+                if not stack:
+                    raise self.error(match.start(), "a closing parenthesis without an opening one")
+                current = stack.pop()
+            elif word[0] != ";":
+                if not stack:
+                    raise self.error(match.start(), f"{self.show(word)} where a command in parentheses is expected")
+                current.items.append(word)
+        if stack:
+            raise self.error(current.position, "this parenthesis is never closed; the file may be truncated")
+        return [form for form in top.items if isinstance(form, _Form)]
+
+    def command(self, form: _Form) -> list[_Expression]:
+        """Carry out a top-level command; returns what it asserts."""
+        match form.items:
+            case ["assert", _Form() as body]:
+                return [body]
+            case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), _Form(items=[]), "Real"]:
+                self.declare(name, form.position)
+                return []
+            case [str(head), *_] if head in _IGNORED:
+                return []
+        raise self.error(
+            form.position,
+            f"{self.show(form)} is not understood; (declare-const X_0 Real) or (assert (<= X_0 1.0)) is expected",
+        )
+
+    def declare(self, name: str, position: int) -> None:
+        match = _VARIABLE.fullmatch(name)
+        if match is None:
+            raise self.error(position, f"variable {self.show(name)}; inputs are named X_0, X_1, ..., outputs Y_0, ...")
+        if name in self.declared:
+            raise self.error(position, f"{name} is declared twice")
+        self.declared[name] = position
+        if match[1] == "X":
+            self.inputs[name] = int(match[2])
+
+    def count_inputs(self) -> int:
+        n = len(self.inputs)
+        if n == 0:
+            raise DomainError(f"{self.name}: declares no input; (declare-const X_0 Real) is expected")
+        beyond = next((name for name, index in self.inputs.items() if index >= n), None)
+        if beyond is not None:
+            missing = min(set(range(n)) - set(self.inputs.values()))
+            raise self.error(
+                self.declared[beyond], f"{beyond} is declared but X_{missing} is not; inputs are numbered without gaps"
+            )
+        return n
+
+    def conjunction(self, forms: Iterable[_Expression], position: int) -> list[_Region]:
+        """The regions, at least one, whose union satisfies all the forms."""
+        base = _Region(position)
+        choices: list[list[_Region]] = []
+        for form in forms:
+            if self.simple_bound(form, base):
+                continue
+            regions = self.evaluate(form, position)
+            if len(regions) == 1:
+                base.meet(regions[0])
+            else:
+                choices.append(regions)
+        self.refuse_conflict(base)
+        result = [base]
+        for regions in choices:
+            result = self.product(result, regions)
+        return result
+
+    def product(self, left: Sequence[_Region], right: Sequence[_Region]) -> list[_Region]:
+        """All non-empty intersections of a region of either side."""
+        if len(left) * len(right) > MAX_PARTS:
+            raise self.error(right[0].position, f"the disjunctions multiply out to more than {MAX_PARTS} parts")
+        result: list[_Region] = []
+        for one in left:
+            for other in right:
+                both = one.copy(other.position)
+                both.meet(other)
+                if both.conflict() is None:
+                    result.append(both)
+        if not result:
+            raise self.error(
+                right[0].position, "no branch of this disjunction fits the other assertions; the domain is empty"
+            )
+        return _distinct(result)
+
+    def refuse_conflict(self, region: _Region) -> None:
+        index = region.conflict()
+        if index is None:
+            return
+        (low, first), (high, second) = region.lower[index], region.upper[index]
+        raise self.error(
+            max(first, second), f"X_{index} has lower bound {low} above upper bound {high}; the domain is empty"
+        )
+
+    def simple_bound(self, form: _Expression, region: _Region) -> bool:
+        """Add ``(<= X_i number)`` or its like to the region; False if the form is another one."""
+        if not isinstance(form, _Form) or len(form.items) != 3:
+            return False
+        op, left, right = form.items
+        if not (isinstance(left, str) and isinstance(right, str) and isinstance(op, str) and op in ("<=", ">=")):
+            return False
+        if left not in self.inputs:
+            op, left, right = _MIRROR[op], right, left
+        if left not in self.inputs or not _NUMBER.fullmatch(right):
+            return False
+        region.bound(op, self.inputs[left], self.number(right, form.position), form.position)
+        return True
+
+    def evaluate(self, form: _Expression, position: int) -> list[_Region]:
+        """The regions of inputs for which outputs may satisfy the form."""
+        if not isinstance(form, _Form) or not form.items or not isinstance(form.items[0], str):
+            where = form.position if isinstance(form, _Form) else position
+            raise self.error(where, f"{self.show(form)} where a constraint such as (<= X_0 1.0) is expected")
+        op, *arguments = form.items
+        if op in ("and", "or"):
+            if not arguments:
+                raise self.error(form.position, f"({op}) without arguments")
+            if op == "and":
+                return self.conjunction(arguments, form.position)
+            regions = [region for argument in arguments for region in self.branch(argument, form.position)]
+            free = next((region for region in regions if region.whole), None)
+            return [free] if free is not None else _distinct(regions)
+        kinds = {kind for argument in arguments for kind in self.kinds(argument, form.position)}
+        if kinds == {"Y"}:
+            return [_Region(form.position)]
+        if op not in ("<=", ">=", "="):
+            raise self.error(
+                form.position,
+                f"{self.show(form)}: {op!r} on inputs; and, or, <=, >= and = are supported (no strict ones)",
+            )
+        if kinds == {"X", "Y"}:
+            raise self.error(form.position, f"{self.show(form)} ties inputs to outputs; that is no input domain")
+        if len(arguments) < 2:
+            raise self.error(form.position, f"{self.show(form)}: two sides are expected")
+        region = _Region(form.position)
+        for left, right in pairwise(arguments):
+            self.compare(str(op), left, right, form, region)
+        return [region]
+
+    def branch(self, form: _Expression, position: int) -> list[_Region]:
+        """The regions of one branch of a disjunction."""
+        region = _Region(form.position if isinstance(form, _Form) else position)
+        return [region] if self.simple_bound(form, region) else self.evaluate(form, position)
+
+    def kinds(self, expression: _Expression, position: int) -> set[str]:
+        """Which kinds of variables, X and Y, occur in an expression."""
+        if isinstance(expression, _Form):
+            return {kind for item in expression.items[1:] for kind in self.kinds(item, expression.position)}
+        if expression in self.declared:
+            return {expression[0]}
+        if _VARIABLE.fullmatch(expression):
+            raise self.error(position, f"{expression} is not declared")
+        return set()
+
+    def compare(self, op: str, left: _Expression, right: _Expression, form: _Form, region: _Region) -> None:
+        """Add ``left op right``, both linear in the inputs, to the region."""
+        coefficients, constant = self.linear(left, form.position)
+        others, other_constant = self.linear(right, form.position)
+        for index, value in others.items():
+            coefficients[index] = coefficients.get(index, Fraction(0)) - value
+        terms = {index: value for index, value in sorted(coefficients.items()) if value}
+        rhs = other_constant - constant
+        if not terms:
+            if not {"<=": rhs >= 0, ">=": rhs <= 0, "=": rhs == 0}[op]:
+                raise self.error(form.position, f"{self.show(form)} never holds; the domain is empty")
+            return
+        if len(terms) == 1:
+            ((index, value),) = terms.items()
+            limit = self.nearest(rhs / value, form)
+            for one in ("<=", ">=") if op == "=" else (op if value > 0 else _MIRROR[op],):
+                region.bound(one, index, limit, form.position)
+            return
+        if op == "=":
+            raise self.error(
+                form.position,
+                f"{self.show(form)}: an equality of several inputs; its solutions have no interior in float64",
+            )
+        sign = 1 if op == "<=" else -1
+        row = tuple((index, self.nearest(sign * value, form)) for index, value in terms.items())
+        region.rows[row, self.nearest(sign * rhs, form)] = form.position
+
+    def linear(self, expression: _Expression, position: int) -> _Linear:
+        """Coefficients and constant of a linear expression in the inputs, exactly."""
+        if isinstance(expression, str):
+            if expression in self.inputs:
+                return {self.inputs[expression]: Fraction(1)}, Fraction(0)
+            self.number(expression, position)
+            return {}, Fraction(expression)
+        where = expression.position
+        op = expression.items[0] if expression.items else ""
+        operands = [self.linear(item, where) for item in expression.items[1:]]
+        if op == "-" and len(operands) == 1:
+            return _scaled(operands[0], Fraction(-1))
+        if op in ("+", "-") and operands:
+            total, constant = operands[0]
+            sign = 1 if op == "+" else -1
+            for coefficients, value in operands[1:]:
+                constant += sign * value
+                for index, c in coefficients.items():
+                    total[index] = total.get(index, Fraction(0)) + sign * c
+            return total, constant
+        if op == "*" and operands and sum(bool(c) for c, _ in operands) <= 1:
+            result: _Linear = ({}, Fraction(1))
+            for operand in operands:
+                result = _scaled(operand, result[1]) if operand[0] else _scaled(result, operand[1])
+            return result
+        if op == "/" and len(operands) == 2 and not operands[1][0] and operands[1][1]:
+            return _scaled(operands[0], 1 / operands[1][1])
+        raise self.error(
+            where, f"{self.show(expression)} is not linear in the inputs; +, -, * and / by numbers are supported"
+        )
+
+    def number(self, token: str, position: int) -> float:
+        """The float64 nearest to a decimal."""
+        value = float(token) if _NUMBER.fullmatch(token) else float("nan")
+        if not np.isfinite(value):
+            raise self.error(position, f"{self.show(token)} is no finite number and no declared input")
+        return value
+
+    def nearest(self, value: Fraction, form: _Form) -> float:
+        """The float64 nearest to a rational number."""
+        try:
+            return float(value)
+        except OverflowError:
+            raise self.error(form.position, f"{self.show(form)} has a number beyond float64") from None
+
+    def part(self, region: _Region, n: int) -> Part:
+        """The box or polytope of a region."""
+        sides: list[Array] = []
+        for word, bounds in (("lower", region.lower), ("upper", region.upper)):
+            side = np.full(n, np.nan)
+            side[list(bounds)] = [value for value, _ in bounds.values()]
+            missing = np.flatnonzero(np.isnan(side))
+            if missing.size:
+                name = f"X_{missing[0]}"
+                position = region.position or self.declared[name]
+                raise self.error(position, f"{name} has no {word} bound; every input needs both, on every branch")
+            sides.append(side)
+        if not region.rows:
+            return Box(*sides)
+        a, b = np.zeros((len(region.rows), n)), np.array([rhs for _, rhs in region.rows])
+        for k, (coefficients, _) in enumerate(region.rows):
+            a[k, [i for i, _ in coefficients]] = [value for _, value in coefficients]
+        lower, upper = sides
+        polytope = Polytope(lower, upper, a, b)
+        if polytope.is_empty():
+            raise self.error(
+                max(region.rows.values()),
+                "the linear constraints leave no point within the bounds; the domain is empty",
+            )
+        return polytope
+
+
+def _scaled(linear: _Linear, factor: Fraction) -> _Linear:
+    coefficients, constant = linear
+    return {index: value * factor for index, value in coefficients.items()}, constant * factor
+
+
+def _distinct(regions: Sequence[_Region]) -> list[_Region]:
+    """The regions without repetitions, in order."""
+    return list({region.key(): region for region in reversed(regions)}.values())[::-1]

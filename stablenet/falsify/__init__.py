@@ -1,0 +1,1 @@
+"""The hunt for witnesses: inputs that show the sign of a pre-activation."""

@@ -1,0 +1,196 @@
+"""Falsifying: inputs that show what a neuron can do, sought by sampling and by gradient.
+
+For all pending questions of a layer at once, one point per question climbs its pre-activation by
+projected sign-gradient steps of shrinking size (Madry et al., *Towards Deep Learning Models Resistant to
+Adversarial Attacks*, ICLR 2018), after a first full step to the vertex that the local slope names. What is
+found is certified by `Witnesser`; nothing here decides anything by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stablenet.core.bounds import Array
+from stablenet.core.ledger import NEGATIVE, POSITIVE, Index, Ledger, Mask
+from stablenet.core.network import Matrix, Network, apply_transposed
+from stablenet.domain.regions import Domain, Part
+from stablenet.falsify.witness import Signs, Witnesser
+
+POOL = 256
+"""Random points of each kind per part."""
+
+PROBES = 32
+"""Random points and vertices, so many of each, that every solver's refutations on a part are held against."""
+
+STEPS = (1.0, 0.5, 0.5, 0.25, 0.25, 0.12, 0.12, 0.06, 0.06, 0.03, 0.03, 0.015, 0.015)
+"""Step sizes, as shares of the box's widths; the first goes all the way to a vertex."""
+
+LEAK = 0.05
+"""Slope given to inactive neurons in gradients, so that a dead start still has a direction."""
+
+BATCH_BYTES = 128 * 2**20
+
+
+def puller(part: Part) -> Callable[[Array], Array]:
+    """A map that brings points, (batch, n_inputs), into a part: clipping to the box, and for a polytope
+    moving along the line to an inner point until the rows hold with a little to spare.
+    """
+    if part.a is None or part.b is None:
+        return part.clip
+    from scipy.optimize import linprog  # takes as long to import as most of the rest; few domains need it
+
+    rows, rhs = part.a, part.b
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    # Chebyshev centre of the rows within the box: max r with a x + |a| r <= b.
+    answer = linprog(
+        np.append(np.zeros(part.n_inputs), -1.0),
+        A_ub=np.hstack([rows, norms]),
+        b_ub=rhs,
+        bounds=[*zip(part.lower, part.upper, strict=True), (0.0, None)],
+    )
+    if answer.x is None:
+        return part.clip
+    inner = np.asarray(answer.x[:-1])
+    room = rhs - rows @ inner
+
+    def pull(points: Array) -> Array:
+        points = part.clip(points)
+        speed = (points - inner) @ rows.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(speed > room, room / speed, 1.0).min(axis=1, initial=1.0)
+        share = np.where(share < 1.0, (1.0 - 1e-9) * np.maximum(share, 0.0), 1.0)
+        return part.clip(inner + share[:, None] * (points - inner))
+
+    return pull
+
+
+def random_points(part: Part, n: int, rng: np.random.Generator) -> Array:
+    """The centre of a part's box, n uniform points and n vertices: (2 n + 1, n_inputs)."""
+    shape = (n, part.n_inputs)
+    uniform = part.lower + (part.upper - part.lower) * rng.random(shape)
+    vertices = np.where(rng.random(shape) < 0.5, part.lower, part.upper)
+    centre = (0.5 * part.lower + 0.5 * part.upper)[None, :]
+    return np.concatenate([centre, uniform, vertices])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Points of a part with their certain signs, and the parts that hold them; see `Witnesser.confront`."""
+
+    points: Array
+    signs: Signs
+    inside: Mask
+
+
+class Falsifier:
+    """Seeks witnesses for the pending questions of a ledger."""
+
+    def __init__(
+        self, network: Network, domain: Domain, ledger: Ledger, rng: np.random.Generator, stop: Callable[[], bool]
+    ) -> None:
+        self.network = network
+        self.domain = domain
+        self.ledger = ledger
+        self.rng = rng
+        self.stop = stop
+        self.witnesser = Witnesser(network, domain, ledger)
+        self.pullers = [puller(part) for part in domain.parts]
+        per_point = 8 * 3 * (sum(network.source_sizes) + network.n_inputs)
+        self.batch = max(16, BATCH_BYTES // per_point)
+        self._probes: dict[int, Probe] = {}
+
+    def samples(self, points: Array) -> int:
+        """Use points that the user gave; those outside the domain are ignored. Returns how many were kept."""
+        return self.witnesser.offer(points, "samples")
+
+    def probe(self, part: int) -> Probe:
+        """A few points of a part, always the same, against which proofs are held."""
+        with self.ledger.lock:
+            if part not in self._probes:
+                drawn = random_points(self.domain.parts[part], PROBES, np.random.default_rng(0))
+                points = self.pullers[part](drawn)
+                self._probes[part] = Probe(points, self.witnesser.signs(points), self.witnesser.inside(points))
+            return self._probes[part]
+
+    def run(self, steps: Sequence[float] = STEPS) -> None:
+        """Random points and vertices, then gradient steps for each layer, on every part."""
+        pools = []
+        for part, pull in zip(self.domain.parts, self.pullers, strict=True):
+            pools.append(pull(random_points(part, POOL, self.rng)))
+            self.witnesser.offer(pools[-1], "falsify")
+        for k in range(len(self.network.layers)):
+            for number, pool in enumerate(pools):
+                self._climb_layer(k, number, pool, steps)
+                if self.stop():
+                    return
+
+    def _climb_layer(self, layer: int, part: int, pool: Array, steps: Sequence[float]) -> None:
+        pending = self.ledger.pending()[:, self.ledger.layer_slice(layer)]
+        neurons = np.concatenate([np.flatnonzero(pending[POSITIVE]), np.flatnonzero(pending[NEGATIVE])])
+        if not len(neurons):
+            return
+        signs = np.repeat([1.0, -1.0], np.count_nonzero(pending, axis=1))
+        values = self.network.pre_activations(pool, layer + 1)[layer]
+        best = (values[:, neurons] * signs).argmax(axis=0)
+        for start in range(0, len(neurons), self.batch):
+            chosen = slice(start, start + self.batch)
+            self.climb(layer, part, pool[best[chosen]], neurons=neurons[chosen], signs=signs[chosen], steps=steps)
+
+    def climb(
+        self, layer: int, part: int, points: Array, *, neurons: Index, signs: Array, steps: Sequence[float] = STEPS
+    ) -> None:
+        """From ``points[i]`` of a part, raise ``signs[i] * g[neurons[i]]`` of a layer; offer what gets positive."""
+        box = self.domain.parts[part]
+        width = box.upper - box.lower
+        values, slopes = gradient(self.network, layer, neurons, signs, points)
+        for step in steps:
+            done = values > 0
+            if done.any():
+                self.witnesser.offer(points[done], "falsify")
+                points, values, slopes = points[~done], values[~done], slopes[~done]
+                neurons, signs = neurons[~done], signs[~done]
+            if not len(points) or self.stop():
+                return
+            moved = self.pullers[part](points + step * width * np.sign(slopes))
+            new_values, new_slopes = gradient(self.network, layer, neurons, signs, moved)
+            better = new_values > values
+            values = np.where(better, new_values, values)
+            points = np.where(better[:, None], moved, points)
+            slopes = np.where(better[:, None], new_slopes, slopes)
+        if (values > 0).any():
+            self.witnesser.offer(points[values > 0], "falsify")
+
+
+def _own(values: Array, neurons: Index) -> Array:
+    return values[np.arange(len(neurons)), neurons]
+
+
+def gradient(network: Network, layer: int, neurons: Index, signs: Array, points: Array) -> tuple[Array, Array]:
+    """Values and input gradients of ``signs[i] * g[neurons[i]]`` of a layer at ``points[i]``: (b,), (b, n_inputs).
+
+    The slope of a ReLU is 1 where it is active and `LEAK` elsewhere: a direction to search in, no derivative.
+    """
+    pre = network.pre_activations(points, layer + 1)
+    slopes: dict[int, Array] = {}
+    for term in network.layers[layer].affine.terms:
+        _add(slopes, term.source, signs[:, None] * _rows(term.matrix, neurons))
+    for source in range(layer, 0, -1):
+        down = slopes.pop(source, None)
+        if down is None:
+            continue
+        down = down * np.where(pre[source - 1] > 0, 1.0, LEAK)
+        for term in network.layers[source - 1].affine.terms:
+            _add(slopes, term.source, apply_transposed(term.matrix, down))
+    return signs * _own(pre[layer], neurons), slopes.get(0, np.zeros_like(points))
+
+
+def _rows(matrix: Matrix, rows: Index) -> Array:
+    picked = matrix[rows]
+    return picked if isinstance(picked, np.ndarray) else np.asarray(picked.toarray())
+
+
+def _add(slopes: dict[int, Array], source: int, value: Array) -> None:
+    slopes[source] = slopes[source] + value if source in slopes else value

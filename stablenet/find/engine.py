@@ -1,0 +1,278 @@
+"""A search from network and domain to a report: in this process, or as the engine of a supervisor.
+
+`find` runs the steps (bounds, falsifying, search) on a ledger. Run as ``python -m stablenet.find.engine`` it reads a
+job (one JSON object) from standard input and streams ledger events, one JSON object a line, to standard
+output; what solvers print there goes elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stablenet.backends.base import registry as backends
+from stablenet.bounds import Context
+from stablenet.bounds import registry as bound_methods
+from stablenet.bounds import run as run_bounds
+from stablenet.core.bounds import Bounds
+from stablenet.core.deadline import Deadline, SearchStoppedError
+from stablenet.core.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
+from stablenet.core.files import check_target
+from stablenet.core.ledger import Event, Ledger
+from stablenet.core.network import Network
+from stablenet.core.options import Options
+from stablenet.core.proofs import ProofLog
+from stablenet.domain.regions import Domain, domain_from_json
+from stablenet.falsify.falsifier import Falsifier
+from stablenet.formulations.base import registry as formulations
+from stablenet.report.report import Report, check_belongs, network_to_json, resume_into
+from stablenet.search.base import Problem, Search, bound_context, check_combination
+from stablenet.search.base import registry as searches
+
+
+@contextmanager
+def _timed(ledger: Ledger, what: str) -> Iterator[None]:
+    began = time.monotonic()
+    ledger.begin(what)
+    try:
+        yield
+    finally:
+        ledger.add_seconds(what, time.monotonic() - began)
+
+
+class Job:
+    """The parts that options name, checked before any work is done."""
+
+    def __init__(self, network: Network, domain: Domain, options: Options) -> None:
+        if domain.n_inputs != network.n_inputs:
+            raise InputError(f"the domain has {domain.n_inputs} inputs, the network {network.n_inputs}")
+        self.network = network
+        self.domain = domain
+        self.options = options
+        self.bounds = bound_methods.get(options.bounds)
+        self.formulation = formulations.get(options.formulation)
+        self.backend = backends.get(options.solver)
+        self.search: Search = searches.get(options.search)
+        solvers = [self.backend] + ([] if options.check_with is None else [backends.get(options.check_with)])
+        for path in (options.log_path, options.proof):
+            if path is not None:
+                check_target(Path(path))
+        if self.search.needs_solver:
+            check_combination(self.formulation, self.backend, options)
+            for backend in solvers:
+                check_combination(self.formulation, backend)
+                available = backend.available()
+                if not available.installed:
+                    raise NotInstalledError(f"solver {backend.name!r} is not installed; {available.install}")
+        self.samples = None if options.samples is None else read_samples(Path(options.samples), network.n_inputs)
+        self.resume: Report | None = None
+        if options.resume is not None:
+            self.resume = Report.read(options.resume)
+            check_belongs(self.resume, network, domain)
+
+
+def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
+    """Run the steps on a ledger. Returns the stop reason, None if the search ended by itself.
+
+    Raises `SolverError` and the like with all that was found in the ledger; a contradiction does not raise, it
+    stands in the ledger.
+    """
+    options, network, domain = job.options, job.network, job.domain
+    proof = None if options.proof is None else _proof(job)
+    rng = np.random.default_rng(options.seed)
+    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
+    try:
+        if job.resume is not None:
+            resume_into(job.resume, ledger, falsifier.witnesser)
+        with _timed(ledger, "bounds"):
+            bounds = _bound(job, ledger, deadline, proof)
+        with _timed(ledger, "falsify"):
+            if job.samples is not None:
+                falsifier.samples(job.samples)
+            if options.falsify and not ledger.complete:
+                falsifier.run()
+        deadline.check()
+        if not ledger.complete:
+            problem = Problem(
+                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
+            )
+            with _timed(ledger, "search"):
+                job.search.run(problem)
+    except SearchStoppedError as stop:
+        return stop.reason
+    except MemoryError:
+        return "memory"
+    finally:
+        if proof is not None:
+            proof.close()
+    return None
+
+
+def _proof(job: Job) -> ProofLog:
+    parts = len(job.domain.parts)
+    again = job.resume is not None
+    return ProofLog(str(job.options.proof), job.network.sha256, job.domain.digest, parts, resume=again)
+
+
+def _bound(job: Job, ledger: Ledger, deadline: Deadline, proof: ProofLog | None) -> list[Bounds]:
+    """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
+    parts, options = job.domain.parts, job.options
+    context = bound_context(options, job.backend, deadline)
+    context.progress = ledger.progress
+    bounds = []
+    for number, part in enumerate(parts):
+        plain = Context(proof=None if proof is None else proof.parts[number])
+        bounds.append(run_bounds("interval", job.network, part, plain))
+        ledger.set_bounds(number, bounds[-1])
+    for number, part in enumerate(parts):
+        deadline.check()
+        context.proof = None if proof is None else proof.parts[number]
+        keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
+        if job.bounds.name != "interval":
+            bounds[number] = job.bounds.run(job.network, part, context)
+        keep(bounds[number])
+    return bounds
+
+
+def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide: bool) -> None:
+    """Enter a part's bounds, what they decide, and what they have cost since the last time."""
+    ledger.set_bounds(part, bounds)
+    if decide:
+        ledger.refute_by_bounds(part, bounds)
+    while context.costs:
+        ledger.add_tightening(context.costs.pop(0))
+
+
+def read_samples(path: Path, n_inputs: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Points from a .npy file, or from all arrays of a .npz: (batch, n_inputs) after flattening each point."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            arrays = [loaded]
+        else:
+            with loaded:
+                arrays = [loaded[name] for name in loaded.files]
+    except Exception as error:  # of what is no array file, numpy makes errors of many kinds
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: no readable .npy or .npz file ({words})") from None
+    points = []
+    for array in arrays:
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{path}: an array of {array.dtype}; numbers are expected")
+        per_point = int(np.prod(array.shape[1:], dtype=np.int64)) if array.ndim > 1 else array.size
+        if per_point != n_inputs:
+            raise InputError(f"{path}: an array of shape {array.shape}; points of {n_inputs} inputs are expected")
+        points.append(np.asarray(array, dtype=np.float64).reshape(-1, n_inputs))
+    if not points:
+        raise InputError(f"{path}: the file holds no array")
+    return np.concatenate(points)
+
+
+# The engine process
+
+
+def main() -> None:
+    """Read a job from standard input, stream its events to standard output."""
+    send = _claim_stdout()
+    try:
+        job = json.loads(sys.stdin.buffer.readline())
+    except ValueError as error:
+        send({"event": "error", "exit_code": 1, "message": f"no job on standard input ({error})"})
+        return
+    _die_with_parent()
+    _limit_memory(job["options"].get("memory_limit"))
+    deadline = Deadline(None if job["deadline"] is None else max(0.0, job["deadline"] - time.time()))
+    send(run_job(job, send, deadline))
+
+
+def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: Deadline) -> Event:
+    """Run a job given as JSON; returns the closing event."""
+    from stablenet.domain.spec import parse_domain
+    from stablenet.onnx_io.reader import load_onnx
+
+    try:
+        options = Options.from_json(request["options"])
+        began = time.monotonic()
+        network = load_onnx(request["network"])
+        domain = request["domain"]
+        region = parse_domain(domain, network.n_inputs) if isinstance(domain, str) else domain_from_json(domain)
+        job = Job(network, region, options)
+        ledger = Ledger([layer.size for layer in network.layers], len(region.parts), send)
+        send(
+            {
+                "event": "job",
+                "network": network_to_json(network),
+                "domain": region.to_json(),
+                "options": options.to_json(),
+                "n_parts": len(region.parts),
+            }
+        )
+        ledger.add_seconds("load", time.monotonic() - began)
+        return {"event": "done", "stopped_by": find(job, ledger, deadline)}
+    except MemoryError:
+        return {"event": "done", "stopped_by": "memory"}
+    except SolverError as error:
+        return {"event": "done", "stopped_by": "solver", "message": str(error)}
+    except ContradictionError as error:
+        return {"event": "done", "stopped_by": "solver", "message": str(error), "contradiction": True}
+    except StablenetError as error:
+        return {"event": "error", "exit_code": error.exit_code, "message": str(error)}
+
+
+def _claim_stdout() -> Callable[[Event], None]:
+    """Keep standard output for events alone: whatever else writes to descriptor 1 goes to standard error's null."""
+    stream = os.fdopen(os.dup(1), "wb", buffering=0)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    lock = threading.Lock()
+
+    def send(event: Event) -> None:
+        line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        with lock:
+            view = memoryview(line)
+            while view:
+                view = view[stream.write(view) :]
+
+    return send
+
+
+def _die_with_parent() -> None:
+    """End this process and its group when the supervisor's end of standard input closes."""
+
+    def watch() -> None:
+        # Not through sys.stdin: its lock, held here, would abort the interpreter's end.
+        while os.read(0, 4096):
+            pass
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(3)  # started by hand: the group is somebody else's
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _limit_memory(megabytes: float | None) -> None:
+    if megabytes is None:
+        return
+    import resource
+
+    _, ceiling = resource.getrlimit(resource.RLIMIT_AS)
+    limit = int(megabytes * 2**20)
+    if ceiling != resource.RLIM_INFINITY:
+        limit = min(limit, ceiling)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The supervisor of an engine process: it replays the engine's events and owns the report and the limits.
+
+Whatever happens to the engine (a solver that crashes, hangs, is killed or runs out of memory), all that was
+found until then stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Any, Self
+
+from stablenet.core.errors import StablenetError
+from stablenet.core.ledger import Event, Ledger
+from stablenet.core.options import Options
+from stablenet.report.report import Report, build_report
+
+GRACE = 1.0
+"""Seconds that an engine may overrun the time limit before it is killed."""
+
+EXIT_GRACE = 5.0
+"""Seconds that an engine may take to exit after its closing event."""
+
+POLL = 0.2
+"""Seconds between looks at the clock."""
+
+
+class EngineRefusedError(StablenetError):
+    """The engine did not take the job, or ended before there was anything to report."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.code = exit_code
+        super().__init__(message)
+
+
+class Interrupts:
+    """Context in which Ctrl-C and termination are noted in ``seen`` and do not break into what is going on."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._previous: list[Any] = []
+
+    def __enter__(self) -> Self:
+        # Only the main thread may set handlers, and only it receives KeyboardInterrupt.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = [signal.signal(number, self._note) for number in self.SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self.SIGNALS, self._previous, strict=False):
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        del number, frame
+        self.seen = True
+
+
+@dataclass
+class Outcome:
+    """What a supervised search came to."""
+
+    report: Report
+    exit_code: int
+    message: str | None = None
+
+
+@dataclass
+class _Run:
+    """State of one supervised engine."""
+
+    ledger: Ledger | None = None
+    job: Event = field(default_factory=dict)
+    closing: Event | None = None
+    ended: bool = False
+    tail: bytes = b""
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+
+def supervise(
+    network: str,
+    domain: str | dict[str, Any],
+    options: Options,
+    *,
+    started: float | None = None,
+    watch: Callable[[Ledger], None] | None = None,
+) -> Outcome:
+    """Run a search in an engine process of its own.
+
+    ``network`` is a file, ``domain`` a specification or the report's form of one. ``started`` is the moment
+    (`time.time`) from which the time limit counts; ``watch`` is called after events, for showing progress. Raises
+    `EngineRefusedError` where the engine refuses the job; everything else ends in an `Outcome`.
+    """
+    began = time.time() if started is None else started
+    deadline = None if options.time_limit is None else began + options.time_limit
+    request = {"network": network, "domain": domain, "options": options.to_json(), "deadline": deadline}
+    run = _Run()
+    with tempfile.TemporaryFile() as errors:
+        with Interrupts() as run.interrupts:
+            engine = subprocess.Popen(
+                [sys.executable, "-P", "-m", "stablenet.find.engine"],  # -P: modules of the working folder stay out
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+                env=_environment(options),
+            )
+            try:
+                stopped_by = _follow(engine, json.dumps(request).encode() + b"\n", run, deadline, watch)
+            finally:
+                _finish(engine, run)
+        errors.seek(0)
+        words = errors.read().decode(errors="replace")
+    return _conclude(run, engine.returncode, stopped_by, words, time.time() - began)
+
+
+def _environment(options: Options) -> dict[str, str]:
+    """The engine's environment: BLAS gets as many threads as the solver."""
+    threads = str(options.threads)
+    return os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+
+
+def _follow(
+    engine: subprocess.Popen[bytes],
+    request: bytes,
+    run: _Run,
+    deadline: float | None,
+    watch: Callable[[Ledger], None] | None,
+) -> str | None:
+    """Replay events until the engine is done; returns the stop reason if it has to be stopped."""
+    assert engine.stdin is not None  # noqa: S101 - for the type checker; Popen was given pipes
+    assert engine.stdout is not None  # noqa: S101
+    with contextlib.suppress(BrokenPipeError):
+        engine.stdin.write(request)
+        engine.stdin.flush()
+    with selectors.DefaultSelector() as selector:
+        selector.register(engine.stdout, selectors.EVENT_READ)
+        while run.closing is None:
+            if run.interrupts.seen:
+                return "interrupt"
+            # Reading the network is not under the limit: without it there is no report to write.
+            limited = deadline is not None and run.ledger is not None
+            left = deadline + GRACE - time.time() if deadline is not None and limited else POLL
+            if left <= 0:
+                return "time"
+            if selector.select(min(left, POLL)) and not _read(engine.stdout, run):
+                return None
+            if watch is not None and run.ledger is not None:
+                watch(run.ledger)
+    return None
+
+
+def _read(stream: IO[bytes], run: _Run) -> bool:
+    """Replay what the pipe holds; False at its end."""
+    chunk = os.read(stream.fileno(), 1 << 20)
+    if not chunk:
+        run.ended = True
+        return False
+    *lines, rest = (run.tail + chunk).split(b"\n")
+    run.tail = rest
+    for line in lines:
+        _replay(json.loads(line), run)
+    return True
+
+
+def _replay(event: Event, run: _Run) -> None:
+    kind = event["event"]
+    if kind == "job":
+        run.job = event
+        run.ledger = Ledger([layer["size"] for layer in event["network"]["layers"]], event["n_parts"])
+    elif kind in {"done", "error"}:
+        run.closing, run.ended = event, True
+    elif run.ledger is not None:
+        run.ledger.apply(event)
+
+
+def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
+    """End the engine and whatever it started, then replay what it had still sent."""
+    if run.ended:
+        # Its own exit code tells more than the signal below.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            engine.wait(EXIT_GRACE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(engine.pid, signal.SIGKILL)
+    if engine.stdout is not None:
+        while not run.ended and _read(engine.stdout, run):
+            pass
+        engine.stdout.close()
+    if engine.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            engine.stdin.close()
+    engine.wait()
+
+
+def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Outcome:
+    """Report and exit code from what was replayed and how the engine ended."""
+    closing = run.closing
+    if closing is not None and closing["event"] == "error":
+        raise EngineRefusedError(str(closing["message"]), int(closing["exit_code"]))
+    message = None
+    if closing is not None:
+        stopped_by = closing["stopped_by"]
+        message = closing.get("message")
+    elif stopped_by is None:
+        stopped_by, message = _crash(engine_code, errors)
+    if run.ledger is None:
+        if stopped_by == "interrupt":
+            raise KeyboardInterrupt
+        # A Python traceback is a bug of ours; a crash or a limit is not.
+        bug = engine_code == 1 and stopped_by == "solver"
+        raise EngineRefusedError(message or "the engine ended before the network was read", 1 if bug else 3)
+    run.ledger.cut_off()
+    report = build_report(
+        run.ledger,
+        network=run.job["network"],
+        domain=run.job["domain"],
+        config=run.job["options"],
+        stopped_by=stopped_by,
+        total_seconds=seconds,
+    )
+    exit_code = 0 if report.complete else 3
+    if run.ledger.contradictions or (closing or {}).get("contradiction"):
+        exit_code = 4
+        message = "; ".join([*(str(found) for found in run.ledger.contradictions), *([message] if message else [])])
+    return Outcome(report, exit_code, message)
+
+
+def _crash(code: int, errors: str) -> tuple[str, str]:
+    """Stop reason and message for an engine that ended without a closing event."""
+    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
+    words = ("memoryerror", "bad_alloc", "out of memory", "memory allocation", "cannot allocate memory")
+    memory = any(word in errors.lower() for word in words)
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return ("memory" if memory else "solver"), f"the engine process {how}{': ' + last if last else ''}"

@@ -1,0 +1,1 @@
+"""Mixed-integer linear programs as arrays: affine rows, the compiler from Pyomo, MPS and LP files."""

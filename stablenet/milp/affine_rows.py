@@ -1,0 +1,208 @@
+"""Many affine rows as one Pyomo component, without a Pyomo expression per row.
+
+`AffineRows` is a Pyomo constraint like any other: every writer and solver of Pyomo takes it, since a
+row makes its expression when it is asked for one. `stablenet.milp.compiler` never asks: it takes the matrix.
+Formulations state all their rows this way. `IndicatorRows` are rows that hold only where a binary has
+a given value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyomo.environ as pyo
+from pyomo.core.base.constraint import ConstraintData, IndexedConstraint
+from pyomo.core.expr.numeric_expr import LinearExpression
+from pyomo.core.expr.relational_expr import EqualityExpression, RangedExpression
+from scipy import sparse
+
+from stablenet.core.errors import InputError
+
+Array = npt.NDArray[np.float64]
+Matrix = Array | sparse.csr_array
+Variables = Sequence[Any]  # of pyomo VarData; Pyomo ships no types
+
+
+class RowArrays:
+    """The numbers of a component's rows: immutable, and so shared by all clones of the component.
+
+    ``matrix`` is csr (m, n) without explicit zeros, ``lower`` and ``upper`` are (m,).
+    """
+
+    def __init__(self, matrix: sparse.csr_array, lower: Array, upper: Array) -> None:
+        self.matrix = matrix
+        self.lower = lower
+        self.upper = upper
+        for array in (matrix.data, matrix.indices, matrix.indptr, lower, upper):
+            array.setflags(write=False)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+
+def to_csr(matrix: Matrix) -> sparse.csr_array:
+    """A csr copy (m, n) without explicit zeros and duplicates."""
+    if not isinstance(matrix, np.ndarray):
+        result = sparse.csr_array(matrix, copy=True)
+        result.sum_duplicates()
+        result.eliminate_zeros()
+        return result
+    rows, columns = matrix.shape
+    kept = matrix != 0
+    counts = np.count_nonzero(kept, axis=1)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    indices = np.broadcast_to(np.arange(columns, dtype=np.int32), (rows, columns))[kept]
+    return sparse.csr_array((np.asarray(matrix[kept], dtype=np.float64), indices, indptr), shape=(rows, columns))
+
+
+def block_matrix(n: int, blocks: Sequence[Sequence[Matrix | Array | float | None]]) -> sparse.csr_array:
+    """A csr matrix of blocks, as formulations want it.
+
+    An entry is a matrix, a vector (n,) or a number for a diagonal of size n, or None for zeros; every row and column of
+    blocks needs one that is not None.
+    """
+
+    def block(entry: Matrix | float | None) -> Any:
+        if entry is None or not (np.isscalar(entry) or getattr(entry, "ndim", 2) == 1):
+            return entry
+        return sparse.diags_array(np.broadcast_to(np.asarray(entry, dtype=np.float64), (n,)))
+
+    return sparse.csr_array(sparse.block_array([[block(entry) for entry in row] for row in blocks]))
+
+
+def _side(values: npt.ArrayLike, rows: int, what: str) -> Array:
+    array = np.array(np.broadcast_to(np.asarray(values, dtype=np.float64), (rows,)))
+    if np.isnan(array).any():
+        raise InputError(f"{what} side of row {int(np.flatnonzero(np.isnan(array))[0])} is NaN")
+    return array
+
+
+class AffineRowData(ConstraintData):  # type: ignore[misc]
+    """One row of `AffineRows`; its expression exists only while somebody looks at it."""
+
+    __slots__ = ()
+
+    def to_bounded_expression(self, evaluate_bounds: bool = False) -> tuple[Any, Any, Any]:  # noqa: FBT001, FBT002
+        """``(lower, body, upper)`` as Pyomo asks for it; absent sides are None."""
+        del evaluate_bounds  # the sides are numbers
+        return cast(AffineRows, self.parent_component()).bounded_expression(self.index())
+
+    @property
+    def expr(self) -> Any:
+        """The relational expression of the row."""
+        lower, body, upper = self.to_bounded_expression()
+        if lower is not None and lower == upper:
+            return EqualityExpression((body, lower))
+        low = -np.inf if lower is None else lower
+        high = np.inf if upper is None else upper
+        return RangedExpression((low, body, high), (False, False))
+
+    @property
+    def equality(self) -> bool:
+        """Whether both sides are the same number."""
+        lower, _, upper = self.to_bounded_expression()
+        return lower is not None and bool(lower == upper)
+
+    def set_value(self, expr: Any) -> None:
+        """Refused: the rows are what the arrays say."""
+        raise InputError(f"row {self.name} is given by arrays and cannot be set to {expr}; add another constraint")
+
+
+class AffineRows(IndexedConstraint):  # type: ignore[misc]
+    """``lower <= matrix @ variables <= upper`` as one Pyomo component of ctype `Constraint`, indexed 0..m-1.
+
+    ``matrix`` is (m, n), dense or csr; ``variables`` are n scalar Pyomo variables (the same one may occur
+    several times); ``lower`` and ``upper`` are (m,) or numbers, infinite where a side is absent. Example::
+
+        block.rows = AffineRows(np.eye(2), [model.x[0], model.x[1]], [0, -np.inf], 1.0)
+
+    Rows can be deactivated or deleted one by one, not changed. Raises `InputError` for wrong shapes, a
+    coefficient that is not finite, or NaN.
+    """
+
+    def __init__(
+        self, matrix: Matrix, variables: Variables, lower: npt.ArrayLike, upper: npt.ArrayLike, **keywords: Any
+    ) -> None:
+        rows, columns = matrix.shape
+        if columns != len(variables):
+            raise InputError(f"a matrix with {columns} columns for {len(variables)} variables")
+        csr = to_csr(matrix)
+        if not np.isfinite(csr.data).all():
+            row = int(np.searchsorted(csr.indptr, np.flatnonzero(~np.isfinite(csr.data))[0], side="right")) - 1
+            raise InputError(f"row {row} has a coefficient that is not finite")
+        self.arrays = RowArrays(csr, _side(lower, rows, "lower"), _side(upper, rows, "upper"))
+        self.variables = list(variables)
+        super().__init__(pyo.RangeSet(0, rows - 1), **keywords)
+
+    def construct(self, data: object = None) -> None:
+        """Make the data objects of the rows (called by Pyomo)."""
+        if self._constructed:
+            return
+        super().construct(data)
+        for i in range(len(self.arrays.lower)):
+            row = AffineRowData(component=self)
+            row._index = i  # noqa: SLF001 - as Pyomo's own components do
+            self._data[i] = row
+
+    @property
+    def active_rows(self) -> npt.NDArray[np.intp]:
+        """The rows that are neither deactivated nor deleted, in order."""
+        return np.fromiter((i for i, row in self._data.items() if row.active), dtype=np.intp)
+
+    def row_terms(self, index: int) -> tuple[list[float], list[Any]]:
+        """Coefficients and variables of one row."""
+        matrix = self.arrays.matrix
+        span = slice(matrix.indptr[index], matrix.indptr[index + 1])
+        return matrix.data[span].tolist(), [self.variables[j] for j in matrix.indices[span]]
+
+    def bounded_expression(self, index: int) -> tuple[float | None, Any, float | None]:
+        """``(lower, body, upper)`` of one row; the body is a Pyomo linear expression."""
+        coefficients, variables = self.row_terms(index)
+        if not variables and self.variables:  # some of Pyomo's solvers trip over a body without variables
+            coefficients, variables = [0.0], self.variables[:1]
+        lower, upper = float(self.arrays.lower[index]), float(self.arrays.upper[index])
+        body = LinearExpression(constant=0.0, linear_coefs=coefficients, linear_vars=variables)
+        return (None if lower == -np.inf else lower), body, (None if upper == np.inf else upper)
+
+
+class IndicatorRows(AffineRows):
+    """Row i of ``lower <= matrix @ variables <= upper`` holds where ``binary[i]`` equals ``value[i]``.
+
+    ``binary`` are m binary variables, ``value`` is (m,) or one bool. A row has one finite side, or two equal
+    ones. `stablenet.milp.compiler` compiles these to indicator constraints. For Pyomo itself a row is the
+    product ``b * (row - side)``, or ``(1 - b) * (row - side)``, against 0, which says the same and which a
+    solver without products refuses; it can't be lost on the way.
+    """
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        variables: Variables,
+        lower: npt.ArrayLike,
+        upper: npt.ArrayLike,
+        *,
+        binary: Variables,
+        value: npt.ArrayLike = True,
+        **keywords: Any,
+    ) -> None:
+        if len(binary) != matrix.shape[0]:
+            raise InputError(f"{len(binary)} binary variables for {matrix.shape[0]} rows")
+        super().__init__(matrix, variables, lower, upper, **keywords)
+        low, high = self.arrays.lower, self.arrays.upper
+        ranged = np.flatnonzero(np.isfinite(low) & np.isfinite(high) & (low != high))
+        if ranged.size:
+            raise InputError(f"indicator row {ranged[0]} is a range; give it as two rows")
+        self.binary = list(binary)
+        self.value = np.array(np.broadcast_to(np.asarray(value, dtype=bool), (len(self.binary),)))
+
+    def bounded_expression(self, index: int) -> tuple[float | None, Any, float | None]:
+        """``(lower, body, upper)`` of one row as a product; see the class."""
+        lower, body, upper = super().bounded_expression(index)
+        side = upper if lower is None else lower
+        binary = self.binary[index]
+        switch = binary if self.value[index] else 1 - binary
+        product = 0.0 * binary if side is None else switch * (body - side)
+        return (None if lower is None else 0.0), product, (None if upper is None else 0.0)

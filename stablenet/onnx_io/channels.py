@@ -1,0 +1,488 @@
+"""Whole channels removed from the parts of a graph that keep their nodes.
+
+Axis 1 of every tensor of such a part belongs to a *space*: operators that work channel by channel, and sums of two
+tensors, keep it, so all tensors of a space lose the same channels (residual sums stay consistent); products and
+convolutions leave it. A channel can go if wherever the space is left it is constant: 0 as a ReLU that never fires, or a
+number that a bias can take over; or if it is not read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stablenet.onnx_io.graph import Graph
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+_KEEPING_ZERO = {"LeakyRelu", "PRelu", "Abs", "AveragePool", "Pad"}
+_KEEPING = {"Identity", "Dropout", "MaxPool", "GlobalMaxPool", "GlobalAveragePool", "Cast"}
+_LOSING = {"Clip", "HardSigmoid"}
+_ELEMENTWISE = {"Add", "Sub", "Mul", "Div"}
+
+
+@dataclass(eq=False)
+class Space:
+    """Channels that come and go together; ``pinned`` says why none may."""
+
+    size: int
+    parent: Space | None = None
+    pinned: bool = False
+    layers: set[int] = field(default_factory=set)
+
+    @property
+    def root(self) -> Space:
+        """The space that this one was joined to."""
+        return self if self.parent is None else self.parent.root
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A tensor: its space, how many entries of axis 1 each channel has, and the constant values (NaN: none)."""
+
+    space: Space
+    block: int
+    value: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Exit:
+    """Where a node leaves a space: a weight whose axis ``axis`` runs over the entries of ``slot``."""
+
+    node: int
+    slot: Slot
+    weight: Array | None
+    axis: int
+    folds: bool
+    out: Space | None
+
+
+class Channels:
+    """The spaces of those maps of a graph that keep their nodes.
+
+    ``inactive[k]`` (n_k,) are neurons of layer k whose output is 0 on the domain; without it none is known.
+    """
+
+    def __init__(self, graph: Graph, kept: Collection[int], inactive: Sequence[Mask] | None = None) -> None:
+        self.graph = graph
+        self.inactive = inactive
+        self.slots: dict[str, Slot] = {}
+        self.exits: list[Exit] = []
+        self.slices: dict[tuple[int, int], list[tuple[int, Space, int]]] = {}
+        self.groups: dict[int, Space] = {}
+        self.flattened: dict[int, Space] = {}
+        self.layers_of: dict[int, list[int]] = {}
+        for k, layer in enumerate(graph.network.layers):
+            self.layers_of.setdefault(graph.index[layer.node], []).append(k)
+        nodes = {i for k in kept for i in graph.nodes_of(k)}
+        nodes |= {graph.relu_node(k) for k in kept if k < len(graph.network.layers)}
+        for i in sorted(nodes):
+            self._visit(i)
+        if graph.output in self.slots:
+            self.slots[graph.output].space.root.pinned = True
+        self._leave_for_others(kept)
+
+    def _leave_for_others(self, kept: Collection[int]) -> None:
+        """Maps that are written anew read ReLUs of this part too: they do without what is 0."""
+        network = self.graph.network
+        for k in range(len(network.layers) + 1):
+            for term in self.graph.map(k).terms if k not in kept else ():
+                if term.source - 1 in kept:
+                    name = self.graph.relu_output(term.source - 1)
+                    if network.layers[term.source - 1].origin != "Relu":
+                        self.slots[name].space.root.pinned = True
+                    self.exits.append(Exit(-1, self.slots[name], None, 0, False, None))
+
+    def removable(self) -> dict[int, Index]:
+        """Neurons, by layer, that go with all channels that can go."""
+        gone = self._gone()
+        result: dict[int, Index] = {}
+        for space, mask in gone.items():
+            for k in space.layers if mask.any() else ():
+                result[k] = np.flatnonzero(self._neurons(k, mask))
+        return result
+
+    def _neurons(self, layer: int, channels: Mask) -> Mask:
+        return np.repeat(channels, self.graph.network.layers[layer].size // len(channels))
+
+    def _gone(self) -> dict[Space, Mask]:
+        spaces = {slot.space.root for slot in self.slots.values()}
+        gone = {space: np.zeros(space.size, bool) for space in spaces if not space.pinned and space.layers}
+        while True:
+            allowed = {space: np.ones(space.size, bool) for space in gone}
+            for leaving in self.exits:
+                space = leaving.slot.space.root
+                if space in allowed:
+                    rows = gone.get(leaving.out.root) if leaving.out is not None else None
+                    allowed[space] &= _may_go(leaving, rows)
+            for mask in allowed.values():
+                if mask.all():
+                    mask[0] = False  # operators want one channel at least
+            if all(np.array_equal(allowed[space], mask) for space, mask in gone.items()):
+                return gone
+            gone = allowed
+
+    def can_lose(self, layer: int, neurons: Index) -> bool:
+        """Whether a layer can lose just these neurons, as far as its own space goes."""
+        if not len(neurons):
+            return True
+        slot = self.slots.get(self.graph.relu_output(layer))
+        if slot is None or slot.space.root.pinned or slot.space.root.layers != {layer}:
+            return False
+        leaves = any(e.weight is not None and e.slot.space.root is slot.space.root for e in self.exits)
+        return not leaves and slot.space.root.size == self.graph.network.layers[layer].size
+
+    # Walking the graph
+
+    def _slot(self, name: str) -> Slot | None:
+        """The slot of a computed tensor; None for a constant. What is not part of the walk is pinned."""
+        if name in self.slots:
+            return self.slots[name]
+        producer = self.graph.producer.get(name)
+        computed = name == self.graph.input or (producer is not None and self._is_computed(producer))
+        if not computed:
+            return None
+        dims = self.graph.dims.get(name, ())
+        size = dims[1] if len(dims) > 1 else 1
+        self.slots[name] = Slot(Space(max(size, 1), pinned=True), 1, np.full(max(size, 1), np.nan))
+        return self.slots[name]
+
+    def _is_computed(self, node: int) -> bool:
+        names = [name for name in self.graph.graph.node[node].input if name]
+        if any(name == self.graph.input or name in self.slots for name in names):
+            return True
+        return any(self._is_computed(self.graph.producer[n]) for n in names if n in self.graph.producer)
+
+    def _visit(self, i: int) -> None:
+        node = self.graph.graph.node[i]
+        slots = [self._slot(name) if name else None for name in node.input]
+        if not any(slot is not None for slot in slots):
+            return  # computes a constant
+        dims = [self.graph.dims.get(name, ()) for name in (*(n for n in node.input if n), node.output[0])]
+        handler = getattr(self, f"_on_{node.op_type.lower()}", None)
+        known = all(len(d) == 0 or min(d[1:], default=1) > 0 for d in dims) and self.graph.batched
+        result: Slot | None = None
+        if known and node.op_type in _KEEPING | _KEEPING_ZERO | _LOSING | {"Relu"}:
+            result = self._channelwise(i, node, slots)
+        elif known and node.op_type in _ELEMENTWISE:
+            result = self._elementwise(i, node, slots)
+        elif known and handler is not None:
+            result = handler(i, node, slots)
+        if result is None:
+            result = self._opaque(node, slots)
+        self.slots[node.output[0]] = result
+        if self.layers_of.get(i):
+            self._register(i, result)
+
+    def _register(self, i: int, slot: Slot) -> None:
+        """Note the layers of a node, and that their neurons go with the channels of its space."""
+        space = slot.space.root
+        for k in self.layers_of[i]:
+            layer = self.graph.network.layers[k]
+            fits = layer.shape and layer.shape[0] == space.size and slot.block == 1 and layer.channel_axis in (0, None)
+            if not fits:
+                space.pinned = True
+            space.layers.add(k)
+
+    def _opaque(self, node: Any, slots: Sequence[Slot | None]) -> Slot:
+        """An operator that is not followed: nothing around it may change."""
+        for slot in slots:
+            if slot is not None:
+                slot.space.root.pinned = True
+        dims = self.graph.dims.get(node.output[0], ())
+        size = max(dims[1] if len(dims) > 1 else 1, 1)
+        return Slot(Space(size, pinned=True), 1, np.full(size, np.nan))
+
+    def _channelwise(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        slot = slots[0]
+        if slot is None or any(s is not None for s in slots[1:]):
+            return None
+        value = slot.value
+        if node.op_type == "Relu":
+            value = np.maximum(value, 0.0)
+            layers = self.layers_of.get(i, [])
+            if self.inactive is not None and len(layers) == 1:
+                value = np.where(self.inactive[layers[0]].reshape(len(value), -1).all(axis=1), 0.0, value)
+        elif node.op_type in _LOSING:
+            value = np.full_like(value, np.nan)
+        elif node.op_type in _KEEPING_ZERO:
+            value = np.where(value == 0, 0.0, np.nan)
+        if node.op_type == "Pad" and not self._pads_space_only(node):
+            return None
+        if node.op_type == "PRelu":
+            slope = self.graph.constant(node.input[1])
+            if slope is None or not self._along(i, 1, slope, slot, len(self.graph.dims[node.input[0]])):
+                return None
+        return Slot(slot.space, slot.block, value)
+
+    def _pads_space_only(self, node: Any) -> bool:
+        """Whether a Pad leaves batch and channels alone and fills with 0."""
+        attributes = {a.name: a for a in node.attribute}
+        if "mode" in attributes and attributes["mode"].s not in (b"constant", b""):
+            return False
+        if len(node.input) > 3 and node.input[3]:
+            return False
+        if "pads" in attributes:
+            pads, fill = list(attributes["pads"].ints), attributes["value"].f if "value" in attributes else 0.0
+        else:
+            given = self.graph.constant(node.input[1])
+            other = self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
+            if given is None or other is None:
+                return False
+            pads, fill = given.reshape(-1).tolist(), float(other.reshape(-1)[0])
+        rank = len(pads) // 2
+        return rank >= 2 and fill == 0.0 and not any(pads[:2]) and not any(pads[rank : rank + 2])
+
+    def _along(self, i: int, position: int, constant: npt.NDArray[Any], slot: Slot, rank: int) -> bool:
+        """Note that a constant operand is cut along axis 1; False if it does not lie along it in a simple way."""
+        axis = constant.ndim - (rank - 1)  # where axis 1 of the tensor falls
+        if constant.ndim > rank:
+            return False
+        if axis < 0 or constant.shape[axis] == 1:
+            return True
+        if constant.shape[axis] != len(slot.value):
+            return False
+        self._note(i, position, axis, slot)
+        return True
+
+    def _note(self, i: int, position: int, axis: int, slot: Slot) -> None:
+        self.slices.setdefault((i, position), []).append((axis, slot.space, slot.block))
+
+    def _elementwise(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        a, b = slots
+        if a is not None and b is not None:
+            return self._sum(node, a, b)
+        slot, position = (a, 1) if a is not None else (b, 0)
+        constant = self.graph.constant(node.input[position])
+        out = self.graph.dims[node.output[0]]
+        if slot is None or constant is None or self.graph.dims[node.input[1 - position]][1:] != out[1:]:
+            return None
+        rank = len(out)
+        if not self._along(i, position, constant, slot, rank):
+            return None
+        value = np.full_like(slot.value, np.nan)
+        if prod(constant.shape) in (1, len(value)) and (constant.ndim < rank or constant.shape[0] == 1):
+            numbers = np.broadcast_to(constant.astype(np.float64).reshape(-1), value.shape)
+            value = self._combined(node.op_type, slot.value, numbers, swapped=position == 0)
+        return Slot(slot.space, slot.block, value)
+
+    @staticmethod
+    def _combined(operator: str, value: Array, numbers: Array, *, swapped: bool) -> Array:
+        left, right = (numbers, value) if swapped else (value, numbers)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"Add": left + right, "Sub": left - right, "Mul": left * right, "Div": left / right}[operator]
+
+    def _sum(self, node: Any, a: Slot, b: Slot) -> Slot | None:
+        shapes = [self.graph.dims[name][1:] for name in (*node.input, node.output[0])]
+        if node.op_type not in ("Add", "Sub") or len(set(shapes)) != 1 or a.block != b.block:
+            return None
+        first, second = a.space.root, b.space.root
+        if first is not second:
+            second.parent = first
+            first.pinned |= second.pinned
+            first.layers |= second.layers
+        return Slot(first, a.block, a.value + b.value if node.op_type == "Add" else a.value - b.value)
+
+    def _on_batchnormalization(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        slot = slots[0]
+        given = [self.graph.constant(name) for name in node.input[1:5]]
+        if slot is None or slot.block != 1 or any(constant is None for constant in given):
+            return None
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        scale, bias, mean, variance = (np.asarray(constant, np.float64) for constant in given)
+        for position in range(1, 5):
+            self._note(i, position, 0, slot)
+        with np.errstate(all="ignore"):
+            value = scale * (slot.value - mean) / np.sqrt(variance + epsilon) + bias
+        return Slot(slot.space, 1, value)
+
+    def _on_flatten(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        del i
+        slot = slots[0]
+        if slot is None or next((a.i for a in node.attribute if a.name == "axis"), 1) != 1:
+            return None
+        return self._flat(node, slot)
+
+    def _flat(self, node: Any, slot: Slot) -> Slot:
+        times = prod(self.graph.dims[node.input[0]][2:])
+        return Slot(slot.space, slot.block * times, np.repeat(slot.value, times))
+
+    def _on_reshape(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        slot, dims = slots[0], self.graph.dims[node.input[0]]
+        out = self.graph.dims[node.output[0]]
+        if slot is None or len(out) != 2 or out[1] != prod(dims[1:]):
+            return None
+        self.flattened[i] = slot.space
+        return self._flat(node, slot)
+
+    def _on_conv(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        slot, weight = slots[0], self.graph.constant(node.input[1])
+        if slot is None or slot.block != 1 or weight is None:
+            return None
+        attributes = {a.name: a for a in node.attribute}
+        group = attributes["group"].i if "group" in attributes else 1
+        padded = any(attributes["pads"].ints) if "pads" in attributes else False
+        padded |= "auto_pad" in attributes and attributes["auto_pad"].s not in (b"NOTSET", b"VALID", b"")
+        biased = len(node.input) > 2 and bool(node.input[2])
+        if biased and self.graph.constant(node.input[2]) is None:
+            return None
+        out = len(weight)
+        if group != 1:
+            if not group == out == len(slot.value):
+                return None
+            self.groups[i] = slot.space
+            result = Slot(slot.space, 1, np.full(out, np.nan))
+        else:
+            result = Slot(Space(out), 1, np.full(out, np.nan))
+            self._note(i, 1, 1, slot)
+            self.exits.append(Exit(i, slot, weight.astype(np.float64), 1, not padded, result.space))
+        self._note(i, 1, 0, result)
+        if biased:
+            self._note(i, 2, 0, result)
+        return result
+
+    def _on_gemm(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        slot, weight = slots[0], self.graph.constant(node.input[1])
+        attributes = {a.name: a for a in node.attribute}
+        if slot is None or weight is None or ("transA" in attributes and attributes["transA"].i):
+            return None
+        bias = self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        if bias is None and len(node.input) > 2 and node.input[2]:
+            return None
+        transposed = "transB" in attributes and bool(attributes["transB"].i)
+        plain = all(attributes[name].f == 1.0 for name in ("alpha", "beta") if name in attributes)
+        return self._product(i, slot, weight, bias, transposed=transposed, folds=plain)
+
+    def _on_matmul(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
+        slot, weight = slots[0], self.graph.constant(node.input[1])
+        if slot is None or weight is None or weight.ndim != 2 or len(self.graph.dims[node.input[0]]) != 2:
+            return None
+        return self._product(i, slot, weight, None, transposed=False, folds=False)
+
+    def _product(
+        self,
+        i: int,
+        slot: Slot,
+        weight: npt.NDArray[Any],
+        bias: npt.NDArray[Any] | None,
+        *,
+        transposed: bool,
+        folds: bool,
+    ) -> Slot | None:
+        out_axis = 0 if transposed else 1
+        result = Slot(Space(weight.shape[out_axis]), 1, np.full(weight.shape[out_axis], np.nan))
+        if bias is not None and not self._along(i, 2, bias, result, 2):
+            return None
+        self._note(i, 1, 1 - out_axis, slot)
+        self._note(i, 1, out_axis, result)
+        self.exits.append(Exit(i, slot, weight.astype(np.float64), 1 - out_axis, folds, result.space))
+        return result
+
+    # Cutting
+
+    def cut(self, proto: Any, gone: Mapping[int, Index]) -> None:
+        """Remove neurons, given by layer, from a copy of the graph; only such as `removable` or `can_lose` allow."""
+        masks: dict[Space, Mask] = {}
+        for slot in self.slots.values():
+            space = slot.space.root
+            for k in space.layers & set(gone):
+                if len(gone[k]):
+                    lost = np.zeros(self.graph.network.layers[k].size, bool)
+                    lost[gone[k]] = True
+                    masks[space] = np.asarray(lost.reshape(space.size, -1).all(axis=1))
+        folded = self._biases(masks)
+        fresh = _Fresh(proto)
+        for (i, position), cuts in self.slices.items():
+            array = folded.pop((i, position), None)
+            known = self.graph.constant(self.graph.graph.node[i].input[position]) if array is None else array
+            assert known is not None  # noqa: S101 - it was read when the cut was noted
+            result = known
+            for axis, space, block in cuts:
+                mask = masks.get(space.root)
+                if mask is not None:
+                    result = np.compress(~np.repeat(mask, block), result, axis=axis)
+            if result is not known or array is not None:
+                fresh.replace(proto.graph.node[i], position, result)
+        for (i, position), array in folded.items():
+            fresh.replace(proto.graph.node[i], position, array)
+        for i, space in self.groups.items():
+            if space.root in masks:
+                group = next(a for a in proto.graph.node[i].attribute if a.name == "group")
+                group.i = int((~masks[space.root]).sum())
+        for i, space in self.flattened.items():
+            if space.root in masks:
+                _to_flatten(proto.graph.node[i])
+
+    def _biases(self, masks: Mapping[Space, Mask]) -> dict[tuple[int, int], npt.NDArray[Any]]:
+        """New biases of nodes that read a constant other than 0 which goes."""
+        found: dict[tuple[int, int], npt.NDArray[Any]] = {}
+        for leaving in self.exits:
+            mask = masks.get(leaving.slot.space.root)
+            if mask is None or leaving.weight is None:
+                continue
+            lost = np.repeat(mask, leaving.slot.block) & ~np.isnan(leaving.slot.value) & (leaving.slot.value != 0)
+            if not lost.any():
+                continue
+            node = self.graph.graph.node[leaving.node]
+            weight = np.moveaxis(leaving.weight, leaving.axis, 0)[lost]
+            rows = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
+            shift = leaving.slot.value[lost] @ rows
+            given = self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+            dtype = np.asarray(self.graph.constant(node.input[1])).dtype
+            base = np.zeros(len(shift)) if given is None else given.astype(np.float64)
+            found[leaving.node, 2] = (base + shift).astype(dtype)
+            if given is None and leaving.out is not None:
+                self.slices.setdefault((leaving.node, 2), [(0, leaving.out, 1)])
+        return found
+
+
+def _may_go(leaving: Exit, gone_rows: Mask | None) -> Mask:
+    """Which channels an exit can do without, (channels,)."""
+    value = leaving.slot.value
+    allowed = (value == 0) | (~np.isnan(value) & leaving.folds)
+    if leaving.weight is not None:
+        weight = np.moveaxis(leaving.weight, leaving.axis, 0)
+        if gone_rows is not None and weight.shape[1] == len(gone_rows):
+            weight = weight[:, ~gone_rows]
+        allowed |= ~weight.reshape(len(value), -1).any(axis=1)
+    return np.asarray(allowed.reshape(-1, leaving.slot.block).all(axis=1))
+
+
+class _Fresh:
+    """New initializers under the old name where no one else uses it, else under a new one."""
+
+    def __init__(self, proto: Any) -> None:
+        self.proto = proto
+        self.names = {tensor.name for tensor in proto.graph.initializer}
+        self.names |= {name for node in proto.graph.node for name in (*node.input, *node.output)}
+
+    def replace(self, node: Any, position: int, values: npt.NDArray[Any]) -> None:
+        """Give a node's input another constant value."""
+        import onnx
+
+        while len(node.input) <= position:
+            node.input.append("")
+        stem = node.input[position] or f"{node.output[0]}.bias"
+        name, number = stem, 1
+        while name in self.names:
+            name, number = f"{stem}_{number}", number + 1
+        self.names.add(name)
+        node.input[position] = name
+        self.proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+
+
+def _to_flatten(node: Any) -> None:
+    """A Reshape to vectors as a Flatten, which holds no sizes."""
+    import onnx
+
+    del node.input[1:]
+    del node.attribute[:]
+    node.op_type = "Flatten"
+    node.attribute.append(onnx.helper.make_attribute("axis", 1))

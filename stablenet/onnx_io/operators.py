@@ -1,0 +1,218 @@
+"""The table of ONNX operators, and what a handler is given.
+
+A handler takes a `Call` and returns the value of the node's output, or a tuple of values for several
+outputs. It is registered by `operator`; the modules `onnx_affine`, `onnx_index` and `onnx_relu` hold them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from stablenet.core.errors import NetworkError, UnsupportedOperatorError
+from stablenet.core.network import AffineMap, Array, Layer, Term
+from stablenet.core.rounding import UNIT
+from stablenet.onnx_io import exact_matrices as folding
+from stablenet.onnx_io.exact_matrices import Index, Selection
+from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value
+
+Handler: TypeAlias = "Callable[[Call], Value | tuple[Value, ...]]"
+
+HANDLERS: dict[str, Handler] = {}
+
+OPSETS = (7, 27)
+"""First and last version of the default operator set whose semantics the handlers follow."""
+
+
+MOST_ELEMENTS = 2**26
+"""Larger tensors are refused: a malformed file must not take the machine's memory."""
+
+
+def operator(*names: str) -> Callable[[Handler], Handler]:
+    """Register a handler for operators of the default domain."""
+
+    def register(handler: Handler) -> Handler:
+        for name in names:
+            if name in HANDLERS:
+                raise RuntimeError(f"two handlers for operator {name}")
+            HANDLERS[name] = handler
+        return handler
+
+    return register
+
+
+def supported_operators() -> tuple[str, ...]:
+    """The names of all operators that can be imported."""
+    from stablenet.onnx_io import handlers_relu as onnx_relu  # noqa: F401  registers the handlers
+
+    return tuple(sorted(HANDLERS))
+
+
+class Builder:
+    """The layers of a network as they are found."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+        self.layers: list[Layer] = []
+        self.error = 0.0
+
+    def affine(self, value: Expression) -> AffineMap:
+        """The finished affine map of an expression."""
+        self.error = max(self.error, value.error)
+        terms = tuple(Term(source, folding.settle(matrix)) for source, matrix in sorted(value.terms.items()))
+        offset = np.array(value.offset)
+        offset.setflags(write=False)
+        return AffineMap(offset, terms, tuple(self.labels[i] for i in sorted(value.nodes)))
+
+    def relu(self, pre: Expression, call: Call, part: str = "") -> Expression:
+        """The ReLU of an expression: a new layer, named after the node and ``part``; constants stay constant."""
+        if not pre.terms:
+            return Expression.lift(Constant(np.maximum(pre.offset, 0.0).reshape(pre.shape), pre.error))
+        taken = {layer.name for layer in self.layers}
+        name = f"{call.label}/{part}" if part else call.label
+        while name in taken or (part and name in self.labels):
+            name += "'"
+        self.layers.append(
+            Layer(self.affine(pre), name, pre.shape_without_batch, call.op, pre.channel_axis, call.label)
+        )
+        return Expression(
+            pre.shape,
+            {len(self.layers): Selection.identity(pre.size)},
+            np.zeros(pre.size),
+            pre.batch,
+            pre.channel,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One node with its inputs' values.
+
+    ``label`` is the node's unique name, ``strict`` whether the batch size is symbolic, so that no operator
+    may mix the batch axis.
+    """
+
+    op: str
+    label: str
+    index: int
+    opset: int
+    attributes: Mapping[str, Any]
+    names: tuple[str, ...]
+    inputs: tuple[Value | None, ...]
+    n_outputs: int
+    strict: bool
+    builder: Builder
+
+    def unsupported(self, why: str) -> UnsupportedOperatorError:
+        """The error for a use of the operator that has no exact form here."""
+        return UnsupportedOperatorError(f"node {self.label!r} ({self.op}): {why}")
+
+    def wrong(self, why: str) -> NetworkError:
+        """The error for a node that makes no sense."""
+        return NetworkError(f"node {self.label!r} ({self.op}): {why}")
+
+    def afford(self, shape: Sequence[int]) -> None:
+        """Refuse a result that is too large to be meant."""
+        if prod(shape) > MOST_ELEMENTS:
+            raise self.wrong(f"a tensor of shape {list(shape)}; at most {MOST_ELEMENTS} elements are supported")
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute of the node; strings are str, lists are lists."""
+        return self.attributes.get(name, default)
+
+    def has(self, position: int) -> bool:
+        """Whether the optional input is given."""
+        return position < len(self.inputs) and self.inputs[position] is not None
+
+    def value(self, position: int) -> Value:
+        """A required input."""
+        value = self.inputs[position] if position < len(self.inputs) else None
+        if value is None:
+            raise self.wrong(f"input {position} is missing")
+        return value
+
+    def expression(self, position: int) -> Expression:
+        """A required input as an expression; constants are lifted, and must be finite floating-point numbers."""
+        value = self.value(position)
+        return value if isinstance(value, Expression) else Expression.lift(self.weights(position))
+
+    def constant(self, position: int, what: str) -> Constant:
+        """A required input that must not depend on the network's input."""
+        value = self.value(position)
+        if isinstance(value, Expression):
+            raise self.unsupported(f"{what} {self.names[position]!r} depends on the input; a constant is expected")
+        return value
+
+    def weights(self, position: int, what: str = "operand") -> Constant:
+        """A required constant input of finite floating-point numbers."""
+        constant = self.constant(position, what)
+        if not constant.is_float:
+            raise self.unsupported(
+                f"input {self.names[position]!r} holds {constant.value.dtype}; floating-point numbers are expected"
+            )
+        if not np.isfinite(constant.numbers).all():
+            raise self.wrong(f"input {self.names[position]!r} holds NaN or infinity")
+        return constant
+
+    def scalar(self, position: int, what: str) -> float:
+        """A required constant input of one number."""
+        constant = self.constant(position, what)
+        if constant.value.size != 1:
+            raise self.wrong(f"{what} has shape {constant.shape}; one number is expected")
+        return float(constant.numbers.reshape(-1)[0])
+
+    def integers(self, position: int, what: str) -> list[int]:
+        """A required constant input of integers, none of which is the unknown batch size."""
+        values = self.dimensions(position, what)
+        if BATCH in values:
+            raise self.unsupported(f"{what} depends on the batch size")
+        return [int(value) for value in values]
+
+    def dimensions(self, position: int, what: str) -> list[Any]:
+        """A required constant input of integers; `BATCH` may be among them."""
+        array = self.constant(position, what).value
+        if array.dtype.kind not in "iuO" or array.ndim > 1:
+            raise self.wrong(f"{what} must be a vector of integers, not {array.dtype} of shape {array.shape}")
+        return array.reshape(-1).tolist()
+
+    def axis(self, axis: int, rank: int) -> int:
+        """An axis counted from the front."""
+        if not -rank <= axis < rank:
+            raise self.wrong(f"axis {axis} of a tensor with {rank} axes")
+        return axis % rank
+
+    def axes(self, position: int, since: int) -> list[int] | None:
+        """The axes of a node that takes them as attribute, and from opset ``since`` on as input."""
+        if self.opset < since:
+            axes = self.attribute("axes")
+            return None if axes is None else [int(axis) for axis in axes]
+        return self.integers(position, "axes") if self.has(position) else None
+
+
+def rearranged(
+    value: Value,
+    change: Callable[[Any], Any],
+    batch: int | None = None,
+    channel: int | None = None,
+) -> Value:
+    """A value whose elements ``change`` only moves about: it maps an array to an array."""
+    if isinstance(value, Constant):
+        return Constant(np.asarray(change(value.value)), value.error)
+    index: Index = np.asarray(change(value.index))
+    return value.take(index, batch, channel)
+
+
+def spread(constant: Constant, rank: int, axis: int) -> Constant:
+    """A vector laid along one axis of a tensor with ``rank`` axes."""
+    shape = [1] * rank
+    shape[axis] = -1
+    return Constant(constant.value.reshape(shape), constant.error)
+
+
+def bound_of(values: Array, units: float) -> float:
+    """``units`` roundoffs of the largest magnitude."""
+    return units * UNIT * float(np.abs(values).max(initial=0.0)) + folding.TINY

@@ -1,0 +1,370 @@
+"""ONNX files to networks in canonical form.
+
+`load_onnx` reads, validates and folds a file. The result speaks of the real-valued function of the file's
+numbers; `Network.exact` says that no coefficient was rounded on the way, `Network.import_error` else bounds what
+rounding did to each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stablenet.core.errors import NetworkError, StablenetError, UnsupportedOperatorError
+from stablenet.core.network import AffineMap, Network
+from stablenet.onnx_io.expression import Constant, Expression, Value
+from stablenet.onnx_io.handlers_shape import FLOAT_TYPES
+from stablenet.onnx_io.operators import HANDLERS, MOST_ELEMENTS, OPSETS, Builder, Call, supported_operators
+
+
+def load_onnx(path: str | Path) -> Network:
+    """The network of an ONNX file.
+
+    The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample.
+    Other dimensions must be known. Raises `NetworkError` for a file that is no such network and
+    `UnsupportedOperatorError` for an operator, or a use of one, without an exact piecewise-linear form.
+    """
+    file = Path(path)
+    data = _read(file)
+    try:
+        return _Import(_parse(data, file), file, hashlib.sha256(data).hexdigest()).network()
+    except StablenetError as error:
+        if str(file) in str(error):
+            raise
+        raise type(error)(f"{file}: {error}") from error.__cause__
+
+
+def parse_onnx(path: str | Path) -> Any:
+    """The ONNX ``ModelProto`` of a file, external data included, not checked further; raises `NetworkError`."""
+    file = Path(path)
+    return _parse(_read(file), file)
+
+
+def node_labels(graph: Any) -> tuple[str, ...]:
+    """A unique name for each node of a graph: its name, else its first output, else operator and position."""
+    names = Counter(node.name for node in graph.node)
+    taken = {name for name, count in names.items() if name and count == 1}
+    labels: list[str] = []
+    for i, node in enumerate(graph.node):
+        if node.name in taken and names[node.name] == 1:
+            labels.append(node.name)
+            continue
+        output = next((name for name in node.output if name), "")
+        label = output if output and output not in taken else f"{node.op_type}_{i}"
+        while label in taken:
+            label += "'"
+        taken.add(label)
+        labels.append(label)
+    return tuple(labels)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise NetworkError(f"{file}: no such file") from None
+    except IsADirectoryError:
+        raise NetworkError(f"{file}: is a directory; an ONNX file is expected") from None
+    except (OSError, ValueError) as error:
+        raise NetworkError(f"{file}: cannot be read ({error})") from None
+    if not data:
+        raise NetworkError(f"{file}: is empty; an ONNX file is expected")
+    return data
+
+
+def _line(error: BaseException) -> str:
+    """The message of an error of another package on one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:297]}…"
+
+
+def _parse(data: bytes, file: Path) -> Any:
+    """The ONNX model, external data included."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise NetworkError(f"{file}: is no ONNX file, or a truncated one ({_line(error)})") from None
+    if not model.graph.node or not model.graph.output:
+        raise NetworkError(f"{file}: is no ONNX network: it has no nodes or no outputs")
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(file.parent))
+    except Exception as error:
+        raise NetworkError(f"{file}: its external data cannot be read ({_line(error)})") from None
+    return model
+
+
+@dataclass(frozen=True)
+class _Port:
+    """The network's input: name, shape with batch 1, and whether the batch size is symbolic."""
+
+    name: str
+    shape: tuple[int, ...]
+    symbolic: bool
+
+
+class _Import:
+    """One pass over a graph."""
+
+    def __init__(self, model: Any, file: Path, sha256: str) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.file = file
+        self.sha256 = sha256
+        self.labels = node_labels(self.graph)
+        self.opset = _opset(model)
+        self.port = self._input()
+        self.output = self._output()
+        self.used = self._used_nodes()
+        self._check_operators()
+        self._check_model()
+
+    def network(self) -> Network:
+        """The canonical network."""
+        port = self.port
+        if port.shape and port.shape[0] > 1 and len(port.shape) > 1:
+            return self._without_batch()
+        return self._run(port.shape, 0 if len(port.shape) > 1 else None, strict=port.symbolic)
+
+    def _without_batch(self) -> Network:
+        """A first dimension that is a number above 1: a batch if nothing mixes it, else part of the sample."""
+        port = self.port
+        try:
+            self._run((1, *port.shape[1:]), 0, strict=True)
+        except NetworkError:
+            return self._run(port.shape, None, strict=False)
+        raise NetworkError(
+            f"input {port.name!r} of shape {list(port.shape)} is a batch of {port.shape[0]} samples; "
+            "a batch dimension that is symbolic or 1 is expected"
+        )
+
+    def _run(self, shape: tuple[int, ...], batch: int | None, *, strict: bool) -> Network:
+        builder = Builder(self.labels)
+        source = Expression.source(0, shape, batch)
+        values = self._constants()
+        values[self.port.name] = source
+        with np.errstate(all="ignore"):
+            for i in self.used:
+                self._evaluate(i, values, builder, strict=strict)
+            return self._finish(values[self.output], source, builder)
+
+    def _finish(self, value: Value, source: Expression, builder: Builder) -> Network:
+        if isinstance(value, Constant):
+            if not value.is_float:
+                raise NetworkError(f"output {self.output!r} holds {value.value.dtype}; floating-point numbers expected")
+            value = replace(Expression.lift(value), batch=0 if source.batch is not None and value.value.ndim else None)
+        output: AffineMap = builder.affine(value)
+        layers = tuple(builder.layers)
+        return Network(
+            n_inputs=source.size,
+            layers=layers,
+            output=output,
+            input_shape=source.shape_without_batch,
+            output_shape=value.shape_without_batch,
+            input_name=self.port.name,
+            output_name=self.output,
+            file=str(self.file),
+            sha256=self.sha256,
+            exact=builder.error == 0.0,
+            import_error=builder.error,
+            opset=self.opset,
+            metadata={entry.key: entry.value for entry in self.model.metadata_props},
+        )
+
+    def _evaluate(self, i: int, values: dict[str, Value], builder: Builder, *, strict: bool) -> None:
+        node = self.graph.node[i]
+        inputs = tuple(values[name] if name else None for name in node.input)
+        label = self.labels[i]
+        where = f"node {label!r} ({node.op_type})"
+        try:
+            attributes = {entry.name: _attribute(entry) for entry in node.attribute}
+            call = Call(
+                node.op_type,
+                label,
+                i,
+                self.opset,
+                attributes,
+                tuple(node.input),
+                inputs,
+                len(node.output),
+                strict,
+                builder,
+            )
+            results = HANDLERS[node.op_type](call)
+        except StablenetError:
+            raise
+        except MemoryError:
+            raise NetworkError(f"{where}: needs more memory than there is") from None
+        except Exception as error:
+            # Whatever a malformed node makes NumPy raise: it is the file's fault, and must read so.
+            raise NetworkError(f"{where}: cannot be computed ({_line(error)})") from error
+        results = results if isinstance(results, tuple) else (results,)
+        for name, value in zip(node.output, results, strict=False):
+            values[name] = self._settled(value, i, strict=strict)
+        lost = [name for name in node.output[len(results) :] if name and name in self._consumed]
+        if lost:
+            raise UnsupportedOperatorError(f"{where}: its output {lost[0]!r} is used; only the first one is supported")
+
+    def _settled(self, value: Value, i: int, *, strict: bool) -> Value:
+        """A node's result: constants as such, the node noted, the batch axis checked."""
+        if isinstance(value, Constant):
+            return value
+        if not value.terms:
+            return Constant(value.offset.reshape(value.shape), value.error)
+        node = self.graph.node[i]
+        if strict and value.batch is None:
+            raise UnsupportedOperatorError(
+                f"node {self.labels[i]!r} ({node.op_type}): mixes the batch dimension with others; "
+                "fix the batch size of the file to 1 if that is what it is made for"
+            )
+        return value if node.op_type == "Relu" else replace(value, nodes=value.nodes | {i})
+
+    def _constants(self) -> dict[str, Value]:
+        import onnx
+
+        values: dict[str, Value] = {}
+        for tensor in self.graph.initializer:
+            if tensor.name not in self._consumed:
+                continue
+            try:
+                values[tensor.name] = Constant(onnx.numpy_helper.to_array(tensor))
+            except Exception as error:
+                raise NetworkError(f"initializer {tensor.name!r} cannot be read ({_line(error)})") from None
+        return values
+
+    def _input(self) -> _Port:
+        known = {tensor.name for tensor in self.graph.initializer}
+        inputs = [value for value in self.graph.input if value.name not in known]
+        if len(inputs) != 1:
+            raise NetworkError(f"{_listed('input', [v.name for v in inputs])}; a network with one is expected")
+        kind = inputs[0].type.tensor_type
+        if kind.elem_type not in FLOAT_TYPES:
+            raise NetworkError(
+                f"input {inputs[0].name!r} has element type {_type_name(kind.elem_type)}; "
+                f"one of {', '.join(FLOAT_TYPES.values())} is expected"
+            )
+        if not kind.HasField("shape"):
+            raise NetworkError(f"input {inputs[0].name!r} has no shape; known dimensions are expected")
+        dims = [dim.dim_value if dim.WhichOneof("value") == "dim_value" else 0 for dim in kind.shape.dim]
+        symbolic = len(dims) > 1 and dims[0] <= 0
+        if symbolic:
+            dims[0] = 1
+        if prod(dims) > MOST_ELEMENTS:
+            raise NetworkError(
+                f"input {inputs[0].name!r} of shape {dims}; at most {MOST_ELEMENTS} elements are supported"
+            )
+        unknown = [i for i, n in enumerate(dims) if n <= 0]
+        if unknown:
+            dim = kind.shape.dim[unknown[0]]
+            raise NetworkError(
+                f"input {inputs[0].name!r}: dimension {unknown[0]} is {dim.dim_param or 'unknown'!r}; "
+                "all dimensions but a leading batch must be known numbers"
+            )
+        return _Port(inputs[0].name, tuple(dims), symbolic)
+
+    def _output(self) -> str:
+        names = [value.name for value in self.graph.output]
+        if len(names) != 1:
+            raise NetworkError(f"{_listed('output', names)}; a network with one is expected")
+        return str(names[0])
+
+    def _used_nodes(self) -> list[int]:
+        """The nodes that the output needs, in the file's order, which must be a topological one."""
+        if self.graph.sparse_initializer:
+            raise NetworkError("sparse initializers are not supported; store them dense")
+        known = {tensor.name for tensor in self.graph.initializer} | {self.port.name, ""}
+        producers = {name: i for i, node in enumerate(self.graph.node) for name in node.output if name}
+        for i, node in enumerate(self.graph.node):
+            missing = next((name for name in node.input if name not in known), None)
+            if missing is not None:
+                raise NetworkError(f"node {self.labels[i]!r} ({node.op_type}) {self._why(missing, producers)}")
+            known.update(node.output)
+        if self.output not in known:
+            raise NetworkError(f"output {self.output!r} is not computed by any node")
+        needed, used = {self.output}, []
+        for i in reversed(range(len(self.graph.node))):
+            if needed.intersection(self.graph.node[i].output):
+                used.append(i)
+                needed.update(name for name in self.graph.node[i].input if name)
+        self._consumed = needed
+        return used[::-1]
+
+    def _why(self, name: str, producers: dict[str, int]) -> str:
+        """Why a tensor is not there when its consumer comes: never computed, in a cycle, or later in the file."""
+        if name not in producers:
+            return f"needs {name!r}, which nothing computes"
+        pending, seen = [producers[name]], set()
+        while pending:
+            i = pending.pop()
+            seen.add(i)
+            sources = {producers[n] for n in self.graph.node[i].input if n in producers}
+            if producers[name] in sources:
+                return f"needs {name!r}, which is part of a cycle; a feed-forward network is expected"
+            pending.extend(sources - seen)
+        return f"needs {name!r} before it is computed; ONNX demands that nodes are sorted"
+
+    def _check_operators(self) -> None:
+        supported = supported_operators()
+        listed = ", ".join(supported)
+        for i in self.used:
+            node = self.graph.node[i]
+            named = f"node {self.labels[i]!r}: operator {node.op_type!r}"
+            if node.domain not in ("", "ai.onnx"):
+                raise UnsupportedOperatorError(
+                    f"{named} of domain {node.domain!r} is not supported; of ONNX' own there are: {listed}"
+                )
+            if node.op_type not in supported:
+                raise UnsupportedOperatorError(f"{named} is not supported; supported are: {listed}")
+
+    def _check_model(self) -> None:
+        import onnx
+
+        # The checker insists on a shape of the output, which runtimes and this reader do without.
+        self.graph.output[0].type.tensor_type.shape.SetInParent()
+        try:
+            onnx.checker.check_model(self.model)
+        except Exception as error:
+            raise NetworkError(f"is no valid ONNX network ({_line(error)})") from None
+
+
+def _listed(kind: str, names: Sequence[str]) -> str:
+    return f"{len(names)} {kind}s ({', '.join(map(repr, names))})" if names else f"no {kind}"
+
+
+def _type_name(number: int) -> str:
+    import onnx
+
+    try:
+        return str(onnx.TensorProto.DataType.Name(number))
+    except ValueError:
+        return str(number)
+
+
+def _opset(model: Any) -> int:
+    versions: Iterable[int] = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    version = max(versions, default=0)
+    if not OPSETS[0] <= version <= OPSETS[1]:
+        found = f"opset {version}" if version else "no opset of the default domain"
+        raise NetworkError(f"{found}; opsets {OPSETS[0]} to {OPSETS[1]} are supported")
+    return version
+
+
+def _attribute(entry: Any) -> Any:
+    import onnx
+
+    value = onnx.helper.get_attribute_value(entry)
+    return (
+        value.decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else list(value)
+        if isinstance(value, list)
+        else value
+    )

@@ -1,0 +1,1 @@
+"""A network, a part of the domain, bounds and a formulation as a Pyomo model."""

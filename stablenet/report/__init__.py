@@ -1,0 +1,1 @@
+"""What was found, as JSON: the report file and the evidence in it."""

@@ -1,0 +1,288 @@
+"""The report: what was found, with evidence, as the file ``stablenet.report/1``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from stablenet import __version__
+from stablenet.core.errors import DomainError, ReportError
+from stablenet.core.files import write_text
+from stablenet.core.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
+from stablenet.core.network import Network
+from stablenet.domain.regions import Domain
+from stablenet.domain.regions import domain_from_json as parse_domain_json
+from stablenet.falsify.witness import Witnesser
+
+SCHEMA = "stablenet.report/1"
+STOP_REASONS = ("time", "memory", "interrupt", "solver", "borderline", "search")
+PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
+_KEYS = {
+    "network": dict,
+    "domain": dict,
+    "neurons": list,
+    "witnesses": list,
+    "counts": dict,
+    "status": str,
+    "config": dict,
+}
+VERDICTS = ("stably_active", "stably_inactive", "unstable", "unknown")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of those that its results may depend on, where installed."""
+    found = {"stablenet": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def network_to_json(network: Network) -> dict[str, Any]:
+    """The report's description of a network."""
+    return {
+        "file": network.file,
+        "sha256": network.sha256,
+        "n_inputs": network.n_inputs,
+        "n_outputs": network.n_outputs,
+        "exact_import": network.exact,
+        "layers": [
+            {"layer": k, "name": layer.name, "size": layer.size, "shape": list(layer.shape), "origin": layer.origin}
+            for k, layer in enumerate(network.layers)
+        ],
+    }
+
+
+def domain_from_json(data: dict[str, Any]) -> Domain:
+    """The domain of a report; raises `ReportError` where it is none."""
+    try:
+        return parse_domain_json(data)
+    except DomainError as error:
+        raise ReportError(f"domain of the report: {error}") from None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report; ``data`` is the JSON object of the file."""
+
+    data: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no neuron is unknown."""
+        return bool(self.data["status"] == "complete")
+
+    @property
+    def stopped_by(self) -> str | None:
+        """Why it is not complete."""
+        reason = self.data["stopped_by"]
+        return None if reason is None else str(reason)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of neurons per verdict, and of those with rigorous evidence."""
+        return dict(self.data["counts"])
+
+    @property
+    def contradictions(self) -> list[dict[str, Any]]:
+        """Refutations that a witness has disproved."""
+        return list(self.data.get("contradictions", []))
+
+    def verdicts(self) -> list[list[str]]:
+        """Verdicts by layer and neuron."""
+        result: list[list[str]] = [[] for _ in self.data["network"]["layers"]]
+        for neuron in self.data["neurons"]:
+            result[neuron["layer"]].append(neuron["verdict"])
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
+        return self.data
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, atomically."""
+        write_text(Path(path), dumps(self.data))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a file; raises `ReportError` where it is no report."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise ReportError(f"{path}: not a JSON file ({error})") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else None
+            raise ReportError(f"{path}: schema {found!r}; {SCHEMA!r} is expected")
+        for key, kind in _KEYS.items():
+            if key not in data:
+                raise ReportError(f"{path}: key {key!r} is missing")
+            if not isinstance(data[key], kind):
+                raise ReportError(f"{path}: {key!r} is of the wrong type; a report has a {kind.__name__} there")
+        return cls(data)
+
+
+def dumps(data: dict[str, Any]) -> str:
+    """JSON text; numbers round-trip exactly, non-finite ones are refused."""
+    return json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _bound(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+class _Questions:
+    """The JSON of questions, from a ledger's arrays."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.states = ledger.states
+        self.by = ledger.part_by.max(axis=0)
+        self.rigorous = np.asarray(ledger.part_rigorous.all(axis=0))
+        self.ledger = ledger
+
+    def to_json(self, side: int, index: int) -> dict[str, Any]:
+        state = self.states[side, index]
+        if state == State.WITNESSED:
+            code = self.ledger.witness_by[side, index]
+            number = int(self.ledger.witness[side, index])
+            return {"state": "witnessed", "witness": number, "by": self.ledger.sources[code]}
+        if state == State.REFUTED:
+            source = self.ledger.sources[self.by[side, index]]
+            return {"state": "refuted", "by": source, "rigorous": bool(self.rigorous[side, index])}
+        return {"state": "open"}
+
+
+def neurons_to_json(ledger: Ledger) -> list[dict[str, Any]]:
+    """The report's list of neurons."""
+    questions = _Questions(ledger)
+    verdicts = ledger.verdicts
+    lower, upper = ledger.lower.min(axis=0), ledger.upper.max(axis=0)
+    result = []
+    for layer, size in enumerate(ledger.sizes):
+        for neuron in range(size):
+            i = int(ledger.offsets[layer]) + neuron
+            result.append(
+                {
+                    "layer": layer,
+                    "neuron": neuron,
+                    "verdict": Verdict(int(verdicts[i])).name.lower(),
+                    "lower": _bound(lower[i]),
+                    "upper": _bound(upper[i]),
+                    **{SIDE_NAMES[side]: questions.to_json(side, i) for side in SIDES},
+                }
+            )
+    return result
+
+
+def build_report(
+    ledger: Ledger,
+    *,
+    network: dict[str, Any],
+    domain: dict[str, Any],
+    config: dict[str, Any],
+    stopped_by: str | None,
+    total_seconds: float,
+) -> Report:
+    """The report of a ledger; ``stopped_by`` is dropped where every neuron has a verdict."""
+    verdicts = ledger.verdicts
+    complete = ledger.complete
+    if not complete and stopped_by is None:
+        stopped_by = "search"
+    if complete or stopped_by == "search":
+        waiting = ledger.pending()
+        only_borderline = not complete and not (waiting & ~ledger.borderline).any()
+        stopped_by = None if complete else ("borderline" if only_borderline else stopped_by)
+    names = [verdict.name.lower() for verdict in Verdict]
+    totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
+    seconds = {what: round(ledger.seconds.get(what, 0.0), 6) for what in ("load", "bounds", "falsify", "search")}
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        "status": "complete" if complete else "stopped",
+        "stopped_by": stopped_by,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": package_versions(),
+        "network": network,
+        "domain": domain,
+        "config": config,
+        "seconds": {**seconds, "total": round(total_seconds, 6)},
+        "solves": ledger.solves,
+        "counts": {**{name: totals[name] for name in VERDICTS}, "rigorous": int(np.count_nonzero(ledger.rigorous))},
+        "neurons": neurons_to_json(ledger),
+        "witnesses": [point.tolist() for point in ledger.points],
+        "curve": [[seconds, n] for seconds, n in ledger.curve],
+    }
+    if ledger.tightening:
+        data["tightening"] = ledger.tightening
+    if ledger.contradictions:
+        data["contradictions"] = [vars(found) for found in ledger.contradictions]
+    return Report(data)
+
+
+def check_belongs(report: Report, network: Network, domain: Domain) -> None:
+    """Raise `ReportError` unless the report is about this network and domain, by digest."""
+    theirs = report.data["network"].get("sha256")
+    if theirs != network.sha256:
+        raise ReportError(f"the report is about the network with sha256 {theirs}, not {network.sha256}")
+    if domain_from_json(report.data["domain"]).digest != domain.digest:
+        raise ReportError("the report is about another domain of the same network; the same bounds are expected")
+
+
+def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
+    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed.
+
+    Raises `ReportError` before anything is entered if the report is malformed.
+    """
+    try:
+        points, refuted = _closed(report, ledger)
+        batches = {by: np.array(rows, dtype=np.float64) for by, rows in points.items()}
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ReportError(f"the report's neurons or witnesses are malformed ({error!r})") from None
+    for batch in batches.values():
+        if batch.shape != (len(batch), witnesser.network.n_inputs):
+            raise ReportError(f"the report's witnesses have shape {batch.shape[1:]}, not one number per input")
+    for by, batch in batches.items():
+        witnesser.offer(batch, by)
+    for (side, by, rigorous), indices in refuted.items():
+        for part in range(ledger.n_parts):
+            ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)
+
+
+def _closed(
+    report: Report, ledger: Ledger
+) -> tuple[dict[str, list[list[float]]], dict[tuple[Side, str, bool], list[int]]]:
+    """Witnesses by source, and refuted questions by side, source and rigour."""
+    numbers: dict[str, set[int]] = {}
+    refuted: dict[tuple[Side, str, bool], list[int]] = {}
+    for entry in report.data["neurons"]:
+        layer, neuron = entry["layer"], entry["neuron"]
+        if not (0 <= layer < len(ledger.sizes) and 0 <= neuron < ledger.sizes[layer]):
+            raise ReportError(f"the report speaks of neuron {neuron} of layer {layer}, which the network does not have")
+        index = int(ledger.flat(layer, neuron)[0])
+        for side in SIDES:
+            question = entry[SIDE_NAMES[side]]
+            match question["state"]:
+                case "witnessed":
+                    numbers.setdefault(str(question["by"]), set()).add(question["witness"])
+                case "refuted":
+                    key = (side, str(question["by"]), bool(question["rigorous"]))
+                    refuted.setdefault(key, []).append(index)
+                case "open":
+                    pass
+                case state:
+                    raise ReportError(
+                        f"a question of the report has state {state!r}; open, witnessed and refuted exist"
+                    )
+    witnesses = report.data["witnesses"]
+    for number in {n for some in numbers.values() for n in some}:
+        if not 0 <= number < len(witnesses):
+            raise ReportError(f"the report names witness {number} and holds {len(witnesses)}")
+    return {by: [witnesses[n] for n in sorted(some)] for by, some in numbers.items()}, refuted

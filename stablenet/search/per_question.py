@@ -1,0 +1,206 @@
+"""Questions asked one at a time: maximise or minimise one pre-activation until its sign is shown or excluded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+
+from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult, Status
+from stablenet.backends.base import registry as backends
+from stablenet.core.ledger import POSITIVE, SIDES, Array, Mask, Side
+from stablenet.pyomo_model.search_model import SearchModel
+from stablenet.search.base import Problem, SearchStoppedError
+from stablenet.search.part_model import PROOFS, STOPS, PartModel
+
+PATIENCE = 1.0
+"""Seconds that solves on other threads get to stop after Ctrl-C."""
+
+
+class Singles:
+    """One MILP a question, layer by layer, on one part; as many at a time as there are threads.
+
+    A solve stops at the first solution that a forward pass confirms, or at the first dual bound of the refuting
+    sign. ``nodes`` limits each solve; questions that it leaves open stay open.
+    """
+
+    def __init__(self, problem: Problem, part: int, by: str, *, nodes: int | None = None) -> None:
+        self.problem = problem
+        self.ledger = problem.ledger
+        self.part = part
+        self.by = by
+        self.nodes = nodes
+        self.models = PartModel(problem, part)
+
+    def run(self, mask: Mask) -> None:
+        """Ask the questions of a mask, (2, n)."""
+        for layer in range(len(self.ledger.sizes)):
+            here = np.zeros_like(mask)
+            inside = self.ledger.layer_slice(layer)
+            here[:, inside] = mask[:, inside]
+            if mask[:, inside.start :].any():
+                self.models.tighten(layer, self.by)
+            here &= self.ledger.pending(self.part)
+            if here.any():
+                self._layer(here)
+
+    def _layer(self, mask: Mask) -> None:
+        began = time.monotonic()
+        model = self.models.build(mask, witness=False)
+        start = self.models.start(model)
+        questions = [(side, int(index)) for side in SIDES for index in np.flatnonzero(mask[side])]
+        queue = _Queue(self, model, start, questions, {"build_s": time.monotonic() - began})
+        workers = min(self.problem.options.threads, len(questions))
+        if workers == 1:
+            queue.work(threads=self.problem.options.threads)
+            return
+        pool = [threading.Thread(target=queue.work_quietly, daemon=True) for _ in range(workers)]
+        for worker in pool:
+            worker.start()
+        try:
+            for worker in pool:
+                worker.join()
+        finally:
+            # After Ctrl-C solves still run; they are told to stop, and nothing of them is used.
+            queue.closed = True
+            patience = time.monotonic() + PATIENCE
+            for worker in pool:
+                worker.join(max(0.0, patience - time.monotonic()))
+        if queue.error is not None:
+            raise queue.error
+
+
+class _Queue:
+    """The questions of a layer, and what workers share."""
+
+    def __init__(
+        self,
+        owner: Singles,
+        model: SearchModel,
+        start: Array,
+        questions: Sequence[tuple[Side, int]],
+        spent: dict[str, float],
+    ) -> None:
+        self.owner = owner
+        self.problem = owner.problem
+        self.model = model
+        self.start = start
+        self.questions = questions
+        self.spent = spent
+        self.ticket = count()
+        self.closed = False
+        self.error: BaseException | None = None
+
+    def work_quietly(self) -> None:
+        """`work` on a thread of its own with one thread for the solver; the first error ends all workers."""
+        try:
+            self.work(threads=1)
+        except BaseException as error:
+            self.error = self.error or error
+            self.closed = True
+
+    def work(self, *, threads: int) -> None:
+        """Ask questions until there are no more."""
+        options = self.problem.options
+        with ExitStack() as stack:
+            asker = _Asker(self, self.problem.backend, threads)
+            asker.open(stack)
+            second: _Asker | None = None
+            while not self.closed and (i := next(self.ticket)) < len(self.questions):
+                question = self.questions[i]
+                if not self.is_open(question) or not asker.refutes(question):
+                    continue
+                if options.check_with is not None:
+                    if second is None:
+                        second = _Asker(self, backends.get(options.check_with), threads, second=True)
+                        second.open(stack)
+                    if not second.refutes(question) and self.is_open(question):
+                        continue
+                # Where the second solver has shown the question, this puts the first one's word on record.
+                if not self.closed:
+                    self.owner.models.refute(question[0], np.array([question[1]]), self.owner.by)
+
+    def is_open(self, question: tuple[Side, int]) -> bool:
+        """Whether a question is pending on the part."""
+        return bool(self.owner.ledger.pending(self.owner.part)[question])
+
+
+class _Asker:
+    """One solver with the model loaded."""
+
+    session: Session
+
+    def __init__(self, queue: _Queue, backend: Backend, threads: int, *, second: bool = False) -> None:
+        self.queue = queue
+        self.problem = queue.problem
+        self.owner = queue.owner
+        self.backend = backend
+        self.threads = threads
+        self.by = f"{self.owner.by} ({backend.name})" if second else self.owner.by
+        self.spent: dict[str, float] = {}
+
+    def open(self, stack: ExitStack) -> None:
+        """Load the model; the stack closes the session."""
+        began = time.monotonic()
+        self.session = stack.enter_context(self.backend.open(self.queue.model.milp, self.problem.settings))
+        self.spent["translate_s"] = time.monotonic() - began
+
+    def refutes(self, question: tuple[Side, int]) -> bool:
+        """Ask; whether the answer proves that the question's sign is impossible. Points that show it are entered."""
+        side, index = question
+        owner, model = self.owner, self.queue.model
+        layer, neuron = owner.ledger.locate(index)
+        objective, _ = model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
+        self.session.change_objective(objective, maximize=True)
+        if self.problem.formulation.cuts != "none":
+            began = time.monotonic()
+            model.root_rounds(self.session, self.problem.limits(backend=self.backend))
+            self.spent["cuts_s"] = time.monotonic() - began
+        result = self._solve(question)
+        if self.queue.closed:
+            return False
+        spent, self.spent, built, self.queue.spent = self.spent, {}, self.queue.spent, {}
+        owner.models.record(model, result, self.by, {**built, **spent})
+        owner.models.impossible(self.backend, model, result, self.queue.start, self.by)
+        if result.x is not None:
+            owner.models.show(model.inputs(result.x), owner.by)
+        if not self.queue.is_open(question):
+            return False
+        if result.status in PROOFS and result.dual_bound <= 0.0:
+            return True
+        if result.status in STOPS and not (result.status is Status.NODES and owner.nodes is not None):
+            raise SearchStoppedError(STOPS[result.status])
+        # A relaxation that does not refute says nothing about how close to 0 the truth is.
+        if owner.nodes is None and self.problem.formulation.exact:
+            owner.ledger.set_borderline(side, np.array([index]))
+        return False
+
+    def _solve(self, question: tuple[Side, int]) -> SolveResult:
+        owner, model = self.owner, self.queue.model
+
+        def on_incumbent(x: Array, objective: float) -> bool:
+            if objective > 0.0:
+                owner.models.show(model.inputs(x), owner.by)
+            return self.queue.closed or not self.queue.is_open(question)
+
+        callbacks, target = Callbacks(stop=lambda: self.queue.closed), None
+        if self.backend.supports(Capability.INCUMBENT):
+            callbacks = replace(callbacks, on_incumbent=on_incumbent)
+        else:
+            # Well above what the relaxed rows can fake; whether it is shown, the forward pass says.
+            target = 100.0 * self.problem.options.margin + 1e-6
+        limits = self.problem.limits(nodes=owner.nodes, backend=self.backend)
+        return self.problem.solve(
+            self.session,
+            replace(limits, threads=min(limits.threads, self.threads)),
+            target=target,
+            dual_stop=0.0,
+            start=self.queue.start,
+            callbacks=callbacks,
+            backend=self.backend,
+        )
