@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from stablenet.bounds.certificates import record_leaves
+from stablenet.bounds.certificates import Rows, record_leaves
 from stablenet.bounds.crown import MEMORY, Backward, Index
 from stablenet.bounds.crown_alpha import COPIES
 from stablenet.bounds.optimize import Descent, Outcome, Variables
@@ -115,6 +115,7 @@ class Tree:
 
 
 Pair = tuple[Tree, Leaf]
+_NONE = np.zeros(0, np.intp)
 
 
 class Forest(ABC):
@@ -322,15 +323,13 @@ class Forest(ABC):
         pairs = [(tree, leaf) for tree in trees for leaf in tree.kept]
         for start in range(0, len(pairs), self.batch):
             some = pairs[start : start + self.batch]
-            rows, signs = _questions([tree for tree, _ in some])
             slopes, multipliers, phases = self._stacked([leaf for _, leaf in some])
             choices = self.descent.choices(self._variables(slopes, multipliers), _cut(phases, self.alive))
-            closed = numbers if complete and start + self.batch >= len(pairs) else numbers[:0]
+            rows = Rows(self.backward, *_questions([tree for tree, _ in some]), choices)
             of = np.array([tree.number for tree, _ in some], "<u4")
-            record_leaves(self.proof, self.by, self.backward, of, rows, signs, choices, closed=closed)
-        if complete and not pairs:
-            none = np.zeros(0, np.intp)
-            record_leaves(self.proof, self.by, self.backward, numbers[:0], none, np.zeros(0), [], closed=numbers)
+            record_leaves(self.proof, self.by, rows, of, closed=numbers[:0])
+        if complete:
+            record_leaves(self.proof, self.by, Rows(self.backward, _NONE, _NONE, []), numbers[:0], closed=numbers)
         for tree in trees:
             tree.kept = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,37 +13,37 @@ import numpy.typing as npt
 from stablenet.bounds.crown import Array, Backward, Choice, Index
 from stablenet.core.proofs import PartProof, ragged
 
-
-def record_rows(
-    proof: PartProof | None, by: str, backward: Backward, rows: Index, signs: Array, choices: Sequence[Choice]
-) -> None:
-    """Bounds of rows of the next layer, each by one backward pass with these choices, (1, rows, …)."""
-    if proof is not None and len(rows):
-        trees = proof.new_trees(len(rows))
-        record_leaves(proof, by, backward, trees, rows, signs, choices, closed=trees)
+Numbers = npt.NDArray[np.uint32]
 
 
-def record_leaves(
-    proof: PartProof,
-    by: str,
-    backward: Backward,
-    trees: npt.NDArray[np.uint32],
-    rows: Index,
-    signs: Array,
-    choices: Sequence[Choice],
-    *,
-    closed: npt.NDArray[np.uint32],
-) -> None:
-    """Leaves of trees over the next layer with their choices, and the numbers of the trees that are complete."""
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of the layer after those pushed, (rows,), their signs, and choices of backward passes, (1, rows, …)."""
+
+    backward: Backward
+    rows: Index
+    signs: Array
+    choices: Sequence[Choice]
+
+
+def record_rows(proof: PartProof | None, by: str, found: Rows) -> None:
+    """Bounds of rows, each by one backward pass."""
+    if proof is not None and len(found.rows):
+        trees = proof.new_trees(len(found.rows))
+        record_leaves(proof, by, found, trees, closed=trees)
+
+
+def record_leaves(proof: PartProof, by: str, found: Rows, trees: Numbers, *, closed: Numbers) -> None:
+    """Leaves of trees, a row each, with the numbers of their trees, and of the trees that are complete."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "tree": trees,
-        "row": rows.astype("<u4"),
-        "sign": signs.astype("<i1"),
+        "row": found.rows.astype("<u4"),
+        "sign": found.signs.astype("<i1"),
         "closed": closed,
     }
-    if len(rows):
-        arrays |= _choices(backward, choices, len(rows))
-    proof.leaves(backward.pushed, by, arrays)
+    if len(found.rows):
+        arrays |= _choices(found.backward, found.choices, len(found.rows))
+    proof.leaves(found.backward.pushed, by, arrays)
 
 
 def _choices(backward: Backward, choices: Sequence[Choice], n_rows: int) -> dict[str, npt.NDArray[Any]]:
@@ -91,16 +92,18 @@ NONE = 2**32 - 1
 
 def record_boxes(
     proof: PartProof,
-    numbers: npt.NDArray[np.uint32],
-    lower: Array,
-    upper: Array,
+    numbers: Numbers,
+    corners: tuple[Array, Array],
     refuted: npt.NDArray[np.bool_],
     cut: Index,
+    *,
     first: int,
 ) -> None:
-    """Boxes of a cutting: the questions refuted on each, (boxes, questions), and the input at whose middle it is cut, -1
-    for none. Their halves are numbered from ``first``: all the lower ones, then all the upper ones.
+    """Boxes of a cutting, their corners (boxes, n_inputs), the questions refuted on each, (boxes, questions), and the
+    input at whose middle it is cut, -1 for none. Their halves are numbered from ``first``: all the lower ones, then all
+    the upper ones.
     """
+    lower, upper = corners
     halved = np.flatnonzero(cut >= 0)
     at = np.zeros(len(cut))
     at[halved] = 0.5 * (lower[halved, cut[halved]] + upper[halved, cut[halved]])

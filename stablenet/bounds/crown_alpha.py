@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from stablenet.bounds.base import whole_number
-from stablenet.bounds.certificates import record_rows
+from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Index, chunks
 from stablenet.bounds.layerwise import Sweep, Tightening
 from stablenet.bounds.optimize import Descent, Outcome
@@ -70,7 +70,7 @@ def alpha_bounds(
     both, signs = np.concatenate([rows, rows]), np.repeat([1.0, -1.0], len(rows))
     found = descent.run(affine, both, signs, steps)
     bounds = certified(descent, affine, both, signs, found)
-    record_rows(proof, CrownAlpha.name, descent.backward, both, signs, descent.choices(found.variables))
+    record_rows(proof, CrownAlpha.name, Rows(descent.backward, both, signs, descent.choices(found.variables)))
     return -bounds[len(rows) :], bounds[: len(rows)]
 
 

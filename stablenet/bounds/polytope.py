@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
-from stablenet.bounds.certificates import record_rows
+from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.interval import UNDERFLOW, affine_bounds, post_bounds
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
@@ -104,5 +104,5 @@ def _first_layer(
     shift = np.stack([y for _, y in solved])[None]
     backward, choices = Backward.on(network, part), [Choice(np.zeros_like(shift), None, shift)]
     bounds, _ = backward.upper_bounds(affine, rows, signs, choices)
-    record_rows(context.proof, "interval", backward, rows, signs, choices)
+    record_rows(context.proof, "interval", Rows(backward, rows, signs, choices))
     return [(question, float(bound)) for (question, _), bound in zip(solved, bounds[0], strict=True)]

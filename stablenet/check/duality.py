@@ -1,11 +1,11 @@
 """Upper bounds by weak duality: all that the checker knows about networks.
 
-To bound a row ``c + sum of A h`` over inputs x of a box, where ``g_k = W h + b`` and ``h_k = max(g_k, 0)``, any number nu
-may be chosen for every neuron and ``nu (W h + b - g) = 0`` added. Then nothing ties the neurons together any more, and the
-largest value is at most the sum of what each can add by itself: ``max (A max(g, 0) - nu g)`` over its interval
-``[l, u]``, which is attained at l, at u or at 0, plus ``max A x`` over the box. That holds for any nu: slopes of
-relaxations and multipliers of splits are just ways to choose it. A neuron held to a phase has a shorter interval, and rows
-``a x <= b`` of a polytope come in with multipliers ``y >= 0`` in the same way.
+To bound a row ``c + sum of A h`` over inputs x of a box, where ``g = W h + b`` and ``h = max(g, 0)`` layer by layer,
+any number nu may be chosen for every neuron and ``nu (W h + b - g) = 0`` added. Then nothing ties the neurons together
+any more, and the largest value is at most the sum of what each can add by itself: ``max (A max(g, 0) - nu g)`` over its
+interval ``[l, u]``, which is attained at l, at u or at 0, plus ``max A x`` over the box. That holds for any nu: slopes
+of relaxations and multipliers of splits are just ways to choose it. A neuron held to a phase has a shorter interval,
+and rows ``a x <= b`` of a polytope come in with multipliers ``y >= 0`` in the same way.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.check.arithmetic import (
     Array,
     Enclosure,
     ExactMatrix,
+    Index,
     exact_maximum,
     on_grid,
     sum_up,
@@ -27,41 +27,38 @@ from stablenet.check.arithmetic import (
     up,
 )
 from stablenet.check.polytope import row_duals
-from stablenet.core.network import AffineMap, Network
+from stablenet.core.network import AffineMap
 from stablenet.domain.regions import Part
 
-Index = npt.NDArray[np.intp]
-
-DOUBT = 2.0**-40
-"""A bound that misses zero by less than this share of its size is computed again in rational numbers."""
-
-COUNT = 2
-"""Slices of the numbers chosen: 40 bits below the largest."""
+DOUBT = 2.0**-40  # a bound that misses zero by less than this share of its size is computed again in rational numbers
+MEMORY = 64 * 2**20  # bytes of the coefficients that are held at a time, about
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What a proof may choose for rows, per layer before theirs: arrays (1, rows, n), None for the usual.
-
-    ``slopes`` of lower relaxations, ``shifts`` to subtract from nu, ``phases`` (+1, -1, 0) that hold, and ``duals``
-    (1, rows, m) of a polytope's rows.
+    """What a proof may choose for rows. Per layer before theirs, arrays (rows, n) or None for the usual: ``slopes`` of
+    lower relaxations, ``shifts`` to subtract from nu, ``phases`` (+1, -1, 0) that hold; and ``duals`` (rows, m) of a
+    polytope's rows.
     """
 
     slopes: Sequence[Array | None]
     shifts: Sequence[Array | None]
-    phases: Sequence[npt.NDArray[np.int8] | None]
-    duals: Array | None = None
+    phases: Sequence[Array | None]
+    duals: Array | None
+
+    def of(self, k: int) -> tuple[Array | None, Array | None, Array | None]:
+        """Those of a layer."""
+        return self.slopes[k], self.shifts[k], self.phases[k]
 
 
 class Map:
-    """An affine map of the network, ready for exact products."""
+    """An affine map of the network, ready for exact products; the offset goes with its first term."""
 
     def __init__(self, affine: AffineMap) -> None:
-        self.affine = affine
-        self.terms = [
-            (term.source, ExactMatrix(term.matrix, affine.offset if i == 0 else np.zeros_like(affine.offset)))
-            for i, term in enumerate(affine.terms)
-        ]
+        self.affine, self.size = affine, affine.size
+        offsets = [affine.offset, *(np.zeros_like(affine.offset) for _ in affine.terms)]
+        terms = zip(affine.terms, offsets, strict=False)
+        self.terms = [(term.source, ExactMatrix(term.matrix, offset)) for term, offset in terms]
 
 
 class Boxes:
@@ -71,148 +68,114 @@ class Boxes:
     """
 
     def __init__(self, maps: Sequence[Map], lower: Array, upper: Array, part: Part) -> None:
-        self.maps = maps
-        self.lower, self.upper = lower, upper
-        self.part = part
+        self.maps, self.part = maps, part
         self.rows = None if part.a is None or part.b is None else ExactMatrix(part.a, part.b)
-        self.lows: list[Array] = []
-        self.highs: list[Array] = []
+        self.ends = [(lower, upper)]  # of the input, then of pre-activations
 
-    def post(self, source: int) -> tuple[Array, Array]:
-        """Intervals of a source: the input, or what a layer passes on."""
-        if source == 0:
-            return self.lower, self.upper
-        return np.maximum(self.lows[source - 1], 0.0), np.maximum(self.highs[source - 1], 0.0)
+    def push(self, lower: Array, upper: Array) -> None:
+        """Take intervals of the next layer as proven."""
+        self.ends.append((lower, upper))
 
     def interval(self, layer: int) -> tuple[Array, Array]:
         """Intervals of a layer over those of its sources, (parts, n) each; signs of ties are exact."""
         owner = self.maps[layer]
-        n = owner.affine.size
-        shape = (len(self.lower), n)
-        if not owner.terms:
-            value = np.broadcast_to(owner.affine.offset, shape)
-            return value.copy(), value.copy()
-        ends: list[list[Array]] = [[], []]
+        posts = [self.ends[0], *((np.maximum(low, 0.0), np.maximum(high, 0.0)) for low, high in self.ends[1:])]
+        shape = (len(self.ends[0][0]), owner.size, 1)
+        values = [] if owner.terms else [np.broadcast_to(owner.affine.offset[:, None], shape)]
+        reaches = []
         for source, matrix in owner.terms:
-            low, high = self.post(source)
+            low, high = posts[source]
             centre = 0.5 * low + 0.5 * high
-            radius = up(np.maximum(up(high - centre), up(centre - low)))
             middle = matrix.forward(centre)
-            spread = matrix.forward(radius, absolute=True)
-            reach = up(up(spread.value + spread.error) + middle.error)
-            for side, sign in zip(ends, (1.0, -1.0), strict=True):
-                side += [(sign * middle.value)[..., None], reach[..., None]]
-        upper, lower = (sum_up([np.concatenate(side, axis=-1)]) for side in ends)
-        lower = -lower
-        self._settle(owner.affine, lower, upper)
-        return lower, upper
-
-    def _settle(self, affine: AffineMap, lower: Array, upper: Array) -> None:
-        """Bounds all but zero, again in rational numbers; in place."""
-        sources = [self.post(source) for source in range(max((t.source for t in affine.terms), default=0) + 1)]
+            values.append(middle.value[..., None])
+            reaches.append(middle.error[..., None])
+            reaches.append(matrix.spread(np.maximum(up(high - centre), up(centre - low)))[..., None])
+        upper, lower = sum_up(values + reaches), -sum_up([-value for value in values] + reaches)
         for bound, sign in ((upper, 1), (lower, -1)):
-            with np.errstate(invalid="ignore"):
-                doubtful = (sign * bound > 0) & (sign * bound <= DOUBT * (np.abs(lower) + np.abs(upper) + 1e-6))
-            for part, row in np.argwhere(doubtful):
-                lows, highs = [low[part] for low, _ in sources], [high[part] for _, high in sources]
-                if all(np.isfinite(end).all() for end in (*lows, *highs)):
-                    bound[part, row] = sign * exact_maximum(affine, int(row), sign, lows, highs)
-
-    def push(self, lower: Array, upper: Array) -> None:
-        """Take intervals of the next layer as proven."""
-        self.lows.append(lower)
-        self.highs.append(upper)
+            doubtful = (sign * bound > 0) & (sign * bound <= DOUBT * (np.abs(lower) + np.abs(upper) + 1e-6))
+            for part, row in np.argwhere(doubtful & np.isfinite(lower + upper)):
+                ends = [(low[part], high[part]) for low, high in posts]
+                bound[part, row] = sign * exact_maximum(owner.affine, int(row), sign, ends)
+        return lower, upper
 
     def bound(self, layer: int, rows: Index, signs: Array, choices: Choices | None = None) -> Array:
         """Upper bounds of ``signs`` times rows of a layer, all before it pushed: (parts, rows)."""
         owner = self.maps[layer]
-        coefficients: dict[int, Enclosure] = {}
-        constants = [(signs * owner.affine.offset[rows])[None, :, None]]
+        state = _Row([(signs * owner.affine.offset[rows])[None, :, None]])
         for source, matrix in owner.terms:
-            start = (signs[:, None] * matrix.rows(rows)[:, :-1])[None]
-            _add(coefficients, source, Enclosure(start, np.zeros((1, 1, 1))))
+            state.add(source, Enclosure((signs[:, None] * matrix.rows(rows))[None], np.zeros((1, 1, 1))))
         for k in range(layer - 1, -1, -1):
-            self._through(k, coefficients, constants, choices)
-        low, high = self.lower[:, None, :], self.upper[:, None, :]
-        duals = self._duals(coefficients.get(0)) if choices is None else choices.duals
-        if self.rows is not None and duals is not None:
-            duals = on_grid(-np.maximum(duals, 0.0), self.rows.bits, COUNT)
-            _enter(coefficients, constants, 0, self.rows, duals, offset=-1.0)
-        inputs = coefficients.get(0)
+            self._free(k, state, choices)
+        low, high = (end[:, None, :] for end in self.ends[0])
+        if self.rows is not None and self.part.a is not None and self.part.b is not None:
+            inputs = state.coefficients.get(0)
+            duals = None if choices is None else choices.duals
+            if choices is None and inputs is not None:
+                duals = row_duals(inputs.value, low, high, self.part.a, self.part.b)
+            if duals is not None:
+                duals = np.maximum(duals, 0.0).reshape(-1, len(rows), duals.shape[-1])
+                state.through(0, self.rows, on_grid(-duals, self.rows.bits), -1.0)
+        inputs = state.coefficients.get(0)
         if inputs is not None:
-            constants.append(np.maximum(times_up(inputs.value, low), times_up(inputs.value, high)))
-            constants.append(times_up(inputs.error, np.maximum(np.abs(low), np.abs(high))))
-        return np.broadcast_to(sum_up(constants), (len(self.lower), len(rows)))
+            state.constants.append(np.maximum(times_up(inputs.value, low), times_up(inputs.value, high)))
+            state.constants.append(times_up(inputs.error, np.maximum(np.abs(low), np.abs(high))))
+        return np.broadcast_to(sum_up(state.constants), (len(low), len(rows)))
 
-    def _duals(self, inputs: Enclosure | None) -> Array | None:
-        """The usual multipliers of the polytope's rows for coefficients on the inputs."""
-        if self.part.a is None or self.part.b is None or inputs is None:
-            return None
-        return row_duals(inputs.value, self.lower[:, None, :], self.upper[:, None, :], self.part.a, self.part.b)
-
-    def _through(
-        self, k: int, coefficients: dict[int, Enclosure], constants: list[Array], choices: Choices | None
-    ) -> None:
+    def _free(self, k: int, state: _Row, choices: Choices | None) -> None:
         """Free layer k's neurons from those before: what they can add goes to the constants."""
-        known = coefficients.pop(k + 1, None)
-        shift = None if choices is None else choices.shifts[k]
-        if known is None and shift is None:
+        slope, shift, phase = (
+            (None,) * 3 if choices is None else (choices.slopes[k], choices.shifts[k], choices.phases[k])
+        )
+        owner, (low, high) = self.maps[k], (end[:, None, :] for end in self.ends[k + 1])
+        post = state.coefficients.pop(k + 1, None)
+        if post is None and shift is None:
             return
-        low, high = self.lows[k][:, None, :], self.highs[k][:, None, :]
-        phase = None if choices is None else choices.phases[k]
-        slope = None if choices is None else choices.slopes[k]
-        zero = np.zeros((1, 1, 1))
-        post = known or Enclosure(np.broadcast_to(zero, (1, 1, low.shape[-1])), zero)
-        nu = _usual(post.value, low, high, slope, phase)
+        post = post or Enclosure(np.zeros((1, 1, owner.size)), np.zeros((1, 1, 1)))
+        nu = _usual(post.value, low, high, slope, phase) - (0.0 if shift is None else shift)
         if phase is not None:
             low = np.where(phase > 0, np.maximum(low, 0.0), low)
             high = np.where(phase < 0, np.minimum(high, 0.0), high)
-        if shift is not None:
-            nu = nu - shift
-        matrices = self.maps[k].terms
-        nu = on_grid(nu, min((matrix.bits for _, matrix in matrices), default=20), COUNT)
+        nu = on_grid(nu, min((matrix.bits for _, matrix in owner.terms), default=20))
         steep = up(up(post.value - nu) + post.error)
-        gains = [
+        at_low, at_high = (
             np.where(end >= 0, times_up(steep, np.maximum(end, 0.0)), times_up(-nu, np.minimum(end, 0.0)))
             for end in (low, high)
-        ]
-        most = np.maximum(*gains)
-        constants.append(np.where((low <= 0) & (high >= 0), np.maximum(most, 0.0), most))
-        if not matrices:
-            constants.append(times_up(nu, self.maps[k].affine.offset))
-        for source, matrix in matrices:
-            _enter(coefficients, constants, source, matrix, nu)
+        )
+        most = np.maximum(at_low, at_high)
+        state.constants.append(np.where((low <= 0) & (high >= 0), np.maximum(most, 0.0), most))
+        if not owner.terms:
+            state.constants.append(times_up(nu, owner.affine.offset))
+        for source, matrix in owner.terms:
+            state.through(source, matrix, nu, 1.0)
 
 
-def _usual(post: Array, low: Array, high: Array, slope: Array | None, phase: npt.NDArray[np.int8] | None) -> Array:
+class _Row:
+    """Rows on their way back: coefficients on sources, and the terms of their constants."""
+
+    def __init__(self, constants: list[Array]) -> None:
+        self.coefficients: dict[int, Enclosure] = {}
+        self.constants = constants
+
+    def add(self, source: int, value: Enclosure) -> None:
+        known = self.coefficients.get(source)
+        self.coefficients[source] = value if known is None else known.plus(value)
+
+    def through(self, source: int, matrix: ExactMatrix, nu: Array, offset: float) -> None:
+        """Add ``nu [matrix | offset]``; ``offset`` is the sign of the last."""
+        product = matrix.back(nu)
+        self.add(source, Enclosure(product.value[..., :-1], product.error[..., :-1]))
+        self.constants += [offset * product.value[..., -1:], product.error[..., -1:]]
+
+
+def _usual(post: Array, low: Array, high: Array, slope: Array | None, phase: Array | None) -> Array:
     """The coefficients that the relaxation of least area, or with the given lower slopes, passes on."""
     open_ = (low < 0) & (high > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         above = np.where(open_, np.clip(high / (high - low), 0.0, 1.0), high > 0)
-    below = np.where(open_, high > -low, high > 0) if slope is None else np.where(open_, slope, high > 0)
+    below = np.where(open_, high > -low if slope is None else slope, high > 0)
     if phase is not None:
         above, below = (np.where(phase == 0, free, phase > 0) for free in (above, below))
     return np.asarray(post * np.where(post < 0, below, above))
-
-
-def _add(coefficients: dict[int, Enclosure], source: int, value: Enclosure) -> None:
-    known = coefficients.get(source)
-    coefficients[source] = value if known is None else known.plus(value)
-
-
-def _enter(
-    coefficients: dict[int, Enclosure],
-    constants: list[Array],
-    source: int,
-    matrix: ExactMatrix,
-    nu: Array,
-    offset: float = 1.0,
-) -> None:
-    """Add ``nu [matrix | offset]`` to the coefficients on a source and to the constants."""
-    product = matrix.back(nu, COUNT)
-    _add(coefficients, source, Enclosure(product.value[..., :-1], product.error[..., :-1]))
-    constants.append(offset * product.value[..., -1:])
-    constants.append(product.error[..., -1:])
 
 
 def layer_bounds(
@@ -224,26 +187,13 @@ def layer_bounds(
     lower, upper = boxes.interval(layer)
     undecided = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
     asked = undecided if rows is None else np.intersect1d(undecided, rows)
-    if (layer or boxes.rows is not None) and len(asked) and not intervals_only:
-        for chunk in chunks(asked, boxes):
-            signs = np.repeat([1.0, -1.0], len(chunk))
-            found = boxes.bound(layer, np.concatenate([chunk, chunk]), signs)
-            upper[:, chunk] = np.minimum(upper[:, chunk], found[:, : len(chunk)])
-            lower[:, chunk] = np.maximum(lower[:, chunk], -found[:, len(chunk) :])
+    if intervals_only or not len(asked) or (layer == 0 and boxes.rows is None):
+        return lower, upper
+    widest = max(boxes.ends[0][0].shape[1], *(owner.size for owner in boxes.maps))
+    size = len(asked) * 2 * 8 * widest * len(lower)
+    for chunk in np.array_split(asked, min(len(asked), -(-size // MEMORY))):
+        signs = np.repeat([1.0, -1.0], len(chunk))
+        found = boxes.bound(layer, np.concatenate([chunk, chunk]), signs)
+        upper[:, chunk] = np.minimum(upper[:, chunk], found[:, : len(chunk)])
+        lower[:, chunk] = np.maximum(lower[:, chunk], -found[:, len(chunk) :])
     return lower, upper
-
-
-MEMORY = 64 * 2**20
-"""Bytes of the coefficients that are held at a time, about."""
-
-
-def chunks(rows: Index, boxes: Boxes) -> list[Index]:
-    """Rows in chunks whose coefficients fit in `MEMORY`."""
-    width = max(boxes.lower.shape[1], *(owner.affine.size for owner in boxes.maps)) if boxes.maps else 1
-    size = len(rows) * 2 * 8 * width * len(boxes.lower)
-    return np.array_split(rows, min(len(rows), -(-size // MEMORY)))
-
-
-def exact_maps(network: Network) -> list[Map]:
-    """The layers of a network, ready for exact products."""
-    return [Map(layer.affine) for layer in network.layers]

@@ -7,11 +7,8 @@ import numpy.typing as npt
 
 from stablenet.check.arithmetic import Array, sum_up, times_up, up
 
-ROUNDS = 3
-"""Times that each row's multiplier is chosen anew."""
-
-PASSES = 2
-"""Times that boxes are narrowed by each row."""
+ROUNDS = 3  # times that each row's multiplier is chosen anew
+PASSES = 2  # times that boxes are narrowed by each row
 
 
 def row_duals(slopes: Array, lower: Array, upper: Array, a: Array, b: Array) -> Array:

@@ -1,14 +1,18 @@
-"""The command ``check``: does a report hold, by a proof that anybody can read?"""
+"""The command ``check``: whether a report holds, by a proof file."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from stablenet.check.claims import Result
+
+SHOWN = 20
+"""Problems that are printed."""
 
 
 def check(
@@ -23,36 +27,30 @@ def check(
 ) -> None:
     """Check every verdict of a report that claims to be proven.
 
-    Exit code 0: all of them are; 4: something does not hold, and is named; 2: a file is malformed or about something else.
+    Exit code 0: all of them are; 4: something does not hold, and is named; 2: a file is malformed or about something
+    else.
     """
     from stablenet.check.claims import check as run
     from stablenet.domain.spec import parse_domain
-    from stablenet.onnx_io import load_onnx
+    from stablenet.onnx_io.reader import load_onnx
 
     network = load_onnx(net)
     region = None if domain is None else parse_domain(domain, network.n_inputs)
     result = run(network, report, proof, domain=region)
     if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps({"holds": not result.problems, **asdict(result)}, ensure_ascii=False))
     else:
         _print(result)
     raise typer.Exit(4 if result.problems else 0)
 
 
-SHOWN = 20
-"""Problems that are printed."""
-
-
 def _print(result: Result) -> None:
-    proven = sum(result.verdicts.values())
-    typer.echo(
-        f"{proven} verdicts hold: " + (", ".join(f"{n} {name}" for name, n in result.verdicts.items()) or "none")
-    )
+    verdicts = ", ".join(f"{n} {name}" for name, n in result.verdicts.items())
+    typer.echo(f"{sum(result.verdicts.values())} verdicts hold: {verdicts or 'none'}")
     if result.by:
         typer.echo("shown by: " + ", ".join(f"{n} {name}" for name, n in result.by.most_common()))
-    typer.echo(
-        f"{result.witnesses} witnesses replayed; {result.unproven} verdicts claim no proof, {result.open} unknown"
-    )
+    typer.echo(f"{result.witnesses} witnesses replayed; {result.unproven} verdicts claim no proof")
+    typer.echo(f"{result.unknown} neurons are unknown")
     for problem in result.problems[:SHOWN]:
         typer.echo(f"does not hold: {problem}")
     if len(result.problems) > SHOWN:

@@ -217,15 +217,8 @@ class Splitter:
         # A box too small to cut keeps its questions open for good: it leaves the stack and stays counted.
         halves = open_ & cut
         if self.proof is not None:
-            record_boxes(
-                self.proof,
-                boxes.number,
-                boxes.lower,
-                boxes.upper,
-                refuted,
-                np.where(halves, outcome.cut, -1),
-                self.n_numbers,
-            )
+            cuts, corners = np.where(halves, outcome.cut, -1), (boxes.lower, boxes.upper)
+            record_boxes(self.proof, boxes.number, corners, refuted, cuts, first=self.n_numbers)
         self._count(boxes.mask, left, halves)
         if halves.any():
             parents = Boxes(boxes.lower[halves], boxes.upper[halves], left[halves], boxes.number[halves])
@@ -274,10 +267,10 @@ class _Guide:
 
 def _join(a: Boxes, b: Boxes) -> Boxes:
     return Boxes(
-        *(
-            np.concatenate(pair)
-            for pair in ((a.lower, b.lower), (a.upper, b.upper), (a.mask, b.mask), (a.number, b.number))
-        )
+        np.concatenate([a.lower, b.lower]),
+        np.concatenate([a.upper, b.upper]),
+        np.concatenate([a.mask, b.mask]),
+        np.concatenate([a.number, b.number]),
     )
 
 
