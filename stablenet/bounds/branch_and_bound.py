@@ -115,7 +115,6 @@ class Tree:
 
 
 Pair = tuple[Tree, Leaf]
-_NONE = np.zeros(0, np.intp)
 
 
 class Forest(ABC):
@@ -329,7 +328,7 @@ class Forest(ABC):
             of = np.array([tree.number for tree, _ in some], "<u4")
             record_leaves(self.proof, self.by, rows, of, closed=numbers[:0])
         if complete:
-            record_leaves(self.proof, self.by, Rows(self.backward, _NONE, _NONE, []), numbers[:0], closed=numbers)
+            record_leaves(self.proof, self.by, Rows(self.backward, *_questions([]), []), numbers[:0], closed=numbers)
         for tree in trees:
             tree.kept = []
 

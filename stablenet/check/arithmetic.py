@@ -51,7 +51,7 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 def exponents(values: Array) -> npt.NDArray[np.int64]:
     """For each row, (…, n), the least e with ``|x| < 2^e`` for all its entries, not below ``-RANGE``: (…, 1)."""
     largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
-    return np.maximum(np.frexp(largest)[1].astype(np.int64), -RANGE)
+    return np.asarray(np.maximum(np.frexp(largest)[1].astype(np.int64), -RANGE))
 
 
 def slices(values: Array, exponent: npt.NDArray[np.int64], bits: int, count: int) -> tuple[list[Array], Array]:
