@@ -95,7 +95,9 @@ def build_model(
     bounds: str | Bounds = "crown",
     formulation: str | Formulation = "bigm",
 ) -> Any:
-    """The Pyomo `ConcreteModel` of a network on a domain of one part; see `stablenet.pyomo_model.network_model.build_model`.
+    """The Pyomo `ConcreteModel` of a network on a domain of one part.
+
+    See `stablenet.pyomo_model.network_model.build_model`.
 
     ``bounds`` is the name of a method, or bounds at hand.
     """

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,23 +18,35 @@ import stablenet
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SOLVERS = {"highspy", "pyscipopt", "gurobipy", "cbcbox", "xpress", "cplex", "mosek"}
+MOST_LINES = 400
 FORBIDDEN = {"pickle", "shelve", "marshal", "dill", "requests", "urllib.request", "http.client", "ftplib"}
 
-# From the ground up; a module may import from its own tier and from those before it.
-TIERS = {
-    "ground": "errors registry rounding files deadline",
-    "data": "network domain vnnlib spec bounds milp mps lp affine_rows compiler ledger options",
-    "import": "onnx_* symbolic folding windows",
-    "backends": "backends backends.*",
-    "formulations": "formulations formulations.*",
-    "model": "model search_model export",
-    "closing": "witness falsify propagate propagate.*",
-    "search": "search search.*",
-    "use": "report engine supervisor api summary describe solvers_table formulations_table testing testing.* "
-    "compress convert compression compression.* equivalence equivalence.*",
-    "compare": "compare compare.* page",
-    "cli": "cli cli_* __main__",
-}
+# Folders from the ground up; a module imports from its own folder and from those before it. No two share a floor, so
+# there is no circle.
+FLOORS = (
+    "core",
+    "domain",
+    "milp",
+    "onnx_io",
+    "backends",
+    "formulations",
+    "falsify",
+    "report",
+    "pyomo_model",
+    "bounds",
+    "search",
+    "find",
+    "api",
+    "equivalence",
+    "compression",
+    "testing",
+    "compare",
+    "compare.run",
+    "compare.publish",
+    "cli",
+    "__main__",
+    "_version",
+)
 
 
 def tracked() -> list[Path]:
@@ -60,12 +71,12 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES = dict(modules())
 
 
-def tier(name: str) -> int:
-    found = [
-        i for i, patterns in enumerate(TIERS.values()) if any(fnmatch(name, pattern) for pattern in patterns.split())
-    ]
-    assert len(found) == 1, f"module stablenet.{name} has no tier: add it to TIERS in {Path(__file__).name}"
-    return found[0]
+def floor(name: str) -> int:
+    folder = name
+    while folder and folder not in FLOORS:
+        folder = folder.rpartition(".")[0]
+    assert folder, f"stablenet.{name} stands in no folder of {FLOORS}"
+    return FLOORS.index(folder)
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -91,8 +102,18 @@ def own(name: str) -> str | None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_down_only(name):
-    wrong = [target for target in map(own, imported(MODULES[name])) if target and tier(target) > tier(name)]
-    assert not wrong, f"stablenet.{name} ({list(TIERS)[tier(name)]}) imports {wrong} from above it"
+    wrong = [target for target in map(own, imported(MODULES[name])) if target and floor(target) > floor(name)]
+    assert not wrong, f"stablenet.{name} ({FLOORS[floor(name)]}) imports {wrong} from above it"
+
+
+def test_only_the_entry_points_stand_outside_of_folders():
+    flat = {path.name for name, path in MODULES.items() if path.parent == ROOT / "stablenet" and "." not in name}
+    assert flat <= {"api.py", "__main__.py", "_version.py"}
+
+
+def test_no_file_of_the_product_is_long():
+    long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > MOST_LINES}
+    assert not long, f"over {MOST_LINES} lines: {long}"
 
 
 def test_a_formulation_knows_no_solver_and_a_backend_no_network():
@@ -102,7 +123,11 @@ def test_a_formulation_knows_no_solver_and_a_backend_no_network():
             assert not {t for t in targets if t.startswith("backends") and t != "backends.base"}, name
         if name.startswith("backends"):
             targets = {target for target in map(own, imported(MODULES[name])) if target}
-            assert not targets & {"network", "domain", "bounds", "ledger"}, name
+            assert not [
+                t
+                for t in targets
+                if t.split(".")[0] in {"domain", "bounds"} or t in {"core.network", "core.bounds", "core.ledger"}
+            ], name
 
 
 def test_nothing_imports_what_is_forbidden():

@@ -1,8 +1,8 @@
 """``branch``: bounds by branch and bound on the phases of neurons.
 
-The bound of one question is the largest over the leaves of its tree (`stablenet.bounds.branch_and_bound`). The worst leaf of
-each question is split; the worst leaves of all questions of a layer are bounded together. A leaf's bound is made
-rigorous by `Backward`, so the whole is rigorous.
+The bound of one question is the largest over the leaves of its tree (`stablenet.bounds.branch_and_bound`).
+The worst leaf of each question is split; the worst leaves of all questions of a layer are bounded together. A leaf's
+bound is made rigorous by `Backward`, so the whole is rigorous.
 
 It needs no solver, and closes by the hundred what linear programs leave open: where few neurons before a layer are
 undecided, the bounds of that layer become all but exact, and those after it tight.

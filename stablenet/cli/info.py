@@ -53,7 +53,8 @@ def _map(affine: AffineMap) -> dict[str, Any]:
 def _valid(network: Network) -> dict[str, Any] | None:
     """The domain and bound that a compressed file states; None for any other file."""
     from stablenet.core.errors import InputError
-    from stablenet.equivalence.provenance import bound_of, domain_of, domain_summary
+    from stablenet.domain.spec import domain_summary
+    from stablenet.equivalence.provenance import bound_of, domain_of
 
     try:
         domain = domain_of(network)

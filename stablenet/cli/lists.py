@@ -1,10 +1,13 @@
-"""The solvers as data and as a table (`stablenet solvers`)."""
+"""The solvers and the formulations as data and as tables (`stablenet solvers`, `stablenet formulations`)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stablenet.backends.base import Backend, Capability, registry
+from stablenet.backends.base import Backend, Capability
+from stablenet.backends.base import registry as backend_registry
+from stablenet.formulations.base import Formulation
+from stablenet.formulations.base import registry as formulation_registry
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,14 +39,14 @@ def solvers_data() -> dict[str, Any]:
     ``installed`` says whether it can be used, else ``install`` how to get it. ``licence`` is a sentence or null,
     the limits are those of a size-limited licence or null. ``capabilities`` has all of `Capability` by name.
     """
-    backends = [backend for cls in registry.classes.values() for backend in cls.listed()]
+    backends = [backend for cls in backend_registry.classes.values() for backend in cls.listed()]
     return {
         "capabilities": {capability.name.lower(): capability.value for capability in Capability},
-        "solvers": [_entry(backend) for backend in backends],
+        "solvers": [_solver_entry(backend) for backend in backends],
     }
 
 
-def _entry(backend: Backend) -> dict[str, Any]:
+def _solver_entry(backend: Backend) -> dict[str, Any]:
     state = backend.available()
     return {
         "solver": backend.spec,
@@ -58,7 +61,7 @@ def _entry(backend: Backend) -> dict[str, Any]:
     }
 
 
-def render(data: dict[str, Any], console: Console) -> None:
+def render_solvers(data: dict[str, Any], console: Console) -> None:
     """Print the table of what is installed and that of what it can do."""
     from rich.table import Table
 
@@ -90,3 +93,44 @@ def render(data: dict[str, Any], console: Console) -> None:
 
 def _note(one: dict[str, Any]) -> str:
     return str((one["licence"] or "") if one["installed"] else one["install"])
+
+
+def formulations_data() -> list[dict[str, Any]]:
+    """All formulations as JSON-ready data, one entry per class, its variants by specification."""
+    return [_formulation_entry(cls) for cls in formulation_registry.classes.values()]
+
+
+def _formulation_entry(cls: type[Formulation]) -> dict[str, Any]:
+    return {
+        "name": cls.name,
+        "title": cls.title,
+        "paper": cls.paper,
+        "equations": cls.equations,
+        "exact": cls.exact,
+        "module": cls.__module__,
+        "variants": [_formulation_variant(formulation_registry.get(spec)) for spec in cls.variants or (cls.name,)],
+    }
+
+
+def _formulation_variant(formulation: Formulation) -> dict[str, Any]:
+    return {
+        "spec": formulation.spec,
+        "requires": sorted(capability.value for capability in formulation.requires),
+        "cuts": formulation.cuts,
+    }
+
+
+def render_formulations(data: list[dict[str, Any]], console: Console) -> None:
+    """Print the table, one row per variant."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("formulation", no_wrap=True)
+    for heading in ("what it is", "needs", "paper"):
+        table.add_column(heading, overflow="fold")
+    for entry in data:
+        told = (entry["title"], entry["paper"])
+        for variant in entry["variants"]:
+            table.add_row(variant["spec"], told[0], ", ".join(variant["requires"]) or "-", told[1])
+            told = ("", "")
+    console.print(table)

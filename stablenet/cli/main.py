@@ -233,9 +233,9 @@ def export(
 @app.command()
 def formulations(*, as_json: AsJson = False) -> None:
     """List the formulations: what they need, and the paper."""
-    from stablenet.formulations_table import formulations_data, render
+    from stablenet.cli.lists import formulations_data, render_formulations
 
-    _print(formulations_data(), as_json=as_json, render=render)
+    _print(formulations_data(), as_json=as_json, render=render_formulations)
 
 
 @app.command()
@@ -268,9 +268,9 @@ def searches(*, as_json: AsJson = False) -> None:
 @app.command()
 def solvers(*, as_json: AsJson = False) -> None:
     """List the solvers: installed or how to install, licence, what they can do."""
-    from stablenet.cli.lists import render, solvers_data
+    from stablenet.cli.lists import render_solvers, solvers_data
 
-    _print(solvers_data(), as_json=as_json, render=render)
+    _print(solvers_data(), as_json=as_json, render=render_solvers)
 
 
 app.command()(cli_compress.compress)

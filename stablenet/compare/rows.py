@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.compare.plan import Run
-from stablenet.compare.run.execute import Result
 
 States = npt.NDArray[np.int8]
 
@@ -40,6 +40,15 @@ METHOD = ("formulation", "bounds", "search", "solver", "step")
 
 STATE_CODES = {"open": 0, "witnessed": 1, "refuted": 2}
 SIDES = ("positive", "negative")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job: the warden's account, and the report's text, None where none was written."""
+
+    watched: dict[str, Any]
+    report: str | None = None
+    host: dict[str, Any] = field(default_factory=dict)
 
 
 def states_of(report: dict[str, Any]) -> States:

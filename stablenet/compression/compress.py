@@ -15,13 +15,14 @@ import numpy as np
 from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
 from stablenet.compression.check import check_points, check_written, compare_files
 from stablenet.compression.reduce import Operations, reduce
-from stablenet.compression.steps import Provenance, Step
+from stablenet.compression.steps import Step
 from stablenet.compression.store_weights import Settled, Stored, settle
 from stablenet.compression.working_network import Array
 from stablenet.core.errors import InputError, ReportError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
+from stablenet.domain.spec import domain_text
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.provenance import (
     BOUND_KEY,
@@ -29,8 +30,8 @@ from stablenet.equivalence.provenance import (
     PROVENANCE_KEY,
     RIGOROUS_KEY,
     SOURCE_KEY,
+    Provenance,
     by_provenance,
-    domain_text,
 )
 from stablenet.onnx_io.graph import Graph
 from stablenet.onnx_io.reader import load_onnx

@@ -8,12 +8,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from stablenet.compression.steps import Provenance
 from stablenet.compression.working_network import Array, Block, Draft, Index, dense
 from stablenet.core.errors import InputError
 from stablenet.core.network import AffineMap, Layer, Matrix, Network, Term
 from stablenet.domain.regions import Domain
 from stablenet.equivalence.backward import System
+from stablenet.equivalence.provenance import Provenance
 
 Stored: TypeAlias = Literal["float32", "float64"]
 

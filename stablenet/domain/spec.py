@@ -1,8 +1,11 @@
-"""Domains from the text of ``--domain``."""
+"""Domains from the text of ``--domain``, and as text."""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import zlib
 from typing import NoReturn
 
 import numpy as np
@@ -10,7 +13,7 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
 from stablenet.core.errors import DomainError
-from stablenet.domain.regions import Box, Domain, LinfBall
+from stablenet.domain.regions import Box, Domain, LinfBall, Polytope
 from stablenet.domain.vnnlib import read_vnnlib
 
 FORMS = "box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a path to *.vnnlib or *.vnnlib.gz"
@@ -95,3 +98,37 @@ def _number(spec: str, what: str, text: str) -> float:
 
 def _refuse(spec: str, why: str) -> NoReturn:
     raise DomainError(f"domain {spec!r}: {why}")
+
+
+BOX64 = "box64:"
+LONG = 2000
+"""Characters above which a box is packed."""
+
+
+def domain_text(domain: Domain) -> str:
+    """A domain as text: ``box:LO:HI`` where that says it; else JSON as in a report, or for a long box ``box64:`` and
+    the lower, then the upper bounds as little-endian float64, zlib, base64.
+    """
+    if isinstance(domain, Box) and len(np.unique(domain.lower)) == 1 and len(np.unique(domain.upper)) == 1:
+        return f"box:{float(domain.lower[0])!r}:{float(domain.upper[0])!r}"
+    text = json.dumps(domain.to_json(), separators=(",", ":"))
+    if isinstance(domain, Box) and len(text) > LONG:
+        packed = zlib.compress(np.stack([domain.lower, domain.upper]).astype("<f8").tobytes(), 9)
+        return BOX64 + base64.b64encode(packed).decode("ascii")
+    return text
+
+
+def domain_summary(domain: Domain) -> str:
+    """A domain in a few words."""
+    parts = domain.parts
+    text = domain_text(parts[0])
+    if not text.startswith("box:"):
+        low, high = parts[0].lower, parts[0].upper
+        free = int((high > low).sum())
+        text = (
+            f"a box of {len(low):,} inputs, {free:,} of them free, widths up to {float((high - low).max()):.4g}, "
+            f"within [{float(low.min()):.4g}, {float(high.max()):.4g}]"
+        )
+    rows = len(parts[0].a) if isinstance(parts[0], Polytope) else 0
+    cut = f", cut by {rows:,} inequalities" if rows else ""
+    return f"{text}{cut}" if len(parts) == 1 else f"a union of {len(parts):,} parts, the first {text}{cut}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from stablenet.compression.steps import Provenance
 from stablenet.core.errors import DomainError
 from stablenet.core.network import Network
-from stablenet.domain.regions import Box, Domain, Polytope
-from stablenet.domain.spec import parse_domain
+from stablenet.domain.regions import Box, Domain
+from stablenet.domain.spec import BOX64, parse_domain
 from stablenet.equivalence.joint import Pairing
 from stablenet.equivalence.pairing import checked
 from stablenet.report.report import domain_from_json
@@ -24,22 +26,38 @@ BOUND_KEY = "stablenet.bound"
 RIGOROUS_KEY = "stablenet.rigorous_bound"
 PROVENANCE_KEY = "stablenet.provenance"
 
-BOX64 = "box64:"
-LONG = 2000
-"""Characters above which a box is packed."""
 
+@dataclass(frozen=True, eq=False)
+class Provenance:
+    """Where the neurons of a network come from in another.
 
-def domain_text(domain: Domain) -> str:
-    """A domain as text: ``box:LO:HI`` where that says it; else JSON as in a report, or for a long box ``box64:`` and
-    the lower, then the upper bounds as little-endian float64, zlib, base64.
+    Layer k of the network stems from layer ``layers[k]`` of the other, its neuron i from neuron ``neurons[k][i]``
+    there, or from none in particular (-1, a stand-in).
     """
-    if isinstance(domain, Box) and len(np.unique(domain.lower)) == 1 and len(np.unique(domain.upper)) == 1:
-        return f"box:{float(domain.lower[0])!r}:{float(domain.upper[0])!r}"
-    text = json.dumps(domain.to_json(), separators=(",", ":"))
-    if isinstance(domain, Box) and len(text) > LONG:
-        packed = zlib.compress(np.stack([domain.lower, domain.upper]).astype("<f8").tobytes(), 9)
-        return BOX64 + base64.b64encode(packed).decode("ascii")
-    return text
+
+    layers: tuple[int, ...]
+    neurons: tuple[npt.NDArray[np.intp], ...]
+
+    def to_json(self) -> list[list[Any]]:
+        """``[[layer, [[first, last], …, -1, …]], …]``: runs of consecutive neurons, -1 for each stand-in."""
+        return [[layer, _runs(found)] for layer, found in zip(self.layers, self.neurons, strict=True)]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Sequence[Any]]) -> Provenance:
+        """The inverse; raises TypeError or ValueError for anything else."""
+        layers, neurons = [], []
+        for layer, runs in data:
+            layers.append(int(layer))
+            parts = [np.array([-1]) if run == -1 else np.arange(int(run[0]), int(run[1]) + 1) for run in runs]
+            neurons.append(np.concatenate([np.zeros(0, np.intp), *parts]).astype(np.intp))
+        return cls(tuple(layers), tuple(neurons))
+
+
+def _runs(neurons: npt.NDArray[np.intp]) -> list[Any]:
+    if not len(neurons):
+        return []
+    breaks = np.flatnonzero((np.diff(neurons) != 1) | (neurons[:-1] < 0)) + 1
+    return [-1 if run[0] < 0 else [int(run[0]), int(run[-1])] for run in np.split(neurons, breaks)]
 
 
 def domain_of(network: Network) -> Domain | None:
@@ -58,22 +76,6 @@ def domain_of(network: Network) -> Domain | None:
     except (ValueError, zlib.error) as error:
         raise DomainError(f"{network.file}: its property {DOMAIN_KEY!r} is no domain ({error})") from None
     return domain_from_json(data)
-
-
-def domain_summary(domain: Domain) -> str:
-    """A domain in a few words."""
-    parts = domain.parts
-    text = domain_text(parts[0])
-    if not text.startswith("box:"):
-        low, high = parts[0].lower, parts[0].upper
-        free = int((high > low).sum())
-        text = (
-            f"a box of {len(low):,} inputs, {free:,} of them free, widths up to {float((high - low).max()):.4g}, "
-            f"within [{float(low.min()):.4g}, {float(high.max()):.4g}]"
-        )
-    rows = len(parts[0].a) if isinstance(parts[0], Polytope) else 0
-    cut = f", cut by {rows:,} inequalities" if rows else ""
-    return f"{text}{cut}" if len(parts) == 1 else f"a union of {len(parts):,} parts, the first {text}{cut}"
 
 
 def bound_of(network: Network) -> float | None:

@@ -1,7 +1,8 @@
 """The table of ONNX operators, and what a handler is given.
 
 A handler takes a `Call` and returns the value of the node's output, or a tuple of values for several
-outputs. It is registered by `operator`; the modules `onnx_affine`, `onnx_index` and `onnx_relu` hold them all.
+outputs. It is registered by `operator`; the modules `handlers_affine`, `handlers_shape` and `handlers_relu` hold
+them all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Branch and bound over the phases of neurons, with optimised linear bounds for many nodes at once.
 
-A question is refuted once all leaves of its tree (`stablenet.bounds.branch_and_bound`) have a rigorous bound of the refuting
-sign; the points at which bounds are attained are tried as witnesses. The questions of a layer are worked on together,
-those with the fewest nodes first.
+A question is refuted once all leaves of its tree (`stablenet.bounds.branch_and_bound`) have a rigorous bound of the
+refuting sign; the points at which bounds are attained are tried as witnesses. The questions of a layer are
+worked on together, those with the fewest nodes first.
 """
 
 from __future__ import annotations

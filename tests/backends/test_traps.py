@@ -241,7 +241,7 @@ def test_child_of_pyomo_that_dies_is_an_error_and_the_next_session_has_a_new_one
 def test_table_of_solvers():
     from rich.console import Console
 
-    from stablenet.cli.lists import render, solvers_data
+    from stablenet.cli.lists import render_solvers, solvers_data
 
     data = json.loads(json.dumps(solvers_data()))
     names = [one["solver"] for one in data["solvers"]]
@@ -252,7 +252,7 @@ def test_table_of_solvers():
     assert not highs["capabilities"]["sos1"]
     assert set(highs["capabilities"]) == set(data["capabilities"])
     console = Console(record=True, width=100, file=io.StringIO())
-    render(data, console)
+    render_solvers(data, console)
     text = console.export_text()
     assert all(name in text for name in ("highs", "scip", "cbc", "gurobi"))
     assert "SOS1 sets" in text

@@ -28,9 +28,9 @@ def cluster(tmp_path):
 
 @pytest.mark.long
 def test_a_worker_that_dies_costs_nothing(cluster, tmp_path):
-    from stablenet.compare import cluster as module
     from stablenet.compare.grid import read_grid
     from stablenet.compare.plan import plan
+    from stablenet.compare.run import cluster as module
     from stablenet.compare.run.runner import sweep
 
     grid = write_grid(tmp_path, "[[runs]]\nseeds = [0, 1, 2, 3]\n[frozen]\nfalsify = false\n")

@@ -213,7 +213,7 @@ def test_names_batch_and_metadata_survive_and_the_domain_is_written(tmp_path):
 
 
 def test_domains_survive_as_text(tmp_path):
-    from stablenet.equivalence.provenance import domain_text
+    from stablenet.domain.spec import domain_text
 
     rng = np.random.default_rng(11)
     for n in (3, 700):

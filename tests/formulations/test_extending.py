@@ -20,7 +20,7 @@ import numpy as np
 from stablenet.api import find_stable
 from stablenet.domain.regions import Box
 from stablenet.formulations.base import registry
-from stablenet.formulations_table import formulations_data
+from stablenet.cli.lists import formulations_data
 from stablenet.pyomo_model.network_model import build_model
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.bounds import run
@@ -113,7 +113,7 @@ def test_the_table_has_every_formulation_and_variant() -> None:
     from rich.console import Console
     from stablenet.formulations.base import registry
 
-    from stablenet.formulations_table import formulations_data, render
+    from stablenet.cli.lists import formulations_data, render_formulations
 
     data = formulations_data()
     assert [entry["name"] for entry in data] == list(registry.names())
@@ -123,7 +123,7 @@ def test_the_table_has_every_formulation_and_variant() -> None:
     assert needs["sos1"] == ["SOS1 sets"]
     assert needs["indicator"] == ["indicator constraints"]
     console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    render(data, console)
+    render_formulations(data, console)
     text = console.export_text()
     for spec in needs:
         assert spec in text

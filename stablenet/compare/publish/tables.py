@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from stablenet.compare import figures
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
+from stablenet.compare.publish import figures
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import NotInstalledError

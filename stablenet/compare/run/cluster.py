@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stablenet.compare.run.execute import Job, Result, execute
+from stablenet.compare.rows import Result
+from stablenet.compare.run.execute import Job, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.errors import InputError, NotInstalledError
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stablenet.compare.plan import REPORT, fill
+from stablenet.compare.rows import Result
 from stablenet.core.errors import StablenetError
 
 
@@ -37,15 +38,6 @@ class Job:
     memory: float | None = None
     threads: int = 1
     cores: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a job: the warden's account, and the report's text, None where none was written."""
-
-    watched: dict[str, Any]
-    report: str | None = None
-    host: dict[str, Any] = field(default_factory=dict)
 
 
 def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | None = None) -> Result:

@@ -24,8 +24,8 @@ from stablenet.compare.plan import (
     input_files,
     shown,
 )
-from stablenet.compare.rows import lost_row, make_row, outcome_of
-from stablenet.compare.run.execute import Job, Result
+from stablenet.compare.rows import Result, lost_row, make_row, outcome_of
+from stablenet.compare.run.execute import Job
 from stablenet.compare.run.machine import describe_machine
 from stablenet.compare.run.workers import Executor, serve
 from stablenet.compare.store import FILE, Store

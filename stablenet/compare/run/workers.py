@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from stablenet.compare.run.execute import Job, Result, WardenError, execute
+from stablenet.compare.rows import Result
+from stablenet.compare.run.execute import Job, WardenError, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.errors import InputError, StablenetError
 
