@@ -153,8 +153,8 @@ class ExactMatrix:
         if rest.any():
             most = np.abs(rest).max(axis=1, keepdims=True)
             error = up(error + times_up(most, np.array(length * 2.0**self.exponent)))
-        shape = (*left.shape[:-1], value.shape[-1])
-        return Enclosure(value.reshape(shape), np.broadcast_to(error, value.shape).reshape(shape))
+        ends = value, np.broadcast_to(error, value.shape)
+        return Enclosure(*(end.reshape(*left.shape[:-1], value.shape[-1]) for end in ends))
 
 
 def sum_up(terms: list[Array]) -> Array:

@@ -52,11 +52,14 @@ class Cuts:
             # Whatever the place, the two boxes make up the one that is cut. Each has a number of its own.
             low, high = lower[i].copy(), upper[i].copy()
             high[axis[i]], low[axis[i]] = at[i], at[i]
-            if not (self.made <= left[i] < NONE and self.made <= right[i] < NONE and left[i] != right[i]):
-                raise record.fail("numbers of boxes have to rise")
-            if {int(left[i]), int(right[i])} & self.waiting.keys():
-                raise record.fail("a box is there twice")
-            self.waiting |= {int(left[i]): (lower[i], high), int(right[i]): (low, upper[i])}
+            halves = {int(left[i]): (lower[i], high), int(right[i]): (low, upper[i])}
+            if (
+                len(halves) < 2
+                or halves.keys() & self.waiting.keys()
+                or not self.made <= min(halves) <= max(halves) < NONE
+            ):
+                raise record.fail("numbers of boxes have to be new, and rise")
+            self.waiting |= halves
         self.made = max([self.made, *(1 + right[cut]), *(1 + left[cut])])
         refuted = claimed & empty[:, None]
         needed = np.flatnonzero(claimed.any(axis=1) & ~empty)
@@ -87,8 +90,8 @@ class Cuts:
         for k in range(int(layers.max()) + 1):
             here = which[layers == k]
             neurons = self.flat[here] - self.offsets[k]
-            low, high = layer_bounds(boxes, k, neurons if k == layers.max() else None)
-            boxes.push(low, high)
+            low, high = layer_bounds(boxes, k, neurons if k == layers.max() else np.arange(self.maps[k].size))
+            boxes.ends.append((low, high))
             found[:, here] = np.where(self.sign[here] > 0, high[:, neurons] <= 0, low[:, neurons] >= 0)
         return found
 

@@ -36,19 +36,13 @@ MEMORY = 64 * 2**20  # bytes of the coefficients that are held at a time, about
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What a proof may choose for rows. Per layer before theirs, arrays (rows, n) or None for the usual: ``slopes`` of
-    lower relaxations, ``shifts`` to subtract from nu, ``phases`` (+1, -1, 0) that hold; and ``duals`` (rows, m) of a
-    polytope's rows.
+    """What a proof may choose for rows. Per layer before theirs three arrays (rows, n), None for the usual: slopes of
+    lower relaxations, shifts to subtract from nu, phases (+1, -1, 0) that hold; and ``duals`` (rows, m) of a polytope's
+    rows.
     """
 
-    slopes: Sequence[Array | None]
-    shifts: Sequence[Array | None]
-    phases: Sequence[Array | None]
+    layers: Sequence[Sequence[Array | None]]
     duals: Array | None
-
-    def of(self, k: int) -> tuple[Array | None, Array | None, Array | None]:
-        """Those of a layer."""
-        return self.slopes[k], self.shifts[k], self.phases[k]
 
 
 class Map:
@@ -70,11 +64,7 @@ class Boxes:
     def __init__(self, maps: Sequence[Map], lower: Array, upper: Array, part: Part) -> None:
         self.maps, self.part = maps, part
         self.rows = None if part.a is None or part.b is None else ExactMatrix(part.a, part.b)
-        self.ends = [(lower, upper)]  # of the input, then of pre-activations
-
-    def push(self, lower: Array, upper: Array) -> None:
-        """Take intervals of the next layer as proven."""
-        self.ends.append((lower, upper))
+        self.ends = [(lower, upper)]  # of the input, then of pre-activations, layer by layer, as they are proven
 
     def interval(self, layer: int) -> tuple[Array, Array]:
         """Intervals of a layer over those of its sources, (parts, n) each; signs of ties are exact."""
@@ -123,9 +113,7 @@ class Boxes:
 
     def _free(self, k: int, state: _Row, choices: Choices | None) -> None:
         """Free layer k's neurons from those before: what they can add goes to the constants."""
-        slope, shift, phase = (
-            (None,) * 3 if choices is None else (choices.slopes[k], choices.shifts[k], choices.phases[k])
-        )
+        slope, shift, phase = (None,) * 3 if choices is None else choices.layers[k]
         owner, (low, high) = self.maps[k], (end[:, None, :] for end in self.ends[k + 1])
         post = state.coefficients.pop(k + 1, None)
         if post is None and shift is None:
@@ -181,12 +169,11 @@ def _usual(post: Array, low: Array, high: Array, slope: Array | None, phase: Arr
 def layer_bounds(
     boxes: Boxes, layer: int, rows: Index | None = None, *, intervals_only: bool = False
 ) -> tuple[Array, Array]:
-    """Intervals of a layer, (parts, n) each, and for the rows that these leave undecided (or only for some of them)
-    bounds by duality with the usual choices.
+    """Intervals of a layer, (parts, n) each, and for some rows (None: those that intervals leave undecided) bounds by
+    duality with the usual choices.
     """
     lower, upper = boxes.interval(layer)
-    undecided = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
-    asked = undecided if rows is None else np.intersect1d(undecided, rows)
+    asked = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0)) if rows is None else rows
     if intervals_only or not len(asked) or (layer == 0 and boxes.rows is None):
         return lower, upper
     widest = max(boxes.ends[0][0].shape[1], *(owner.size for owner in boxes.maps))

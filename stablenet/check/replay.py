@@ -51,7 +51,7 @@ class PartState:
         found = Boxes(self.maps, self.part.lower[None, :], self.part.upper[None, :], self.part)
         for k in range(layers):
             low, high = self.frame[k] if k < len(self.frame) else (self.lower[k], self.upper[k])
-            found.push(np.minimum(low, self.lower[k])[None, :], np.maximum(high, self.upper[k])[None, :])
+            found.ends.append((np.minimum(low, self.lower[k])[None, :], np.maximum(high, self.upper[k])[None, :]))
         return found
 
     def tighten(self, layer: int, lower: Array, upper: Array, by: str) -> None:
@@ -70,11 +70,11 @@ class PartState:
 
     def bound_all(self, method: str) -> None:
         """Bounds of all layers, in order, by ``interval`` or ``crown``."""
-        found = Boxes(self.maps, self.part.lower[None, :], self.part.upper[None, :], self.part)
+        found = self.boxes(0)
         for k in range(len(self.maps)):
             low, high = layer_bounds(found, k, intervals_only=method == "interval")
             self.tighten(k, low[0], high[0], method)
-            found.push(self.lower[k][None, :], self.upper[k][None, :])
+            found.ends.append((self.lower[k][None, :], self.upper[k][None, :]))
 
     def take(self, record: Record, trees: set[int], questions: list[set[int]]) -> None:
         """One record. ``trees`` are closed at some time, ``questions`` refuted by each cutting."""
@@ -95,9 +95,8 @@ class PartState:
                 self._leaves(record, trees, by)
             case "split":
                 flat = record.indices("question", None, int(self.offsets[-1]))
-                wanted = questions[self.n_cuttings] if self.n_cuttings < len(questions) else ()
-                some = np.isin(np.arange(len(flat)), list(wanted))
-                self.cuts = Cuts(self.maps, self.part, flat, record.signs("sign", len(flat)), some)
+                wanted = np.isin(np.arange(len(flat)), list(questions[self.n_cuttings]))
+                self.cuts = Cuts(self.maps, self.part, flat, record.signs("sign", len(flat)), wanted)
                 self.n_cuttings += 1
             case "boxes" if self.cuts is not None:
                 self.cuts.add(record)
@@ -172,28 +171,20 @@ class _Leaves:
 
     def choices(self, some: Index) -> Choices:
         """Those of some leaves."""
-        slopes = None
+        slopes = np.zeros((len(some), int(self.ends[-1])))
         if self.slopes is not None:
-            slopes = np.zeros((len(some), int(self.ends[-1])))
             slopes[:, self.open] = self.slopes[some]
-        shifts, phases = (
-            self._dense(some, *of)
-            for of in ((self.shift_at, self.shift_ends, self.shift), (self.phase_at, self.phase_ends, self.phase))
-        )
-        duals = None if self.duals is None else self.duals[some]
-        return Choices(self._layers(slopes), self._layers(shifts), self._layers(phases), duals)
+        shifts = self._dense(some, self.shift_at, self.shift_ends, self.shift)
+        phases = self._dense(some, self.phase_at, self.phase_ends, self.phase)
+        found = (None if self.slopes is None else slopes, shifts, phases)
+        layers = [[None if of is None else of[:, a:b] for of in found] for a, b in pairwise(self.ends)]
+        return Choices(layers, None if self.duals is None else self.duals[some])
 
     def _dense(self, some: Index, at: Index, ends: Index, values: Array) -> Array | None:
-        if not len(values):
-            return None
         full = np.zeros((len(some), int(self.ends[-1])))
         for i, leaf in enumerate(some.tolist()):
-            inside = slice(ends[leaf], ends[leaf + 1])
-            full[i, at[inside]] = values[inside]
-        return full
-
-    def _layers(self, full: Array | None) -> list[Array | None]:
-        return [None if full is None else full[:, a:b] for a, b in pairwise(self.ends)]
+            full[i, at[ends[leaf] : ends[leaf + 1]]] = values[ends[leaf] : ends[leaf + 1]]
+        return full if len(values) else None
 
 
 def covers(leaves: Sequence[Phases]) -> bool:
