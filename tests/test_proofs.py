@@ -21,7 +21,7 @@ from oracle.networks import Case, case
 from oracle.plain import Region
 
 from stablenet import Box, Polytope, Union, find_stable, load_onnx
-from stablenet.check.arithmetic import ExactMatrix, on_grid, sum_up
+from stablenet.check.arithmetic import CHOSEN, ExactMatrix, Slices, row_sum, sum_up
 from stablenet.check.claims import check
 from stablenet.check.proof_file import MAGIC, ProofError, Record, read_records
 from stablenet.check.replay import covers, replay
@@ -416,30 +416,54 @@ def test_products_enclose_the_exact_ones(seed):
     exact = [[Fraction(w) for w in row] for row in matrix.tolist()]
     held = ExactMatrix(matrix, offset)
     x = rng.normal(size=(3, n)) * 10.0 ** rng.uniform(-spread, spread, (3, n))
-    nu = on_grid(rng.normal(size=(1, 3, m)) * 10.0 ** rng.uniform(-spread, spread, (1, 3, m)), held.bits)
-    forward, size, back = held.forward(x), held.spread(abs(x)), held.back(nu)
+    nu = Slices.of(rng.normal(size=(1, 3, m)) * 10.0 ** rng.uniform(-spread, spread, (1, 3, m)), held.bits, CHOSEN)
+    forward, size, back = held.forward(x), held.forward(abs(x), absolute=True), held.back(nu)
+    chosen = sum(nu.pieces)
     for p in range(3):
         for i in range(m):
-            true = Fraction(offset[i]) + sum(w * Fraction(v) for w, v in zip(exact[i], x[p].tolist(), strict=True))
-            assert abs(true - Fraction(forward.value[p, i])) <= Fraction(forward.error[p, i])
-            true = sum(abs(w * Fraction(v)) for w, v in zip(exact[i], x[p].tolist(), strict=True))
-            assert true <= Fraction(size[p, i])
-            assert spread or Fraction(size[p, i]) <= true * (1 + Fraction(1, 2**40))
+            products = [w * Fraction(v) for w, v in zip(exact[i], x[p].tolist(), strict=True)]
+            true = Fraction(offset[i]) + sum(products)
+            assert abs(true - Fraction(forward.value[p, i])) <= Fraction(forward.error[p, 0])
+            true = sum(map(abs, products))
+            assert abs(true - Fraction(size.value[p, i])) <= Fraction(size.error[p, 0])
         for j in range(n + 1):
             column = [Fraction(b) for b in offset.tolist()] if j == n else [row[j] for row in exact]
-            true = sum(w * Fraction(v) for w, v in zip(column, nu[0, p].tolist(), strict=True))
-            assert abs(true - Fraction(back.value[0, p, j])) <= Fraction(back.error[0, p, j])
+            true = sum(w * Fraction(v) for w, v in zip(column, chosen[0, p].tolist(), strict=True))
+            rest = Fraction(2) ** int(nu.exponent[0, p, 0] - CHOSEN * held.bits) * sum(map(abs, column)) * nu.rest
+            assert abs(true - Fraction(back.value[0, p, j])) <= Fraction(back.error[0, p, 0]) + rest
+    assert spread or (forward.error <= 1e-12 * (1 + abs(forward.value).max())).all()
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_sums_are_rounded_up_and_no_more_than_that(seed):
     rng = np.random.default_rng(seed)
     terms = [rng.normal(size=(2, 3, 50)) * 10.0 ** rng.uniform(-40, 3, (2, 3, 50)), rng.normal(size=(1, 3, 1))]
-    found = sum_up(terms)
+    found, first = sum_up(terms), row_sum(terms[0], 2)
     for p, row in np.ndindex(2, 3):
         values = [*terms[0][p, row].tolist(), *terms[1][0, row].tolist()]
-        true = sum(Fraction(v) for v in values)
-        assert true <= Fraction(float(found[p, row])) <= true + Fraction(max(map(abs, values))) / 2**45
+        true, size = sum(Fraction(v) for v in values), Fraction(max(map(abs, values)))
+        assert true <= Fraction(float(found[p, row])) <= true + size / 2**45
+        true = sum(Fraction(v) for v in values[:-1])
+        # Each term may stand for a number that is larger by two roundings.
+        most = true + sum(abs(Fraction(v)) for v in values[:-1]) / 2**52
+        assert most <= Fraction(float(first[p, row, 0])) <= true + size / 2**43
+
+
+@pytest.mark.parametrize("bits", [18, 22])
+def test_slices_are_whole_multiples_and_add_up(bits):
+    rng = np.random.default_rng(bits)
+    values = rng.normal(size=(4, 30)) * 10.0 ** rng.uniform(-12, 3, (4, 30))
+    values[0, 0], values[1] = 0.0, 0.0
+    cut = Slices.of(values, bits, 3)
+    for row, exponent in enumerate(cut.exponent[:, 0].tolist()):
+        for column in range(30):
+            left = Fraction(values[row, column])
+            for i, piece in enumerate(cut.pieces, 1):
+                units = Fraction(piece[row, column]) / Fraction(2) ** (exponent - i * bits)
+                assert units.denominator == 1
+                assert abs(units) <= 2**bits
+                left -= Fraction(piece[row, column])
+            assert abs(left) <= Fraction(2) ** (exponent - 3 * bits)
 
 
 # Files

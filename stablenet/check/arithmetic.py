@@ -2,9 +2,8 @@
 
 Matrix products are exact: numbers are cut into slices, each a whole number of some 20 bits times a power of two, and
 whole numbers below 2^53 are multiplied and added by float64 hardware without any rounding, in whatever order a library
-chooses (Ozaki, Ogita, Oishi & Rump, Numerical Algorithms 59, 2012). What the slices leave of a matrix is bounded. The
-few exact products that make one entry are then added, and the error of each addition is computed (Knuth's two-sum).
-Long sums are made of whole numbers of 64 bits.
+chooses (Ozaki, Ogita, Oishi & Rump, Numerical Algorithms 59, 2012). What the slices leave is bounded. The three exact
+numbers that make one entry are then added, with two roundings. Long sums are made of whole numbers of 64 bits.
 """
 
 from __future__ import annotations
@@ -25,88 +24,78 @@ Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 RANGE = 300  # below 2^-300 numbers are an error, above 2^300 nothing is claimed
-SLICES = 3  # of a matrix: 60 bits below its largest entry
-CHOSEN = 2  # of numbers that are free to choose: 40 bits below the largest of a row
-TINY = 2.0**-1000  # more than what underflow takes from a product
+MATRIX = 3  # slices of a matrix, and of points: 57 bits below the largest or more
+CHOSEN = 2  # slices of numbers that are free to choose
 SLACK = 2.0**-51  # more than the relative error of a rounding, and of applying this bound
 
 
 def up(values: Array) -> Array:
-    """Float64 sums of two numbers, moved up past what their rounding can have done; zero is exact."""
+    """Nonnegative float64 numbers after one rounding, or sums of two numbers, moved up past what that can have done."""
     return np.asarray(values + np.abs(values) * SLACK)
 
 
-def times_up(a: Array, b: Array) -> Array:
-    """Products rounded up; what has a factor 0 is 0."""
-    return np.asarray(up(a * b) + np.where((a == 0) | (b == 0), 0.0, TINY))
+def largest(values: Array) -> Array:
+    """The largest magnitude of each row, (…, n): (…, 1)."""
+    ends = values.max(axis=-1, keepdims=True, initial=0.0), values.min(axis=-1, keepdims=True, initial=0.0)
+    return np.maximum(ends[0], -ends[1])
 
 
-def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """The float64 sum and its error: together they are ``a + b`` exactly (Knuth)."""
-    total = a + b
-    virtual = total - a
-    return total, (a - (total - virtual)) + (b - virtual)
-
-
-def exponents(values: Array) -> npt.NDArray[np.int64]:
-    """For each row, (…, n), the least e with ``|x| < 2^e`` for all its entries, not below ``-RANGE``: (…, 1)."""
-    largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
-    return np.asarray(np.maximum(np.frexp(largest)[1].astype(np.int64), -RANGE))
-
-
-def slices(values: Array, exponent: npt.NDArray[np.int64], bits: int, count: int) -> tuple[list[Array], Array]:
-    """Whole numbers ``x_1, …``, |x| <= 2^bits, with ``values = sum of x_i 2^(exponent - i bits) + rest``, exactly.
-
-    They have the signs of the values, as the rest has: without signs they are the slices of ``|values|``.
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Rows (…, n) as sums of ``pieces``: piece i is a whole multiple of ``2^(exponent - i bits)``, by up to 2^bits, i
+    from 1. What they leave of the rows is at most 2^(exponent - bits len(pieces)), if ``rest``, else nothing.
     """
-    rest, found = np.array(values), []
-    for i in range(1, count + 1):
-        scale = exponent - i * bits
-        found.append(np.trunc(np.ldexp(rest, -scale)))
-        rest = rest - np.ldexp(found[-1], scale)  # exact: both are multiples of the last bit of `values`
-        if not rest.any():
-            break
-    return found, rest
 
+    pieces: list[Array]
+    exponent: npt.NDArray[np.int64]
+    rest: bool
 
-def on_grid(values: Array, bits: int) -> Array:
-    """The nearest numbers that `slices` cuts into `CHOSEN` without rest, row by row."""
-    scale = exponents(values) - bits * CHOSEN
-    return np.asarray(np.ldexp(np.rint(np.ldexp(values, -scale)), scale))
+    @classmethod
+    def of(cls, values: Array, bits: int, count: int) -> Slices:
+        """Cut numbers; the differences are exact, and adding ``magic`` rounds to the multiples that are wanted."""
+        size = largest(values)
+        if not (size < 2.0**RANGE).all():
+            raise OverflowError("numbers grow too large for the checker")
+        exponent = np.maximum(np.frexp(size)[1].astype(np.int64), -RANGE)
+        pieces, rest = [], values
+        for i in range(1, count + 1):
+            magic = np.ldexp(1.5, 52 + exponent - i * bits)
+            pieces.append((rest + magic) - magic)
+            rest = rest - pieces[-1]
+        return cls(pieces, exponent, bool(rest.any()))
 
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    """Real numbers known to within ``error`` of ``value``, both (parts or 1, rows, n)."""
+    """Real numbers known to within ``error``, (parts or 1, rows, 1), of ``value``, (parts or 1, rows, n)."""
 
     value: Array
     error: Array
 
     def plus(self, other: Enclosure) -> Enclosure:
         """The sum."""
-        value, lost = two_sum(self.value, other.value)
-        return Enclosure(value, up(up(self.error + other.error) + np.abs(lost)))
+        value = self.value + other.value
+        return Enclosure(value, up(up(self.error + other.error) + largest(value) * SLACK))
 
 
 class ExactMatrix:
-    """A matrix in slices, with an offset as one more column."""
+    """A matrix in slices, with an offset as one more column; ``longest`` is the longest scalar product to provide for."""
 
-    def __init__(self, matrix: Matrix, offset: Array) -> None:
+    def __init__(self, matrix: Matrix, offset: Array, longest: int = 1) -> None:
         if isinstance(matrix, sparse.csr_array):
-            self.full: Matrix = sparse.csr_array(
-                sparse.hstack([matrix, sparse.csr_array(offset[:, None])], format="csr")
-            )
+            column = sparse.csr_array(offset[:, None])
+            self.full: Matrix = sparse.csr_array(sparse.hstack([matrix, column], format="csr"))
         else:
             self.full = np.hstack([matrix, offset[:, None]])
-        data = self.full.data if isinstance(self.full, sparse.csr_array) else self.full
-        numbers = np.asarray(data, np.float64)
-        # Scalar products run over rows or over columns: whole numbers of 2 bits + log2(n) stay below 2^53.
-        self.bits = (52 - math.ceil(math.log2(max(2, *self.full.shape)))) // 2
-        exponent = exponents(numbers.reshape(1, -1))
-        self.exponent = int(exponent[0, 0])
-        pieces, rest = slices(numbers.reshape(1, -1), exponent, self.bits, SLICES)
-        self.slices = [self._like(piece.reshape(numbers.shape)) for piece in pieces]
-        self.rest = float(np.abs(rest).max(initial=0.0))
+        data = np.asarray(self.full.data if isinstance(self.full, sparse.csr_array) else self.full, np.float64)
+        # Scalar products run over rows or over columns, three are added: whole numbers that stay below 2^53.
+        self.bits = (52 - math.ceil(math.log2(3 * max(2, longest, *self.full.shape)))) // 2
+        cut = Slices.of(data.reshape(1, -1), self.bits, MATRIX)
+        used = max(1, *((i + 1) * piece.any() for i, piece in enumerate(cut.pieces)))
+        pieces = [piece.reshape(data.shape) for piece in cut.pieces[:used]]
+        self.size, self.rest = 2.0 ** int(cut.exponent[0, 0]), 2.0 ** -(MATRIX * self.bits) * cut.rest
+        self.slices = [self._like(piece) for piece in pieces]
+        self.absolute = [self._like(np.sign(data) * piece) for piece in pieces]  # rounding is the same for -x
 
     def _like(self, data: Array) -> Matrix:
         if isinstance(self.full, sparse.csr_array):
@@ -118,43 +107,50 @@ class ExactMatrix:
         chosen = self.full[rows]
         return np.asarray(chosen.toarray() if isinstance(chosen, sparse.csr_array) else chosen)[:, :-1]
 
-    def back(self, coefficients: Array) -> Enclosure:
-        """``coefficients @ [matrix | offset]``, (parts, rows, n + 1), for coefficients `on_grid`."""
-        return self._product(coefficients, CHOSEN, lambda x, w: x @ w)
+    def back(self, coefficients: Slices) -> Enclosure:
+        """``coefficients @ [matrix | offset]``, (parts, rows, n + 1); cut into this matrix's bits."""
+        return self._product(coefficients, self.slices, lambda x, w: x @ w)
 
-    def forward(self, points: Array) -> Enclosure:
-        """``[matrix | offset] @ (point, 1)`` for points (…, n): (…, rows)."""
-        full = np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1)
-        return self._product(full, SLICES, lambda x, w: (w @ x.T).T)
+    def forward(self, points: Array, *, absolute: bool = False) -> Enclosure:
+        """``[matrix | offset] @ (point, 1)`` for points (…, n): (…, rows); or ``|matrix| @ point``."""
+        last = np.full((*points.shape[:-1], 1), 0.0 if absolute else 1.0)
+        cut = Slices.of(np.concatenate([points, last], axis=-1), self.bits, MATRIX)
+        return self._product(cut, self.absolute if absolute else self.slices, lambda x, w: (w @ x.T).T)
 
-    def spread(self, radius: Array) -> Array:
-        """Upper bounds of ``|matrix| @ radius`` for radii (…, n): (…, rows)."""
-        full = np.concatenate([radius, np.zeros((*radius.shape[:-1], 1))], axis=-1)
-        found = self._product(full, SLICES, lambda x, w: (abs(w) @ x.T).T)
-        return up(found.value + found.error)
+    def _product(self, left: Slices, right: list[Matrix], multiply: Callable[[Array, Any], Any]) -> Enclosure:
+        shape, length = left.pieces[0].shape[:-1], left.pieces[0].shape[-1]
+        pieces = [piece.reshape(math.prod(shape), length) for piece in left.pieces]
+        pairs = [(i, j) for i in range(len(pieces)) for j in range(len(right))]
+        value = size = np.zeros((1, 1))
+        for order in range(MATRIX):
+            # Whole multiples of one power of two, below 2^53 of it: all of this is exact.
+            exact = [np.asarray(multiply(pieces[i], right[j])) for i, j in pairs if i + j == order]
+            if exact:
+                group = sum(exact[1:], start=exact[0])
+                value, size = (value + group if order else group), size + largest(group)
+        # Left out: products of small slices, and what slices leave. The sums above were rounded, at most three times.
+        left_out = sum(2.0 ** (-(i + j) * self.bits) for i, j in pairs if i + j >= MATRIX)
+        left_out += self.rest + 2.0 ** (-len(pieces) * self.bits) * left.rest
+        most = np.ldexp(1.0, left.exponent.reshape(-1, 1)) * (2.0 * length * self.size * left_out)
+        value = np.broadcast_to(value, (math.prod(shape), value.shape[-1]))
+        return Enclosure(value.reshape(*shape, value.shape[-1]), up(size * SLACK + most).reshape(*shape, 1))
 
-    def _product(self, left: Array, count: int, multiply: Callable[[Array, Any], Any]) -> Enclosure:
-        length = left.shape[-1]
-        flat = left.reshape(math.prod(left.shape[:-1]), length)
-        exponent = exponents(flat)
-        if not np.isfinite(flat).all() or (exponent > RANGE).any() or self.exponent > RANGE:
-            raise OverflowError("numbers grow too large for the checker")
-        pieces, rest = slices(flat, exponent, self.bits, count)
-        value = error = np.zeros((1, 1))
-        for i, piece in enumerate(pieces, 1):
-            for j, matrix in enumerate(self.slices, 1):
-                part = np.ldexp(np.asarray(multiply(piece, matrix)), exponent + self.exponent - (i + j) * self.bits)
-                value, lost = two_sum(value, part)
-                error = up(error + np.abs(lost))
-        if self.rest:
-            # A sum of nonnegative numbers, each addition rounded: its relative error is below length 2^-53.
-            most = np.abs(flat).sum(axis=1, keepdims=True) * (1.0 + length * SLACK)
-            error = up(error + times_up(most, np.array(self.rest)))
-        if rest.any():
-            most = np.abs(rest).max(axis=1, keepdims=True)
-            error = up(error + times_up(most, np.array(length * 2.0**self.exponent)))
-        ends = value, np.broadcast_to(error, value.shape)
-        return Enclosure(*(end.reshape(*left.shape[:-1], value.shape[-1]) for end in ends))
+
+def row_sum(terms: Array, roundings: int) -> Array:
+    """Upper bounds of sums of rows, (…, n), each term the result of so many roundings: (…, 1).
+
+    Terms become whole multiples of a unit, 2^-52 of the largest or more, and these are added exactly. A rounding is less
+    than a unit, and so is what underflows.
+    """
+    size, n = largest(terms), terms.shape[-1]
+    finite = size < 2.0 ** (3 * RANGE)
+    exponent = np.maximum(np.frexp(np.where(finite, size, 0.0))[1], -3 * RANGE) - min(
+        52, 61 - math.ceil(math.log2(n + 1))
+    )
+    scaled = np.ceil(terms * np.ldexp(1.0, -exponent)) if finite.all() else np.zeros_like(terms)
+    total = scaled.astype(np.int64).sum(axis=-1, keepdims=True) + n * (roundings + 1)
+    bound = np.ldexp(np.nextafter(total.astype(np.float64), np.inf), exponent)
+    return np.asarray(np.where(finite, bound, np.inf) if finite.all() else np.full(size.shape, np.inf))
 
 
 def sum_up(terms: list[Array]) -> Array:

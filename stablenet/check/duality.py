@@ -16,14 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from stablenet.check.arithmetic import (
+    CHOSEN,
+    SLACK,
     Array,
     Enclosure,
     ExactMatrix,
     Index,
+    Slices,
     exact_maximum,
-    on_grid,
+    row_sum,
     sum_up,
-    times_up,
     up,
 )
 from stablenet.check.polytope import row_duals
@@ -31,6 +33,7 @@ from stablenet.core.network import AffineMap
 from stablenet.domain.regions import Part
 
 DOUBT = 2.0**-40  # a bound that misses zero by less than this share of its size is computed again in rational numbers
+TINY = 2.0**-1000  # more than what underflow takes from a product
 MEMORY = 64 * 2**20  # bytes of the coefficients that are held at a time, about
 
 
@@ -50,9 +53,11 @@ class Map:
 
     def __init__(self, affine: AffineMap) -> None:
         self.affine, self.size = affine, affine.size
-        offsets = [affine.offset, *(np.zeros_like(affine.offset) for _ in affine.terms)]
-        terms = zip(affine.terms, offsets, strict=False)
-        self.terms = [(term.source, ExactMatrix(term.matrix, offset)) for term, offset in terms]
+        longest = max((n + 1 for term in affine.terms for n in term.matrix.shape), default=1)
+        self.terms = [
+            (term.source, ExactMatrix(term.matrix, affine.offset * (i == 0), longest))
+            for i, term in enumerate(affine.terms)
+        ]
 
 
 class Boxes:
@@ -72,17 +77,18 @@ class Boxes:
         posts = [self.ends[0], *((np.maximum(low, 0.0), np.maximum(high, 0.0)) for low, high in self.ends[1:])]
         shape = (len(self.ends[0][0]), owner.size, 1)
         values = [] if owner.terms else [np.broadcast_to(owner.affine.offset[:, None], shape)]
-        reaches = []
+        reaches, error = [], np.zeros((shape[0], 1))
         for source, matrix in owner.terms:
             low, high = posts[source]
             centre = 0.5 * low + 0.5 * high
             middle = matrix.forward(centre)
+            spread = matrix.forward(np.maximum(up(high - centre), up(centre - low)), absolute=True)
             values.append(middle.value[..., None])
-            reaches.append(middle.error[..., None])
-            reaches.append(matrix.spread(np.maximum(up(high - centre), up(centre - low)))[..., None])
+            reaches += [spread.value[..., None], middle.error[..., None], spread.error[..., None]]
+            error = up(error + up(middle.error + spread.error))
         upper, lower = sum_up(values + reaches), -sum_up([-value for value in values] + reaches)
         for bound, sign in ((upper, 1), (lower, -1)):
-            doubtful = (sign * bound > 0) & (sign * bound <= DOUBT * (np.abs(lower) + np.abs(upper) + 1e-6))
+            doubtful = (sign * bound > 0) & (sign * bound <= 4.0 * error + DOUBT * (np.abs(lower) + np.abs(upper)))
             for part, row in np.argwhere(doubtful & np.isfinite(lower + upper)):
                 ends = [(low[part], high[part]) for low, high in posts]
                 bound[part, row] = sign * exact_maximum(owner.affine, int(row), sign, ends)
@@ -104,11 +110,11 @@ class Boxes:
                 duals = row_duals(inputs.value, low, high, self.part.a, self.part.b)
             if duals is not None:
                 duals = np.maximum(duals, 0.0).reshape(-1, len(rows), duals.shape[-1])
-                state.through(0, self.rows, on_grid(-duals, self.rows.bits), -1.0)
+                state.through(0, self.rows, Slices.of(-duals, self.rows.bits, CHOSEN), -1.0)
         inputs = state.coefficients.get(0)
         if inputs is not None:
-            state.constants.append(np.maximum(times_up(inputs.value, low), times_up(inputs.value, high)))
-            state.constants.append(times_up(inputs.error, np.maximum(np.abs(low), np.abs(high))))
+            state.constants.append(row_sum(np.maximum(inputs.value * low, inputs.value * high), 1))
+            state.constants.append(_spread(inputs.error, np.maximum(np.abs(low), np.abs(high))))
         return np.broadcast_to(sum_up(state.constants), (len(low), len(rows)))
 
     def _free(self, k: int, state: _Row, choices: Choices | None) -> None:
@@ -119,22 +125,30 @@ class Boxes:
         if post is None and shift is None:
             return
         post = post or Enclosure(np.zeros((1, 1, owner.size)), np.zeros((1, 1, 1)))
-        nu = _usual(post.value, low, high, slope, phase) - (0.0 if shift is None else shift)
+        nu = _usual(post.value, low, high, slope, phase)
+        if shift is not None:
+            nu = nu - shift
         if phase is not None:
             low = np.where(phase > 0, np.maximum(low, 0.0), low)
             high = np.where(phase < 0, np.minimum(high, 0.0), high)
-        nu = on_grid(nu, min((matrix.bits for _, matrix in owner.terms), default=20))
-        steep = up(up(post.value - nu) + post.error)
-        at_low, at_high = (
-            np.where(end >= 0, times_up(steep, np.maximum(end, 0.0)), times_up(-nu, np.minimum(end, 0.0)))
-            for end in (low, high)
-        )
-        most = np.maximum(at_low, at_high)
-        state.constants.append(np.where((low <= 0) & (high >= 0), np.maximum(most, 0.0), most))
+        chosen = Slices.of(nu, owner.terms[0][1].bits if owner.terms else 20, CHOSEN)
+        nu = chosen.pieces[0] + chosen.pieces[1]  # exact
+        steep = post.value - nu
+        # A max(g, 0) - nu g at both ends: one of the two terms is 0, so these are two roundings.
+        at_low = steep * np.maximum(low, 0.0) - nu * np.minimum(low, 0.0)
+        at_high = steep * np.maximum(high, 0.0) - nu * np.minimum(high, 0.0)
+        most = np.maximum(np.maximum(at_low, at_high), np.where((low <= 0) & (high >= 0), 0.0, -np.inf))
+        state.constants += [row_sum(most, 2), _spread(post.error, np.maximum(high, 0.0))]
         if not owner.terms:
-            state.constants.append(times_up(nu, owner.affine.offset))
+            state.constants.append(row_sum(nu * owner.affine.offset, 1))
         for source, matrix in owner.terms:
-            state.through(source, matrix, nu, 1.0)
+            state.through(source, matrix, chosen, 1.0)
+
+
+def _spread(error: Array, most: Array) -> Array:
+    """Upper bounds of what errors of coefficients, (parts or 1, rows, 1), can add over quantities up to ``most``."""
+    total = most.sum(axis=-1, keepdims=True) * (1.0 + (most.shape[-1] + 2) * SLACK)
+    return np.asarray(up(error * total) + np.where(error * total < TINY, TINY, 0.0) * (error > 0))
 
 
 class _Row:
@@ -148,11 +162,11 @@ class _Row:
         known = self.coefficients.get(source)
         self.coefficients[source] = value if known is None else known.plus(value)
 
-    def through(self, source: int, matrix: ExactMatrix, nu: Array, offset: float) -> None:
+    def through(self, source: int, matrix: ExactMatrix, nu: Slices, offset: float) -> None:
         """Add ``nu [matrix | offset]``; ``offset`` is the sign of the last."""
-        product = matrix.back(nu)
-        self.add(source, Enclosure(product.value[..., :-1], product.error[..., :-1]))
-        self.constants += [offset * product.value[..., -1:], product.error[..., -1:]]
+        product = matrix.back(Slices(nu.pieces, nu.exponent, rest=False))
+        self.add(source, Enclosure(product.value[..., :-1], product.error))
+        self.constants += [offset * product.value[..., -1:], product.error]
 
 
 def _usual(post: Array, low: Array, high: Array, slope: Array | None, phase: Array | None) -> Array:

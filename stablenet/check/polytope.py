@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.check.arithmetic import Array, sum_up, times_up, up
+from stablenet.check.arithmetic import Array, sum_up, up
 
 ROUNDS = 3  # times that each row's multiplier is chosen anew
 PASSES = 2  # times that boxes are narrowed by each row
@@ -53,7 +53,8 @@ def narrowed(lower: Array, upper: Array, a: Array, b: Array) -> tuple[Array, Arr
             weights = row[used]
             at = np.where(weights > 0, low[:, used], high[:, used])
             # The most that is left for one term when all others are least, with that term's own least.
-            slack = sum_up([np.full((len(low), 1), rhs), times_up(-weights, at)])
+            terms = -weights * at
+            slack = sum_up([np.full((len(low), 1), rhs), np.where(terms == 0, terms, up(terms) + 1e-300)])
             empty |= slack < 0
             reach = up(up(np.maximum(slack, 0.0)[:, None] / np.abs(weights)))
             reach = np.where(slack[:, None] > 0, np.nextafter(reach, np.inf), reach)
