@@ -154,7 +154,7 @@ def records(path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 TYPES = {
     **dict.fromkeys(("lower", "upper", "at", "slopes", "shift", "duals"), "<f8"),
     **dict.fromkeys(("sign", "phase"), "<i1"),
-    "refuted": "<u1",
+    **dict.fromkeys(("refuted", "carried"), "<u1"),
 }
 
 
@@ -212,7 +212,7 @@ def mutate(rng: np.random.Generator, content: list[Any]) -> str:
                     array[at] = array[at] * scale + (scale == 0.0) * rng.normal()
             elif TYPES.get(name) == "<i1":
                 array[at] = -array[at]
-            elif name == "refuted":
+            elif name in {"refuted", "carried"}:
                 array[at] ^= 1 << int(rng.integers(8))
             else:
                 array[at] = int(rng.integers(0, int(array.max()) + 2))

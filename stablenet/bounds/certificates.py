@@ -90,20 +90,23 @@ NONE = 2**32 - 1
 """Stands for no input, and no box."""
 
 
-def record_boxes(
-    proof: PartProof,
-    numbers: Numbers,
-    corners: tuple[Array, Array],
-    refuted: npt.NDArray[np.bool_],
-    cut: Index,
-    *,
-    first: int,
-) -> None:
-    """Boxes of a cutting, their corners (boxes, n_inputs), the questions refuted on each, (boxes, questions), and the
-    input at whose middle it is cut, -1 for none. Their halves are numbered from ``first``: all the lower ones, then all
-    the upper ones.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Boxes of a cutting that were bounded together: their numbers and corners, (boxes, n_inputs) twice; what is
+    refuted on each, (boxes, questions); the input at whose middle it is cut, -1 for none; and the neurons that were
+    carried back to the inputs, (n_neurons,).
     """
-    lower, upper = corners
+
+    numbers: Numbers
+    corners: tuple[Array, Array]
+    refuted: npt.NDArray[np.bool_]
+    cut: Index
+    carried: npt.NDArray[np.bool_]
+
+
+def record_boxes(proof: PartProof, batch: Batch, *, first: int) -> None:
+    """Boxes; their halves are numbered from ``first``: all the lower ones, then all the upper ones."""
+    (lower, upper), cut = batch.corners, batch.cut
     halved = np.flatnonzero(cut >= 0)
     at = np.zeros(len(cut))
     at[halved] = 0.5 * (lower[halved, cut[halved]] + upper[halved, cut[halved]])
@@ -114,11 +117,12 @@ def record_boxes(
         "boxes",
         {},
         {
-            "box": numbers,
+            "box": batch.numbers,
             "axis": np.where(cut >= 0, cut, NONE).astype("<u4"),
             "at": at.astype("<f8"),
             "left": left.astype("<u4"),
             "right": right.astype("<u4"),
-            "refuted": np.packbits(refuted, axis=1).reshape(-1),
+            "refuted": np.packbits(batch.refuted, axis=1).reshape(-1),
+            "carried": np.packbits(batch.carried),
         },
     )

@@ -79,7 +79,7 @@ class Enclosure:
 
 
 class ExactMatrix:
-    """A matrix in slices, with an offset as one more column; ``longest`` is the longest scalar product to provide for."""
+    """A matrix in slices, with an offset as one more column, for scalar products of any length up to ``longest``."""
 
     def __init__(self, matrix: Matrix, offset: Array, longest: int = 1) -> None:
         if isinstance(matrix, sparse.csr_array):
@@ -139,8 +139,8 @@ class ExactMatrix:
 def row_sum(terms: Array, roundings: int) -> Array:
     """Upper bounds of sums of rows, (…, n), each term the result of so many roundings: (…, 1).
 
-    Terms become whole multiples of a unit, 2^-52 of the largest or more, and these are added exactly. A rounding is less
-    than a unit, and so is what underflows.
+    Terms become whole multiples of a unit, 2^-52 of the largest or more, and these are added exactly. A rounding is
+    less than a unit, and so is what underflows.
     """
     size, n = largest(terms), terms.shape[-1]
     finite = size < 2.0 ** (3 * RANGE)

@@ -40,6 +40,8 @@ class Cuts:
         left, right = record.indices("left", n, NONE + 1), record.indices("right", n, NONE + 1)
         packed = record.indices("refuted", n * -(-len(self.flat) // 8), 256).reshape(n, -1).astype(np.uint8)
         claimed = np.unpackbits(packed, axis=1, count=len(self.flat)).astype(bool) & self.wanted
+        bits = record.indices("carried", -(-int(self.offsets[-1]) // 8), 256).astype(np.uint8)
+        self.carried = np.flatnonzero(np.unpackbits(bits, count=int(self.offsets[-1])))
         if len(set(box.tolist())) < n or not self.waiting.keys() >= set(box.tolist()):
             raise record.fail("a box comes from no cut, or is there twice")
         ends = [self.waiting.pop(number) for number in box.tolist()]
@@ -90,7 +92,9 @@ class Cuts:
         for k in range(int(layers.max()) + 1):
             here = which[layers == k]
             neurons = self.flat[here] - self.offsets[k]
-            low, high = layer_bounds(boxes, k, neurons if k == layers.max() else np.arange(self.maps[k].size))
+            inside = (self.carried >= self.offsets[k]) & (self.carried < self.offsets[k + 1])
+            rows = self.carried[inside] - self.offsets[k]
+            low, high = layer_bounds(boxes, k, np.intersect1d(rows, neurons) if k == layers.max() else rows)
             boxes.ends.append((low, high))
             found[:, here] = np.where(self.sign[here] > 0, high[:, neurons] <= 0, low[:, neurons] >= 0)
         return found

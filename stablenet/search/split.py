@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds.certificates import record_boxes
+from stablenet.bounds.certificates import Batch, record_boxes
 from stablenet.bounds.crown import crown_layers
 from stablenet.bounds.polytope import narrowed
 from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
@@ -74,13 +74,16 @@ class Boxes:
 
 @dataclass(eq=False)
 class Outcome:
-    """What bounding a batch of b boxes showed: refuted (b, q), ties (q,), inputs to cut (b,), points to try."""
+    """What bounding a batch of b boxes showed: refuted (b, q), ties (q,), inputs to cut (b,), points to try; and which
+    neurons were carried back to the inputs, (n,).
+    """
 
     boxes: Boxes
     refuted: Mask
     ties: Index
     cut: Index
     points: Array
+    carried: Mask
 
 
 class Splitter:
@@ -181,7 +184,7 @@ class Splitter:
         width = boxes.upper - boxes.lower
         score = np.where(width > self.finest, guide.score * width + 1e-12 * width, -1.0)
         cut = np.where((score > 0).any(axis=1), self._balanced(width, score.argmax(axis=1)), -1)
-        return Outcome(boxes, refuted, ties, cut, self._candidates(boxes, guide, asked))
+        return Outcome(boxes, refuted, ties, cut, self._candidates(boxes, guide, asked), guide.carried)
 
     def _balanced(self, width: Array, cut: Index) -> Index:
         """The inputs to cut, (b,), and in their place those in a polytope's rows that are much wider by now.
@@ -218,7 +221,8 @@ class Splitter:
         halves = open_ & cut
         if self.proof is not None:
             cuts, corners = np.where(halves, outcome.cut, -1), (boxes.lower, boxes.upper)
-            record_boxes(self.proof, boxes.number, corners, refuted, cuts, first=self.n_numbers)
+            record = Batch(boxes.number, corners, refuted, cuts, outcome.carried)
+            record_boxes(self.proof, record, first=self.n_numbers)
         self._count(boxes.mask, left, halves)
         if halves.any():
             parents = Boxes(boxes.lower[halves], boxes.upper[halves], left[halves], boxes.number[halves])
@@ -252,10 +256,12 @@ class _Guide:
         self.wanted[side, :, flat] = mask.T
         self.score = np.zeros((len(mask), network.n_inputs))
         self.direction = np.zeros((len(mask), network.n_inputs))
+        self.carried = np.zeros(network.n_neurons, dtype=bool)
 
     def watch(self, layer: int, rows: Index, slopes: Array, bounds: Array) -> None:
         """See `crown_layers`."""
         neurons = rows + self.offsets[layer]
+        self.carried[neurons] = True
         wanted = np.concatenate([self.wanted[POSITIVE][:, neurons], self.wanted[NEGATIVE][:, neurons]], axis=1)
         upper, negated = bounds[:, : len(rows)], bounds[:, len(rows) :]
         share = np.where((upper > 0) & (negated > 0), 1.0 / np.maximum(upper + negated, 1e-300), 0.0)
