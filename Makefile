@@ -1,11 +1,14 @@
 # Each target does its own set-up: a virtual environment in .venv, with what the target needs.
-# Variables: PYTHON (3.11 or newer), VENV, TEST_EXTRAS, WORKERS.
+# Variables: PYTHON (3.11 or newer), VENV, TEST_EXTRAS, WORKERS; for hunt MINUTES and SEED.
 
 PYTHON ?= python3
 VENV ?= .venv
 # cbc brings a solver of 600 MB; `make test TEST_EXTRAS=test+gurobi` leaves it out, and its tests are skipped.
 TEST_EXTRAS ?= test+gurobi+cbc
 WORKERS ?= 2
+MINUTES ?= 30
+# Empty: a fresh one, which is printed.
+SEED ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
@@ -20,7 +23,7 @@ comma := ,
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
-.PHONY: help demo test test-long lint types bench bench-compare bench-baseline clean
+.PHONY: help demo test test-long hunt lint types docs bench bench-compare bench-baseline clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -28,8 +31,10 @@ help:
 	@echo "make demo       find the stable neurons of the network in examples/"
 	@echo "make test       all tests but the long ones"
 	@echo "make test-long  the long ones"
+	@echo "make hunt       look for false answers on random cases for MINUTES=30; SEED=N repeats a run"
 	@echo "make lint       ruff: rules and format"
 	@echo "make types      mypy --strict"
+	@echo "make docs       the site, in build/site; runs the tutorials"
 	@echo "make bench      the benchmarks; bench-compare: beside the stored baseline; bench-baseline: store a new one"
 	@echo "make clean      remove .venv, caches and what was built"
 
@@ -43,12 +48,21 @@ test: $(VENV)/.installed-$(TEST_EXTRAS)
 test-long: $(VENV)/.installed-$(TEST_EXTRAS)
 	$(ONE_THREAD) $(BIN)/python -m pytest -m long -n $(WORKERS)
 
+hunt: $(VENV)/.installed-$(TEST_EXTRAS)
+	$(ONE_THREAD) $(BIN)/python -m tests.hunt --minutes $(MINUTES) --workers $(WORKERS) --output build/hunt \
+	  $(if $(SEED),--seed $(SEED))
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed-dev
 	PYTHON="$(abspath $(BIN)/python)" .ci/types
+
+# Warnings are errors: a dead link, a page that is nowhere in the contents, a tutorial that prints something else.
+docs: $(VENV)/.installed-docs
+	$(ONE_THREAD) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site: build/site/index.html"
 
 bench: $(VENV)/.installed-test+gurobi+cbc+bench
 	$(BENCH)

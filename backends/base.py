@@ -67,6 +67,25 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """Tolerances under which a solver was measured to prove nothing false, and what they call for.
+
+    ``feasibility`` and ``integrality`` are absolute, of a model whose rows and columns are scaled to a size near 1;
+    ``margin`` is how far a search relaxes each of its rows, at least ten times either. The defaults are for solvers
+    that were not measured. Smaller is not safer: some solvers prove what is false under 1e-9 (docs/solvers.md).
+    """
+
+    feasibility: float = 1e-6
+    integrality: float = 1e-6
+    margin: float = 1e-5
+
+    @property
+    def slack(self) -> float:
+        """Ten tolerances: how far a cutoff, dual stop or bound has to be from what it is to prove."""
+        return 10.0 * max(self.feasibility, self.integrality)
+
+
+@dataclass(frozen=True)
 class Settings:
     """What is set alike for every solver: tolerances (absolute), presolve, gap 0, and where its log goes.
 
@@ -74,8 +93,8 @@ class Settings:
     those by other means. Heeded where it was measured to pay (HiGHS).
     """
 
-    feasibility: float = 1e-9
-    integrality: float = 1e-9
+    feasibility: float = 1e-6
+    integrality: float = 1e-6
     presolve: bool = True
     submips: bool = True
     log: Path | None = None
@@ -211,6 +230,8 @@ class Backend(ABC):
     title: str
     capabilities: frozenset[Capability] = frozenset()
     """What it can do. Where title or capabilities depend on the argument, the instance has its own."""
+    tolerance: Tolerance = Tolerance()
+    """What it is given unless `Options.margin` says otherwise. Choose by measurement (``bench/planted.py``)."""
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:
@@ -254,5 +275,6 @@ __all__ = [
     "Settings",
     "SolveResult",
     "Status",
+    "Tolerance",
     "registry",
 ]

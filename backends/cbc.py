@@ -22,7 +22,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
+from stablenet.backends.base import (
+    Availability,
+    Backend,
+    Capability,
+    Limits,
+    RelaxResult,
+    Settings,
+    Status,
+    Tolerance,
+)
 from stablenet.backends.session import Answer, Request, ResendingSession
 from stablenet.backends.thread import POLL
 
@@ -74,6 +83,7 @@ class Cbc(Backend):
 
     name = "cbc"
     title = "CBC"
+    tolerance = Tolerance(1e-7, 1e-7, 1e-6)
     capabilities = frozenset(
         {
             Capability.SOS1,
@@ -150,7 +160,9 @@ class CbcSession(ResendingSession):
         if request.start is not None:
             options += ["-mips", str(self._write_start(request.start))]
         if request.dual_stop is not None:
-            options += ["-cutoff", repr(sign * request.dual_stop)]
+            # Loosened: a point at the dual stop must not fall to the cutoff by a tolerance.
+            slack = 10.0 * max(self.settings.feasibility, self.settings.integrality)
+            options += ["-cutoff", repr(sign * request.dual_stop + slack)]
         self._stop_asked = request.callbacks.stop
         report = self._run(model, request.limits, began, options)
         if report.status is Status.UNBOUNDED or (report.status is Status.INFEASIBLE and request.dual_stop is None):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
+from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status, Tolerance
 from stablenet.backends.session import Answer, ArraySession, Request, Watch, check_model, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
@@ -53,6 +53,7 @@ class Gurobi(Backend):
 
     name = "gurobi"
     title = "Gurobi"
+    tolerance = Tolerance(1e-7, 1e-7, 1e-6)
     capabilities = frozenset(Capability)
 
     def available(self) -> Availability:

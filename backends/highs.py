@@ -22,6 +22,7 @@ from stablenet.backends.base import (
     RelaxResult,
     Settings,
     Status,
+    Tolerance,
 )
 from stablenet.backends.session import Answer, ArraySession, Request, Watch, solver_module
 from stablenet.backends.thread import SolverThread
@@ -59,6 +60,7 @@ class Highs(Backend):
 
     name = "highs"
     title = "HiGHS"
+    tolerance = Tolerance(1e-7, 1e-7, 1e-6)
     capabilities = frozenset(
         {
             Capability.START,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from stablenet.backends import scip_plugins
-from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
+from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status, Tolerance
 from stablenet.backends.session import Answer, ArraySession, Request, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
@@ -42,6 +42,7 @@ class Scip(Backend):
 
     name = "scip"
     title = "SCIP"
+    tolerance = Tolerance(1e-7, 1e-7, 1e-6)
     capabilities = frozenset(Capability) - {Capability.THREADS}
 
     def available(self) -> Availability:

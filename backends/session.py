@@ -218,13 +218,7 @@ class ArraySession(Session):
         self._check_usable()
         check_rows("added row", rows, self.milp.n_columns)
         rows = canonical(rows)
-        old = self.milp.rows
-        grown = Rows(
-            sparse.csr_array(sparse.vstack([old.matrix, rows.matrix], format="csr")),
-            np.concatenate([old.lower, rows.lower]),
-            np.concatenate([old.upper, rows.upper]),
-        )
-        self.milp = replace(self.milp, rows=grown, row_names=())
+        self.milp = replace(self.milp, rows=stack_rows(self.milp.rows, rows), row_names=())
         self._apply_rows(rows)
 
     def _watched(self, request: Request, work: Callable[[Watch], Answer], stop: Callable[[], None]) -> Answer:
@@ -295,6 +289,15 @@ def trivial_answer(milp: MILP) -> Answer | None:
 def uncrossed(lower: Array, upper: Array) -> tuple[Array, Array]:
     """Bounds that a solver accepts: where they cross, an arbitrary fixed value in their place."""
     return lower, np.maximum(lower, upper)
+
+
+def stack_rows(first: Rows, second: Rows) -> Rows:
+    """The rows of both, one above the other."""
+    return Rows(
+        sparse.csr_array(sparse.vstack([first.matrix, second.matrix], format="csr")),
+        np.concatenate([first.lower, second.lower]),
+        np.concatenate([first.upper, second.upper]),
+    )
 
 
 def no_bound(milp: MILP) -> float:

@@ -55,7 +55,7 @@ def find_stable(
         contradiction = isinstance(error, ContradictionError)
     report = build_report(
         ledger,
-        network=network_to_json(net),
+        network=network_to_json(net, region),
         domain=region.to_json(),
         config=choice.to_json(),
         stopped_by=stopped_by,
@@ -75,7 +75,7 @@ def _isolated(network: Network | str | Path, domain: Domain | str, choice: Optio
         if refused.code == InputError.exit_code:
             raise InputError(str(refused)) from None
         raise
-    if isinstance(network, Network) and outcome.report.data["network"]["sha256"] != network.sha256:
+    if isinstance(network, Network) and outcome.report.data["network"]["sha256"] != network.identity:
         raise InputError(f"{file}: the file is not the one any more that the network was read from")
     return _settle(outcome.report, outcome.message, contradiction=outcome.exit_code == ContradictionError.exit_code)
 

@@ -14,7 +14,8 @@ import numpy as np
 from onnx_models import model, node, save
 
 from stablenet.compare.store import Store
-from stablenet.report.report import VERDICTS, dumps
+from stablenet.report.report import dumps
+from stablenet.report.schema import VERDICTS
 
 FAKES = '''
 """Solvers that misbehave, and a formulation from outside."""

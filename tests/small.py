@@ -126,9 +126,22 @@ def false_bound(_milp: MILP, result: SolveResult) -> SolveResult:
     )
 
 
-def false_bound_in_time(_milp: MILP, result: SolveResult) -> SolveResult:
+def just_refuting(milp: MILP) -> float:
+    """A bound that refutes and that a point which shows nothing does not disprove: of witness values 0."""
+    asked = milp.objective != 0
+    return 0.0 if bool((milp.lower[asked] >= 0).all()) else -2e-5
+
+
+def believable(milp: MILP, result: SolveResult) -> SolveResult:
+    """The bound refutes everything by little."""
     return dataclasses.replace(
-        result, status=Status.TIME, solver_status="time limit", x=None, objective=None, dual_bound=-1.0
+        result, status=Status.DUAL_STOP, solver_status="bound", x=None, objective=None, dual_bound=just_refuting(milp)
+    )
+
+
+def false_bound_in_time(milp: MILP, result: SolveResult) -> SolveResult:
+    return dataclasses.replace(
+        result, status=Status.TIME, solver_status="time limit", x=None, objective=None, dual_bound=just_refuting(milp)
     )
 
 

@@ -1,87 +1,83 @@
-"""Every command and snippet shown in the README and in docs/ is run.
+"""Every command and snippet shown in the README and in docs/ is run, by docs/run_blocks.py, which says how.
 
-Fenced ``sh`` and ``python`` blocks of a file run in order, in one scratch folder with the examples in it; a
-``python`` block knows what the ones before it defined, as in a reader's session.
 Set-up lines (make, pip, venv) are not run but checked: the target, the extra must exist. A block after the
 comment ``<!-- long -->`` runs only in the long test.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(
-    r"(?P<long><!-- long -->\n+)?^```(?P<language>sh|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
-)
-SETUP = ("make ", "pip install", "python3 -m venv", ". .venv/bin/activate", "git clone", "cd stablenet")
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+spec = importlib.util.spec_from_file_location("run_blocks", ROOT / "docs" / "run_blocks.py")
+run_blocks = importlib.util.module_from_spec(spec)
+sys.modules["run_blocks"] = run_blocks  # where dataclasses look for it
+spec.loader.exec_module(run_blocks)
 
 
-@dataclass(frozen=True)
-class Block:
-    language: str
-    body: str
-    long: bool
-    line: int
-
-    @property
-    def setup(self) -> list[str]:
-        return [x for x in self.body.splitlines() if x.startswith(SETUP)] if self.language == "sh" else []
-
-    @property
-    def script(self) -> str:
-        return "\n".join(line for line in self.body.splitlines() if line not in self.setup)
+def blocks(path: Path) -> list[Any]:
+    return run_blocks.blocks(path.read_text())
 
 
-def blocks(path: Path) -> list[Block]:
-    text = path.read_text()
-    return [
-        Block(m["language"], m["body"], m["long"] is not None, text.count("\n", 0, m.start()) + 1)
-        for m in BLOCK.finditer(text)
-    ]
-
-
-def run_all(path: Path, chosen: list[Block], folder: Path) -> None:
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
-    session = ""
-    for block in chosen:
-        if block.language == "python":
-            session += block.script + "\n"
-            command = [sys.executable, "-c", session]
-        else:
-            command = ["bash", "-euc", block.script]
-        run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
-        assert run.returncode == 0, f"{path.name}, line {block.line}:\n{block.script}\n{run.stdout}\n{run.stderr}"
+def runs(block: Any) -> bool:
+    return block.runs and bool(block.script.strip())
 
 
 def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-SHORT = [path for path in FILES if any(block.script.strip() and not block.long for block in blocks(path))]
+SHORT = [path for path in FILES if any(runs(block) and not block.long for block in blocks(path))]
 LONG = [path for path in FILES if any(block.long for block in blocks(path))]
 
 
 @pytest.mark.parametrize("path", SHORT, ids=names(SHORT))
 def test_shown_commands_and_snippets_run(path, tmp_path):
-    run_all(path, [block for block in blocks(path) if not block.long], tmp_path)
+    run_blocks.run_page(path, tmp_path)
     if path.name == "README.md":
         assert_figures(json.loads((tmp_path / "report.json").read_text()), path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("```python\nprint(1)\n```\n\n<!-- output -->\n```text\n2\n```\n", "should print"),
+        ("```python\nx = 1\n```\n```python\nassert x == 2\n```\n", "AssertionError"),
+        ("```sh\nfalse\n```\n", "exit code 1"),
+        ("```sh\nfalse | true\n```\n", "exit code 1"),
+    ],
+)
+def test_a_page_that_fails_or_prints_something_else_is_refused(tmp_path, text, complaint):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(run_blocks.BlockError, match=complaint):
+        run_blocks.run_page(page, tmp_path)
+
+
+def test_a_page_may_write_files_install_them_and_leave_text_out(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        '<!-- file: pyproject.toml -->\n```toml\n[project]\nname = "a-b"\nversion = "1"\n'
+        '[project.entry-points."some.group"]\nx = "mine:x"\n```\n\n'
+        "<!-- file: mine.py -->\n```python\nx = 7\n```\n\n```sh\npip install -e .\n```\n\n"
+        "```python\nfrom importlib.metadata import entry_points\n"
+        '(point,) = entry_points(group="some.group")\nprint("so far:", point.load())\n```\n\n'
+        "<!-- output -->\n```text\nso ...: 7\n```\n"
+    )
+    run_blocks.run_page(page, tmp_path)
 
 
 def assert_figures(report: dict[str, Any], text: str) -> None:
@@ -109,7 +105,7 @@ if LONG:
     @pytest.mark.long
     @pytest.mark.parametrize("path", LONG, ids=names(LONG))
     def test_long_commands_run(path, tmp_path):
-        run_all(path, blocks(path), tmp_path)
+        run_blocks.run_page(path, tmp_path, long=True)
 
 
 def test_set_up_lines_name_what_exists():
@@ -130,9 +126,15 @@ def test_nothing_escapes_the_runner():
         fences = re.findall(r"^```(\S*)$", path.read_text(), re.MULTILINE)
         opened = [fence for fence in fences if fence]
         assert len(opened) * 2 == len(fences), f"{path}: a fence without a language"
-        shown = [fence for fence in opened if fence in ("sh", "python")]
-        assert len(shown) == len(blocks(path)), path
+        outputs = [block for block in blocks(path) if block.output is not None]
+        assert len(opened) == len(blocks(path)) + len(outputs), path
         assert not {"bash", "shell", "console", "py"} & set(opened), f"{path}: use sh and python, which are run"
+
+
+def test_each_output_that_a_page_shows_is_checked():
+    for path in FILES:
+        marks = path.read_text().count("<!-- output -->")
+        assert marks == sum(block.output is not None for block in blocks(path) if block.runs), path
 
 
 def test_links_lead_somewhere():

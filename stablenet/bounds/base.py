@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from stablenet.backends.base import Backend, Capability, Settings
-from stablenet.core.bounds import Bounds
+from stablenet.core.bounds import Array, Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
@@ -25,12 +27,24 @@ def _forget(bounds: Bounds) -> None:
     del bounds
 
 
+def _unheard(failure: dict[str, Any]) -> None:
+    del failure
+
+
+def no_points() -> Array:
+    """No points at all."""
+    return np.zeros((0, 0))
+
+
 @dataclass(eq=False)
 class Context:
     """What a method may use, and where it writes what it cost.
 
     ``backend`` solves LPs and MILPs (None: HiGHS). ``known`` are valid bounds of the same network and part that a
     tightening method starts from (None: those of ``crown``), and ``n_layers`` how many layers it tightens (None: all).
+    ``settings`` are the solver's (None: its own tolerances), ``margin`` the least relaxation of rows in MILPs.
+    ``failed(row)`` is told of answers that are not used, see `stablenet.backends.own_points`; ``points()`` are points
+    of the part, (b, n_inputs), whose forward passes may disprove them (none: random ones).
     ``deadline`` ends the work; what was found until then is returned. ``progress(stage, done, total)`` is called as
     questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
     end. ``costs`` receives one row per layer and stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked
@@ -40,13 +54,16 @@ class Context:
     backend: Backend | None = None
     known: Bounds | None = None
     n_layers: int | None = None
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings | None = None
+    margin: float = 0.0
     threads: int = 1
     seed: int = 0
     memory_limit: float | None = None
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     progress: Callable[[str, int, int], None] = _ignore
     keep: Callable[[Bounds], None] = _forget
+    failed: Callable[[dict[str, Any]], None] = _unheard
+    points: Callable[[], Array] = no_points
     costs: list[dict[str, Any]] = field(default_factory=list)
     proof: PartProof | None = None
 

@@ -109,7 +109,8 @@ def record_boxes(proof: PartProof, batch: Batch, *, first: int) -> None:
     (lower, upper), cut = batch.corners, batch.cut
     halved = np.flatnonzero(cut >= 0)
     at = np.zeros(len(cut))
-    at[halved] = 0.5 * (lower[halved, cut[halved]] + upper[halved, cut[halved]])
+    low, high = lower[halved, cut[halved]], upper[halved, cut[halved]]
+    at[halved] = np.clip(0.5 * low + 0.5 * high, low, high)
     left, right = np.full(len(cut), NONE), np.full(len(cut), NONE)
     left[halved] = first + np.arange(len(halved))
     right[halved] = left[halved] + len(halved)

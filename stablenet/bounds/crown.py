@@ -24,7 +24,7 @@ from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, p
 from stablenet.bounds.linear import LinearBounds, dot, to_dense
 from stablenet.bounds.polytope_duals import row_multipliers
 from stablenet.core.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
-from stablenet.core.rounding import UNIT, gamma
+from stablenet.core.rounding import UNIT, gamma, underflow
 from stablenet.domain.regions import Part
 
 Array = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class Relaxation:
             slope = np.clip(upper / (upper - lower), 0.0, 1.0)
             # Valid for any slope if it holds at both ends; each expression is rounded up.
             at_lower = np.nextafter(-slope * lower, np.inf)
-            at_upper = upper - slope * upper + 4.0 * UNIT * upper
+            at_upper = np.nextafter(upper - slope * upper + 4.0 * UNIT * upper, np.inf)
             offset = np.maximum(np.maximum(at_lower, at_upper), 0.0)
             active = ~open_ & (upper > 0)
             low = np.where(open_, (upper > -lower).astype(np.float64), active.astype(np.float64))
@@ -141,10 +141,12 @@ class Backward:
         """Fix the bounds of the next layer. Neurons in ``keep`` stay in play even if inactive (for multipliers)."""
         affine = self.network.layers[len(self.stages)].affine
         self.pushed.append((lower[0], upper[0]))
-        most = np.abs(affine.offset)[None, :]
+        most = np.abs(affine.offset)[None, :] + underflow(affine.n_terms)
         for term in affine.terms:
             most = most + apply(term.absolute, self.source_most[term.source])
-        self.largest = max(self.largest, float(most.max(initial=0.0)))
+        # NaN bounds, which make all that reads them NaN, are no magnitudes.
+        for met in (most, magnitude(lower, upper)):
+            self.largest = max(self.largest, float(met.max(initial=0.0, where=~np.isnan(met))))
         self.source_most.append(post_bounds(lower, upper)[1])
         kept = np.array(~(upper <= 0).all(axis=0))
         if keep is not None:
@@ -203,7 +205,7 @@ def _row_stage(a: Array, b: Array, box_lower: Array, box_upper: Array) -> Stage:
     matrix, upper = np.asarray(a), np.repeat(b[None, :], len(box_lower), axis=0)
     low, high = affine_bounds(AffineMap(np.zeros(len(b)), (Term(0, matrix),)), [box_lower], [box_upper])
     none = np.zeros_like(upper)
-    most = magnitude(box_lower, box_upper) @ np.abs(matrix).T
+    most = magnitude(box_lower, box_upper) @ np.abs(matrix).T + underflow(matrix.shape[1])
     relaxation = Relaxation(low, upper, none.astype(bool), none, none, none, magnitude(low, high))
     return Stage(None, ((0, matrix),), np.zeros(len(b)), relaxation, most, none)
 
@@ -225,8 +227,10 @@ class _State(LinearBounds):
         """Replace coefficients on post-activations by coefficients on what their layer's affine map reads."""
         coefficients = self.coefficients.pop(source, None)
         stage = self.owner.all_stages[source - 1]
-        if choice is not None and choice.multiplier is not None and coefficients is None:
-            coefficients = np.zeros((1, self.error.shape[1], len(stage.offset)))
+        if choice is not None and choice.multiplier is not None:
+            self.live |= (choice.multiplier != 0).any(axis=(0, 2))
+            if coefficients is None:
+                coefficients = np.zeros((1, self.error.shape[1], len(stage.offset)))
         if coefficients is None or not len(stage.offset):
             return
         factor = gamma(coefficients.shape[-1] + 8)
@@ -240,8 +244,8 @@ class _State(LinearBounds):
         else:
             lifted, chosen = self._chosen(positive, negative, stage.relaxation, choice)
         # Slopes: one rounding per coefficient. Product with W and b: scalar products over the layer's neurons.
-        most = factor * stage.affine_most + 4.0 * UNIT * stage.relaxation.most
-        self.error = self.error + factor * lifted + dot(np.abs(chosen), most)
+        most = dot(np.abs(chosen), stage.affine_most + stage.relaxation.most)
+        self.error = self.error + factor * (lifted + most)
         self.add_constant(lifted)
         self.add_constant(chosen @ stage.offset)
         for origin, matrix in stage.terms:
@@ -285,7 +289,7 @@ class _State(LinearBounds):
     def concretise(self) -> Array:
         """The largest values over the boxes, rounded up."""
         value, error = self.maximum(self.owner.centre, self.owner.radius, self.owner.largest)
-        return np.nextafter(value + error, np.inf)
+        return np.nextafter(value + error, np.inf)  # NaN where a number on the way was
 
 
 MEMORY = 256 * 2**20

@@ -16,15 +16,9 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.core.network import AffineMap, Network, apply
-from stablenet.core.rounding import gamma
+from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
 
 Array = npt.NDArray[np.float64]
-
-SAFETY = 1.001
-"""Covers the rounding of the error bounds themselves, which are sums of up to 10^8 nonnegative terms."""
-
-UNDERFLOW = 1e-290
-"""More than all underflow of one backward or forward pass can add up to, in units of the largest magnitude."""
 
 _EXACT_WORK = 200_000
 """Multiplications in rational arithmetic that one call may spend on ties."""
@@ -46,13 +40,13 @@ def affine_bounds(affine: AffineMap, lower: Sequence[Array], upper: Sequence[Arr
     """Bounds of an affine map, (parts, size) each.
 
     ``lower[s]`` and ``upper[s]``, (parts, n_s), bound its sources. Where a bound cannot be computed
-    (overflow) it is NaN or infinite, which decides nothing.
+    (overflow) it is NaN, or infinite on its own side, which decides nothing.
     """
     n_parts = lower[0].shape[0]
     middle = np.broadcast_to(affine.offset, (n_parts, affine.size))
     spread = np.zeros((n_parts, affine.size))
     size = np.broadcast_to(np.abs(affine.offset), (n_parts, affine.size))
-    tiny = 0.0
+    tiny = False
     with np.errstate(invalid="ignore", over="ignore"):
         for term in affine.terms:
             low, high = lower[term.source], upper[term.source]
@@ -62,16 +56,19 @@ def affine_bounds(affine: AffineMap, lower: Sequence[Array], upper: Sequence[Arr
             spread = spread + apply(term.absolute, radius)
             size = size + apply(term.absolute, most)
             least = most[most > 0].min(initial=np.inf)
-            if term.smallest * least < 1e-280:
-                tiny = UNDERFLOW * (1.0 + float(most.max(initial=0.0)))
+            # Centres and radii may be smaller than the largest magnitudes, by the precision of float64.
+            tiny |= term.smallest * least < 1e-280
         error = SAFETY * gamma(affine.n_terms + 2 * len(affine.terms) + 8) * size
         if tiny:
-            error = error + np.where(_has_terms(affine, lower, upper), tiny, 0.0)
+            lost = 4.0 * underflow(affine.n_terms + len(affine.terms))
+            error = error + np.where(_has_terms(affine, lower, upper), lost, 0.0)
         below, above = middle - spread - error, middle + spread + error
         # One more rounding happened in these sums; where nothing could round, the bounds stay as they are.
         touched = error > 0
         below = np.where(touched, np.nextafter(below, -np.inf), below)
         above = np.where(touched, np.nextafter(above, np.inf), above)
+        sure = size < OVERFLOW
+        below, above = np.where(sure, below, -np.inf), np.where(sure, above, np.inf)
     _settle_ties(affine, lower, upper, (below, above), error)
     return below, above
 
@@ -104,10 +101,14 @@ def _settle_ties(
             if budget < 0:
                 return
             value = _exact_bound(affine, int(row), [x[part] for x in lower], [x[part] for x in upper], sign)
-            bound[part, row] = _outward(value, sign)
+            if value is not None:
+                bound[part, row] = _outward(value, sign)
 
 
-def _exact_bound(affine: AffineMap, row: int, lower: Sequence[Array], upper: Sequence[Array], sign: int) -> Fraction:
+def _exact_bound(
+    affine: AffineMap, row: int, lower: Sequence[Array], upper: Sequence[Array], sign: int
+) -> Fraction | None:
+    """The bound in rational arithmetic; None where a source has no finite bound."""
     total = Fraction(float(affine.offset[row]))
     for term in affine.terms:
         if isinstance(term.matrix, sparse.csr_array):
@@ -117,6 +118,8 @@ def _exact_bound(affine: AffineMap, row: int, lower: Sequence[Array], upper: Seq
             columns = np.flatnonzero(term.matrix[row])
             weights = term.matrix[row, columns]
         ends = np.where(sign * weights > 0, upper[term.source][columns], lower[term.source][columns])
+        if not np.isfinite(ends).all():
+            return None
         total += sum(
             (Fraction(w) * Fraction(e) for w, e in zip(weights.tolist(), ends.tolist(), strict=True)), Fraction()
         )

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.backends.base import Backend, Limits, Session
+from stablenet.backends.base import Backend, Limits, Settings
 from stablenet.backends.base import registry as backends
+from stablenet.backends.own_points import CheckedSession, SolverFailedError, SolverFailure
 from stablenet.bounds.base import Context
 from stablenet.bounds.linear import to_dense
 from stablenet.core.bounds import Bounds
@@ -31,6 +32,9 @@ from stablenet.pyomo_model.network_model import LayerPlan, assemble, power_of_tw
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 T = TypeVar("T")
+
+OWN_POINTS = 64
+"""Random points whose forward passes are held against answers, where the context has none."""
 
 PATIENCE = 0.5
 """Seconds that solvers may overrun the deadline before their answers are no longer waited for."""
@@ -119,6 +123,31 @@ def solver_of(context: Context) -> Backend:
     return backend
 
 
+def settings_of(context: Context) -> Settings:
+    """The context's settings, or the solver's own tolerances."""
+    own = solver_of(context).tolerance
+    return context.settings or Settings(feasibility=own.feasibility, integrality=own.integrality)
+
+
+def own_extremes(context: Context, network: Network, part: Part, layer: int) -> tuple[Array, Array]:
+    """Smallest and largest pre-activations of a layer, (n,) each, among forward passes at points of the part.
+
+    The points are the context's, or random ones of the box that lie in the part; without any, infinities that say
+    nothing.
+    """
+    points = context.points()
+    if not len(points):
+        rng = np.random.default_rng(0)
+        points = part.lower + (part.upper - part.lower) * rng.random((OWN_POINTS, part.n_inputs))
+        points = part.clip(points)
+    points = points[part.holds(points)]
+    if not len(points):
+        size = network.layers[layer].size
+        return np.full(size, np.inf), np.full(size, -np.inf)
+    values = network.pre_activations(points, layer + 1)[layer]
+    return np.asarray(values.min(axis=0)), np.asarray(values.max(axis=0))
+
+
 def limits_of(context: Context, *, seconds: float | None = None, nodes: int | None = None) -> Limits:
     """What is left of the run's limits, or less. One thread: parallel are the questions."""
     left = context.deadline.left
@@ -127,21 +156,23 @@ def limits_of(context: Context, *, seconds: float | None = None, nodes: int | No
 
 
 def ask_all(
-    context: Context, milp: MILP, questions: Sequence[T], ask: Callable[[Session, T], Any]
+    context: Context, milp: MILP, questions: Sequence[T], ask: Callable[[CheckedSession, T], Any], by: str
 ) -> Iterator[tuple[T, Any]]:
     """``ask(session, question)`` for every question until the deadline, on `Context.threads` sessions.
 
     Yields pairs as they come. A question on which the solver fails comes with the `SolverError`, and the session
     is opened anew; any other error ends the work and is raised. Solvers that overrun the deadline are left alone.
+    ``ask`` sets ``session.own``, against which answers are held; what that disproves the context hears of, as ``by``'s.
     """
     backend, todo = solver_of(context), SimpleQueue[T]()
     for question in questions:
         todo.put(question)
-    answers: SimpleQueue[tuple[T, Any] | BaseException | None] = SimpleQueue()
+    answers: SimpleQueue[tuple[T, Any] | SolverFailure | BaseException | None] = SimpleQueue()
+    settings = settings_of(context)
     stop = threading.Event()
 
     def work(put: Callable[[tuple[T, Any]], None]) -> None:
-        session: Session | None = None
+        session: CheckedSession | None = None
         try:
             while not (stop.is_set() or context.deadline.over):
                 try:
@@ -149,7 +180,7 @@ def ask_all(
                 except Empty:
                     return
                 try:
-                    session = session or backend.open(milp, context.settings)
+                    session = session or CheckedSession(backend, milp, settings, own=lambda _: None, failed=answers.put)
                     put((question, ask(session, question)))
                 except SolverError as error:
                     session = None
@@ -179,9 +210,13 @@ def ask_all(
                 return
             if answer is None:
                 n -= 1
+            elif isinstance(answer, SolverFailure):
+                context.failed(answer.to_json(by))
             elif isinstance(answer, BaseException):
                 raise answer
             else:
+                if isinstance(answer[1], SolverFailedError):
+                    context.failed(answer[1].failure.to_json(by))
                 yield answer
     finally:
         stop.set()

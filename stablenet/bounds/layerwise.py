@@ -19,6 +19,7 @@ from stablenet.bounds.crown import Backward, Index, crown_rows
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.methods import Crown
 from stablenet.core.bounds import Array, Bounds
+from stablenet.core.errors import InputError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part
 
@@ -108,7 +109,12 @@ class Tightening(BoundMethod):
             if k:
                 sweep.refresh(self.name)
             if k and len(sweep.undecided()):
-                self.work(sweep)
+                try:
+                    self.work(sweep)
+                except InputError as error:
+                    if type(error) is not InputError:
+                        raise
+                    # Numbers that no solver takes: the layer keeps the bounds that it has.
             sweep.advance()
         return sweep.bounds
 

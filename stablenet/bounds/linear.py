@@ -11,9 +11,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds.interval import SAFETY, UNDERFLOW
 from stablenet.core.network import Matrix
-from stablenet.core.rounding import UNIT, gamma
+from stablenet.core.rounding import OVERFLOW, SAFETY, UNDERFLOW, UNIT, gamma
 
 Array = npt.NDArray[np.float64]
 
@@ -60,15 +59,23 @@ class LinearBounds(ABC):
         self.error = self.error + 2.0 * UNIT * dot(np.abs(total), self.most(source))
 
     def maximum(self, centre: Array, radius: Array, largest: float) -> tuple[Array, Array]:
-        """The largest values over boxes, and the bounds of their errors; ``largest`` is the largest magnitude met."""
+        """The largest values over boxes, and the bounds of their errors; ``largest`` is the largest magnitude met.
+
+        Errors are infinite where a sum may have overflowed, or a number on the way was not finite.
+        """
         value = self.constant
         error = self.error + 2.0 * self.additions * UNIT * self.constant_size
+        total = self.constant_size
         coefficients = self.coefficients.get(0)
         if coefficients is not None:
             size = np.abs(coefficients)
             value = value + dot(coefficients, centre) + dot(size, radius)
-            error = error + gamma(coefficients.shape[-1] + 8) * dot(size, self.most(0))
-        return value, SAFETY * error + np.where(self.live, UNDERFLOW * (1.0 + largest), 0.0)
+            reach = dot(size, self.most(0))
+            error = error + gamma(coefficients.shape[-1] + 8) * reach
+            total = total + reach
+        error = SAFETY * error + np.where(self.live, UNDERFLOW * (1.0 + largest), 0.0)
+        sure = (total < OVERFLOW) & (np.abs(value) < OVERFLOW)
+        return value, np.where(sure, error, np.inf)
 
 
 def to_dense(matrix: Matrix) -> Array:

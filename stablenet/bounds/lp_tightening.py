@@ -26,14 +26,14 @@ from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
 from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Choice, Index, chunks
-from stablenet.bounds.interval import SAFETY, UNDERFLOW, magnitude
+from stablenet.bounds.interval import magnitude
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
 from stablenet.bounds.layerwise import Sweep, Tightening
 from stablenet.bounds.linear import to_dense
 from stablenet.core.bounds import Array
 from stablenet.core.errors import SolverError, UnsupportedError
 from stablenet.core.network import apply_transposed
-from stablenet.core.rounding import gamma
+from stablenet.core.rounding import SAFETY, UNDERFLOW, gamma
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
 from stablenet.milp.arrays import MILP
@@ -95,7 +95,7 @@ class LpTightening(Tightening):
 
         questions = [(row, sign) for row in rows.tolist() for sign in (1.0, -1.0)]
         solved: dict[Question, Array] = {}
-        for done, (question, duals) in enumerate(ask_all(sweep.context, model.linear, questions, ask), 1):
+        for done, (question, duals) in enumerate(ask_all(sweep.context, model.linear, questions, ask, self.name), 1):
             if duals is not None and not isinstance(duals, SolverError):
                 solved[question] = duals
             sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, len(questions))

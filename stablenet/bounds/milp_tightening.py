@@ -2,7 +2,9 @@
 
 The bound is the solver's dual bound, valid whenever it stops (Tjeng, Xiao & Tedrake, *Evaluating Robustness of Neural
 Networks with Mixed Integer Programming*, ICLR 2019, arXiv 1711.07356, section 4.2). It rests on the solver's
-tolerances, so it is not rigorous; all rows are relaxed by ten times these, as in a search.
+tolerances, so it is not rigorous; all rows are relaxed by ten times these or more, as in a search, and so is the bound
+itself, in units of the neuron's range: an exact extremum of 0 within rounding decides nothing. Answers that a forward
+pass disproves are not used (`stablenet.backends.own_points`).
 
 ``rolling:W`` keeps the last W layers before the one that is bounded exact, and those before them as triangles
 (Zhao et al., *Bound Tightening Using Rolling-Horizon Decomposition for Neural Network Verification*, CPAIOR 2024, arXiv
@@ -16,13 +18,23 @@ from typing import Self
 
 import numpy as np
 
-from stablenet.backends.base import Capability, Session, SolveResult, Status
+from stablenet.backends.base import Capability, SolveResult, Status
+from stablenet.backends.own_points import CheckedSession
 from stablenet.bounds.base import Context, whole_number
-from stablenet.bounds.layer_model import ByLayer, LayerModel, ask_all, limits_of, solver_of
+from stablenet.bounds.layer_model import (
+    ByLayer,
+    LayerModel,
+    ask_all,
+    limits_of,
+    own_extremes,
+    settings_of,
+    solver_of,
+)
 from stablenet.bounds.layerwise import Sweep, Tightening
 from stablenet.core.errors import InputError, SolverError, UnsupportedError
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
+from stablenet.pyomo_model.network_model import power_of_two
 
 NODES = 50
 """Branch-and-bound nodes per bound, unless the argument says otherwise."""
@@ -77,7 +89,8 @@ class MilpTightening(Tightening):
         rows = sweep.undecided()
         known = sweep.bounds.layers[sweep.layer]
         lower, upper = np.array(known.lower), np.array(known.upper)
-        margin = 10.0 * max(sweep.context.settings.feasibility, sweep.context.settings.integrality)
+        settings = settings_of(sweep.context)
+        margin = max(sweep.context.margin, 10.0 * max(settings.feasibility, settings.integrality))
         with sweep.cost(self.name, 2 * len(rows)) as row:
             model = LayerModel(
                 sweep.network,
@@ -93,23 +106,33 @@ class MilpTightening(Tightening):
                 model.milp.n_binaries,
             )
             affine = sweep.network.layers[sweep.layer].affine
-            stop = 0.0 if solver_of(sweep.context).supports(Capability.DUAL_STOP) else None
+            scale = power_of_two(np.maximum(np.abs(lower), np.abs(upper)))
+            low, high = own_extremes(sweep.context, sweep.network, sweep.part, sweep.layer)
+            # Once the sign is known, the bound has done its work.
+            stop = -margin if solver_of(sweep.context).supports(Capability.DUAL_STOP) else None
 
-            def ask(session: Session, question: Question) -> SolveResult:
-                session.change_objective(*model.objective(affine, *question), maximize=True)
-                # Once the sign is known, the bound has done its work.
+            def ask(session: CheckedSession, question: Question) -> SolveResult:
+                neuron, sign = question
+                objective, constant = model.objective(affine, neuron, sign)
+                session.change_objective(objective * scale[neuron], constant * scale[neuron], maximize=True)
+                best = float(scale[neuron] * (high[neuron] if sign > 0 else -low[neuron]))
+                session.own = lambda _: best if math.isfinite(best) else None
                 limits = limits_of(sweep.context, seconds=self.seconds, nodes=self.nodes)
                 return session.solve(limits, dual_stop=stop)
 
             questions = [(r, sign) for r in rows.tolist() for sign in (1.0, -1.0)]
-            for done, ((neuron, sign), answer) in enumerate(ask_all(sweep.context, model.milp, questions, ask), 1):
+            for done, ((neuron, sign), answer) in enumerate(
+                ask_all(sweep.context, model.milp, questions, ask, self.name), 1
+            ):
                 sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, len(questions))
                 if isinstance(answer, SolverError) or answer.status is Status.INFEASIBLE:
                     row["failed"] = row.get("failed", 0) + 1
-                elif sign > 0:
-                    upper[neuron] = min(upper[neuron], answer.dual_bound)
+                    continue
+                bound = (answer.dual_bound + margin) / scale[neuron]
+                if sign > 0:
+                    upper[neuron] = min(upper[neuron], bound)
                 else:
-                    lower[neuron] = max(lower[neuron], -answer.dual_bound)
+                    lower[neuron] = max(lower[neuron], -bound)
             row["tightened"] = sweep.tighten(self.name, lower, upper, rigorous=False)
 
 

@@ -15,12 +15,12 @@ from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
 from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Backward, Choice
-from stablenet.bounds.interval import UNDERFLOW, affine_bounds, post_bounds
+from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
 from stablenet.core.bounds import Array, Bounds
-from stablenet.core.errors import SolverError
+from stablenet.core.errors import InputError, SolverError
 from stablenet.core.network import Network
-from stablenet.core.rounding import gamma
+from stablenet.core.rounding import UNDERFLOW, gamma
 from stablenet.domain.regions import Part
 from stablenet.formulations.base import registry as formulations
 
@@ -60,7 +60,13 @@ def narrowed(lower: Array, upper: Array, a: Array, b: Array) -> tuple[Array, Arr
 def polytope_layers(network: Network, part: Part, layers: Sides, context: Context) -> Sides:
     """Interval bounds of every layer given those over the box; questions not reached by the deadline keep these."""
     lower, upper = np.array(layers[0][0]), np.array(layers[0][1])
-    for (row, sign), bound in _first_layer(network, part, layers, context):
+    try:
+        found = _first_layer(network, part, layers, context)
+    except InputError as error:
+        if type(error) is not InputError:
+            raise
+        found = []  # numbers that no solver takes: the box alone bounds the layer
+    for (row, sign), bound in found:
         if sign > 0:
             upper[row] = np.fmin(upper[row], bound)
         else:
@@ -93,7 +99,9 @@ def _first_layer(
         context = replace(context, backend=None)  # HiGHS, which is always there
     questions = [(row, sign) for row in np.flatnonzero(known.layers[0].phase == 0).tolist() for sign in (1.0, -1.0)]
     solved: list[tuple[tuple[int, float], Array]] = []
-    for done, (question, duals) in enumerate(ask_all(context, model.linear, questions, ask) if questions else (), 1):
+    for done, (question, duals) in enumerate(
+        ask_all(context, model.linear, questions, ask, "crown") if questions else (), 1
+    ):
         if duals is not None and not isinstance(duals, SolverError):
             solved.append((question, model.row_multipliers(duals, part)))
         context.progress("interval, layer 0", done, len(questions))

@@ -37,7 +37,7 @@ def up(values: Array) -> Array:
 def largest(values: Array) -> Array:
     """The largest magnitude of each row, (…, n): (…, 1)."""
     ends = values.max(axis=-1, keepdims=True, initial=0.0), values.min(axis=-1, keepdims=True, initial=0.0)
-    return np.maximum(ends[0], -ends[1])
+    return np.asarray(np.maximum(ends[0], -ends[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class ExactMatrix:
         # Scalar products run over rows or over columns, three are added: whole numbers that stay below 2^53.
         self.bits = (52 - math.ceil(math.log2(3 * max(2, longest, *self.full.shape)))) // 2
         cut = Slices.of(data.reshape(1, -1), self.bits, MATRIX)
-        used = max(1, *((i + 1) * piece.any() for i, piece in enumerate(cut.pieces)))
+        used = max([1, *(i for i, piece in enumerate(cut.pieces, 1) if piece.any())])
         pieces = [piece.reshape(data.shape) for piece in cut.pieces[:used]]
         self.size, self.rest = 2.0 ** int(cut.exponent[0, 0]), 2.0 ** -(MATRIX * self.bits) * cut.rest
         self.slices = [self._like(piece) for piece in pieces]

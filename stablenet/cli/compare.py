@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stablenet.core.errors import InputError
+from stablenet.core.inputs import read_text_input
+from stablenet.core.terminal import say
 
 if TYPE_CHECKING:
     from stablenet.compare.plan import Plan
@@ -45,7 +47,7 @@ def compare(
         from stablenet.compare.publish.models import export_models as write
 
         count = write(chosen, Path(export_models))
-        typer.echo(f"{export_models}: {count} models and manifest.json")
+        say(f"{export_models}: {count} models and manifest.json")
         return
     if output is None:
         raise InputError("--output DIR is missing: the folder for the sweep")
@@ -91,9 +93,9 @@ def _print_plan(plan: Plan) -> None:
     parts = [
         f"{len(found)} {axis if len(found) == 1 else PLURALS.get(axis, axis + 's')}" for axis, found in values.items()
     ]
-    typer.echo(f"{grid.name}: {len(plan.runs)} {'run' if len(plan.runs) == 1 else 'runs'} ({', '.join(parts)})")
+    say(f"{grid.name}: {len(plan.runs)} {'run' if len(plan.runs) == 1 else 'runs'} ({', '.join(parts)})")
     for item in plan.unsupported:
-        typer.echo(f"left out: {item.formulation} x {item.solver} x {item.step}: {item.reason}", err=True)
+        say(f"left out: {item.formulation} x {item.solver} x {item.step}: {item.reason}", error=True)
 
 
 def _print_estimate(plan: Plan, output: str | None, workers: int | None) -> None:
@@ -104,7 +106,7 @@ def _print_estimate(plan: Plan, output: str | None, workers: int | None) -> None
     slots = len(core_slots(workers, plan.grid.threads))
     most = count * plan.grid.time_limit / slots
     likely = "" if mean is None else f", about {_clock(count * mean / slots)} at the mean of the rows there are"
-    typer.echo(
+    say(
         f"to run: {count}, {slots} at a time; at most {_clock(most)} if every run takes its "
         f"{plan.grid.time_limit:g} s{likely}; before them {len(plan.instances)} frozen sets"
     )
@@ -126,7 +128,7 @@ def _sweep(plan: Plan, folder: Path, executor: Executor, *, resume: bool, retry:
         names = " ".join(str(row[axis]) for axis in ("instance", "formulation", "bounds", "search", "solver", "step"))
         seconds = "" if row.get("wall_s") is None else f" {row['wall_s']:.1f} s"
         reason = f": {row['reason']}" if row["reason"] else ""
-        typer.echo(f"[{number}/{total}] {names} seed {row['seed']}: {row['outcome']}{seconds}{reason}")
+        say(f"[{number}/{total}] {names} seed {row['seed']}: {row['outcome']}{seconds}{reason}")
 
     interrupted = False
     result: Sweep | None = None
@@ -134,12 +136,12 @@ def _sweep(plan: Plan, folder: Path, executor: Executor, *, resume: bool, retry:
         result = sweep(plan, folder, executor, resume=resume, retry=retry, note=note)
     except KeyboardInterrupt:
         interrupted = True
-        typer.echo("stablenet: interrupted; the rows that are there are kept, --resume goes on", err=True)
+        say("stablenet: interrupted; the rows that are there are kept, --resume goes on", error=True)
     with Store(folder) as store:
         code = _conclude(store)
-    typer.echo(f"{folder}: {', '.join(f'{n} {name}' for name, n in sorted(outcomes.items())) or 'nothing new'}")
+    say(f"{folder}: {', '.join(f'{n} {name}' for name, n in sorted(outcomes.items())) or 'nothing new'}")
     for name in result.failed_frozen if result is not None else ():
-        typer.echo(f"stablenet: instance {name!r} has no frozen set; its rows are lost", err=True)
+        say(f"stablenet: instance {name!r} has no frozen set; its rows are lost", error=True)
     return code or (3 if interrupted or (result is not None and result.failed_frozen) else 0)
 
 
@@ -151,15 +153,8 @@ def _conclude(store: Any) -> int:
     store.mark_wrong(wrong_keys(found))
     store.set_meta("contradictions", json.dumps(found))
     for item in found:
-        typer.echo(f"contradiction: {item['text']}", err=True)
+        say(f"contradiction: {item['text']}", error=True)
     return 4 if found else 0
-
-
-def _words(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
 
 
 def page(
@@ -183,12 +178,12 @@ def page(
     with Store(folder) as store:
         code = _conclude(store)
         write_text(target, sweep_page(store))
-        typer.echo(f"page: {target}")
+        say(f"page: {target}")
         if figures:
             for path in write_all(store, Path(folder)):
-                typer.echo(f"  {path}")
+                say(f"  {path}")
         if results is not None:
-            for made in write_results(store, Path(results), "" if text is None else _words(Path(text))):
-                typer.echo(f"  {made}")
+            for made in write_results(store, Path(results), "" if text is None else read_text_input(text)):
+                say(f"  {made}")
     sys.stdout.flush()
     raise typer.Exit(code)

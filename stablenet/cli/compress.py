@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stablenet.core.errors import ContradictionError, InputError
+from stablenet.core.memory import limit_memory
+from stablenet.core.terminal import complain, console, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from stablenet.report.report import Report
 
 STARTED = time.time()
+
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(metavar="MB", help="Megabytes of address space. Default: 75 % of the memory, at least 4096."),
+]
 
 Spec = typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
 
@@ -45,7 +51,7 @@ def compress(
     solver: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "highs",
     search: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "auto",
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for finding stable neurons.")] = None,
-    memory_limit: Annotated[float | None, typer.Option(metavar="MB", help="Megabytes for finding them.")] = None,
+    memory_limit: MemoryLimit = None,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -68,6 +74,7 @@ def compress(
         threads=threads,
         seed=seed,
     )
+    limit_memory(options.memory_limit)
     keywords = {
         "dtype": dtype,
         "merge": merge,
@@ -91,8 +98,8 @@ def _compress(
 ) -> int:
     from stablenet.cli.compression_tables import render, summary
     from stablenet.compression.compress import compress as run
+    from stablenet.domain.samples import read_samples
     from stablenet.domain.spec import parse_domain
-    from stablenet.find.engine import read_samples
     from stablenet.onnx_io.reader import load_onnx
     from stablenet.report.report import Report
 
@@ -112,12 +119,10 @@ def _compress(
     result.write(output)
     data = summary(result)
     if as_json:
-        typer.echo(json.dumps(data, ensure_ascii=False))
+        say_json(json.dumps(data, ensure_ascii=False) + "\n")
     else:
-        from rich.console import Console
-
-        render(data, Console())
-        typer.echo(f"written: {output}")
+        render(data, console())
+        say(f"written: {output}")
     return code
 
 
@@ -129,7 +134,7 @@ def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     if outcome.exit_code == ContradictionError.exit_code:
         raise ContradictionError(outcome.message or "a witness contradicts a refutation", outcome.report)
     if outcome.message is not None:
-        sys.stderr.write(f"stablenet: {outcome.message}\n")
+        complain(outcome.message)
     return outcome.report, outcome.exit_code
 
 
@@ -142,6 +147,7 @@ def verify(
         float | None, typer.Option(metavar="T", help="Default: the bound that a compressed file states, else 1e-5.")
     ] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
+    memory_limit: MemoryLimit = None,
     solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
     formulation: Annotated[str, typer.Option(help="Encoding of a ReLU layer; see `stablenet formulations`.")] = "bigm",
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
@@ -164,7 +170,15 @@ def verify(
     from stablenet.equivalence.verify import verify as run
 
     target = None if output is None else _writable(output)
-    options = Options(solver=solver, formulation=formulation, threads=threads, seed=seed, time_limit=time_limit)
+    options = Options(
+        solver=solver,
+        formulation=formulation,
+        threads=threads,
+        seed=seed,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+    )
+    limit_memory(memory_limit)
     left = None if time_limit is None else max(time_limit - (time.time() - STARTED), 0.01)
     result = run(
         a,
@@ -180,7 +194,7 @@ def verify(
         steps=STEPS if steps is None else [step.strip() for step in steps.split(",")],
     )
     for note in result.notes:
-        typer.echo(f"stablenet: {note}", err=True)
+        complain(note)
     if target is not None and result.outcome == "different" and result.found is not None:
         import numpy as np
 
@@ -189,7 +203,7 @@ def verify(
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             np.save(file, result.found.point)
     if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        say_json(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
     else:
         _print(result, output)
     raise typer.Exit({"equal": 0, "different": 4, "undecided": 3}[result.outcome])
@@ -201,26 +215,24 @@ def _print(result: Verification, output: str | None) -> None:
         proof += " if the report holds"
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
     if result.outcome == "equal":
-        typer.echo(f"equal within {result.tolerance:.6g}: |A - B| <= {result.bound:.6g} ({proof}, by {result.by})")
+        say(f"equal within {result.tolerance:.6g}: |A - B| <= {result.bound:.6g} ({proof}, by {result.by})")
     elif result.outcome == "different" and result.found is not None:
         found = result.found
-        typer.echo(
+        say(
             f"different: output {found.output} differs by more than {found.difference:.6g} (T = {result.tolerance:.6g})"
         )
         if output is None:
-            typer.echo(f"at x = {json.dumps(found.point.tolist())}")
+            say(f"at x = {json.dumps(found.point.tolist())}")
         else:
-            typer.echo(f"at x in {output}")
+            say(f"at x in {output}")
     else:
         least = 0.0 if result.found is None else result.found.difference
-        typer.echo(
+        say(
             f"not decided within {result.tolerance:.6g} ({result.by}): the largest |A - B| lies between {least:.6g} "
             f"and {result.bound:.6g} ({proof})"
         )
     if result.neurons:
-        typer.echo(
-            "neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}"
-        )
+        say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")
 
 
 def _writable(name: str) -> Path:

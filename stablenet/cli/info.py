@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stablenet.core.network import AffineMap, Layer, Network
+from stablenet.core.terminal import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,30 +102,30 @@ def render(description: dict[str, Any], console: Console) -> None:
         *(f"{key}: {_short(value)}" for key, value in description["metadata"].items()),
     ]
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(plain(line)), soft_wrap=True)
     table = Table(box=None, header_style="bold")
     for heading in ("layer", "name", "origin", "shape", "neurons", "from", "connections", "folded nodes"):
         table.add_column(heading, justify="right" if heading in ("neurons", "connections") else "left")
     for layer in description["layers"]:
         table.add_row(
             str(layer["layer"]),
-            Text(layer["name"]),
+            Text(plain(layer["name"])),
             layer["origin"],
             _shape(layer["shape"]),
             f"{layer['size']:,}",
             _sources(layer["sources"]),
             f"{layer['connections']:,}",
-            Text(", ".join(layer["nodes"])),
+            Text(plain(", ".join(layer["nodes"]))),
         )
     table.add_row(
         "",
-        Text(output["name"]),
+        Text(plain(output["name"])),
         "output",
         _shape(output["shape"]),
         "",
         _sources(output["sources"]),
         f"{output['connections']:,}",
-        Text(", ".join(output["nodes"])),
+        Text(plain(", ".join(output["nodes"]))),
     )
     console.print(table)
 

@@ -57,6 +57,7 @@ def _solver_entry(backend: Backend) -> dict[str, Any]:
         "licence": state.licence,
         "max_columns": state.max_columns,
         "max_rows": state.max_rows,
+        "tolerance": {**vars(backend.tolerance), "slack": backend.tolerance.slack},
         "capabilities": {c.name.lower(): backend.supports(c) for c in Capability},
     }
 
@@ -68,11 +69,11 @@ def render_solvers(data: dict[str, Any], console: Console) -> None:
     own = [one for one in data["solvers"] if ":" not in one["solver"]]
     others = [one for one in data["solvers"] if ":" in one["solver"] and one["installed"]]
     about = Table(box=None, pad_edge=False)
-    for heading in ("solver", "state", "version", "note"):
+    for heading in ("solver", "state", "version", "tolerance", "margin", "note"):
         about.add_column(heading, overflow="fold")
     for one in own:
         state = "installed" if one["installed"] else "missing"
-        about.add_row(one["solver"], state, one["version"] or "", _note(one))
+        about.add_row(one["solver"], state, one["version"] or "", *_tolerance(one), _note(one))
     console.print(about)
     console.print()
     can = Table(box=None, pad_edge=False)
@@ -89,6 +90,13 @@ def render_solvers(data: dict[str, Any], console: Console) -> None:
         words = [_SHORT[c] for c in Capability if one["capabilities"][c.name.lower()]]
         console.print(f"  {one['solver']}  ({', '.join(words) or 'plain solves only'})", highlight=False)
     console.print("\nWhat a solver lacks is worked around or refused before anything is built: docs/solvers.md.")
+
+
+def _tolerance(one: dict[str, Any]) -> tuple[str, str]:
+    """Feasibility and integrality tolerance, one number where they are equal, and the margin of a search."""
+    found = one["tolerance"]
+    numbers = dict.fromkeys((f"{found['feasibility']:g}", f"{found['integrality']:g}"))
+    return " / ".join(numbers), f"{found['margin']:g}"
 
 
 def _note(one: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ from stablenet.cli import compare as cli_compare
 from stablenet.cli import compress as cli_compress
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import check_target
+from stablenet.core.memory import limit_memory
+from stablenet.core.terminal import complain, console, plain, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.ledger import Ledger
@@ -72,12 +74,14 @@ def find(
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
     start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
-    margin: Annotated[float | None, typer.Option(help="Relaxation of the MILP's rows; 0: as published.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
+    ] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
     proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
-    memory_limit: Annotated[float | None, typer.Option(metavar="MB", help="Megabytes of address space.")] = None,
+    memory_limit: cli_compress.MemoryLimit = None,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
@@ -86,7 +90,7 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
-    from stablenet.core.options import DEFAULT_MARGIN, Options
+    from stablenet.core.options import Options
 
     options = Options(
         formulation=formulation,
@@ -100,7 +104,7 @@ def find(
         falsify=falsify,
         start=start,
         tighten=tighten,
-        margin=DEFAULT_MARGIN if margin is None else margin,
+        margin=margin,
         resume=resume,
         proof=proof,
         check_with=check_with,
@@ -135,18 +139,16 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
 
             write_report_page(outcome.report.data, page)
     if outcome.message is not None:
-        _complain(outcome.message)
+        complain(outcome.message)
     with _readerless():
         if output == "-":
-            sys.stdout.write(dumps(outcome.report.data))
+            say_json(dumps(outcome.report.data))
         else:
-            from rich.console import Console
-
             from stablenet.cli.report_tables import render_summary
 
-            render_summary(outcome.report.data, Console())
+            render_summary(outcome.report.data, console())
             if output is not None:
-                typer.echo(f"report: {output}")
+                say(f"report: {output}")
     return outcome.exit_code
 
 
@@ -169,9 +171,7 @@ class _Progress:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("starting")
+            self._status = console(error=True).status("starting")
             self._status.start()
         return self
 
@@ -187,15 +187,19 @@ class _Progress:
         total = 2 * ledger.n_neurons
         elapsed = time.time() - STARTED
         stage = f"{ledger.stage}; " if ledger.stage else ""
-        self._status.update(
+        from rich.text import Text
+
+        line = (
             f"{stage}{ledger.n_pending} questions pending of {total}, {len(ledger.points)} witnesses, "
             f"{len(ledger.solves)} solves, {elapsed:.0f} s"
         )
+        self._status.update(Text(plain(line)))
 
 
 @app.command()
-def info(net: NetworkFile, *, as_json: AsJson = False) -> None:
+def info(net: NetworkFile, *, memory_limit: cli_compress.MemoryLimit = None, as_json: AsJson = False) -> None:
     """Print what was understood of NET."""
+    limit_memory(memory_limit)
     from stablenet.cli.info import describe, render
     from stablenet.onnx_io.reader import load_onnx
 
@@ -213,8 +217,10 @@ def export(
     bounds: BoundsSpec = "crown",
     margin: Annotated[float, typer.Option(help="Relaxation of the rows; 0: as published.")] = 0.0,
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds fix phases.")] = True,
+    memory_limit: cli_compress.MemoryLimit = None,
 ) -> None:
     """Write the MILP that asks all questions which the bounds leave open."""
+    limit_memory(memory_limit)
     check_target(Path(output))
     from stablenet.bounds import run
     from stablenet.domain.spec import parse_domain
@@ -225,7 +231,7 @@ def export(
     region = parse_domain(domain, network.n_inputs)
     known = run(bounds, network, region.parts[0])
     milp = write(network, region, known, formulation, output, margin=margin, decide=decide_by_bounds)
-    typer.echo(
+    say(
         f"{output}: {milp.n_rows} rows, {milp.n_columns} columns ({milp.n_binaries} binary), {milp.n_nonzeros} nonzeros"
     )
 
@@ -282,11 +288,9 @@ app.command()(cli_compare.page)
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
     if as_json:
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        say_json(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
         return
-    from rich.console import Console
-
-    render(data, Console())
+    render(data, console())
 
 
 def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -299,11 +303,6 @@ def _table(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         console.print(table)
 
     _print(rows, as_json=as_json, render=render)
-
-
-def _complain(message: str) -> None:
-    """One line on standard error."""
-    sys.stderr.write(f"stablenet: {' '.join(message.split())}\n")
 
 
 def _terminate(signum: int, frame: object) -> None:
@@ -325,23 +324,27 @@ def main() -> None:
     """Entry point of the ``stablenet`` command."""
     _open_closed_streams()
     signal.signal(signal.SIGTERM, _terminate)
+    limit_memory()
     code: Any = 0
     try:
         with _readerless():
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except StablenetError as error:
-        _complain(str(error))
+        complain(str(error))
         code = getattr(error, "code", error.exit_code)
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
+        code = 3
+    except MemoryError:
+        complain("the memory limit was met; --memory-limit MB raises it")
         code = 3
     except Exception as error:
         # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
         if hasattr(error, "format_message"):
-            _complain(error.format_message())
+            complain(error.format_message())
             code = 2
         elif type(error).__name__ == "Abort":  # what it makes of Ctrl-C
-            _complain("interrupted")
+            complain("interrupted")
             code = 3
         else:
             raise

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stablenet.core.terminal import plain
+from stablenet.report.report import folded_words
+
 SIDES = ("positive", "negative")
 VERDICTS = {
     "stably_active": "green",
@@ -26,6 +29,9 @@ STOPPED = {
     "borderline": "what is unknown comes so close to 0 that neither sign could be confirmed",
 }
 """What can be done about each reason for which a search stopped."""
+
+SHOWN_FAILURES = 3
+"""Solver failures that are told in full; the report has all."""
 
 
 def render_summary(report: Mapping[str, Any], console: Console) -> None:
@@ -61,7 +67,7 @@ def _head(report: Mapping[str, Any]) -> Iterable[Text]:
     n = sum(layer["size"] for layer in network["layers"])
     stable = counts["stably_active"] + counts["stably_inactive"]
     yield Text.assemble(
-        (network["file"] or "network", "bold"),
+        (plain(network["file"] or "network"), "bold"),
         f": {network['n_inputs']} inputs, {n} neurons in {len(network['layers'])} layers; "
         f"domain {describe_domain(report['domain'])}",
     )
@@ -70,6 +76,8 @@ def _head(report: Mapping[str, Any]) -> Iterable[Text]:
         f" ({stable / max(n, 1):.1%}), {counts['unstable']} unstable, {counts['unknown']} unknown; "
         f"evidence of {counts['rigorous']} verdicts is rigorous",
     )
+    if network.get("function") == "folded":
+        yield Text(folded_words(network), style="yellow")
 
 
 def _table(title: str, *columns: str, words: tuple[str, ...] = ()) -> Table:
@@ -86,7 +94,7 @@ def _verdicts(report: Mapping[str, Any]) -> Table:
     tally = Counter((neuron["layer"], neuron["verdict"]) for neuron in report["neurons"])
     for layer in layers:
         cells = [_cell(tally[layer["layer"], verdict], style) for verdict, style in VERDICTS.items()]
-        table.add_row(f"{layer['layer']} {layer['name']}", str(layer["size"]), *cells)
+        table.add_row(f"{layer['layer']} {plain(layer['name'])}", str(layer["size"]), *cells)
     if len(layers) > 1:
         table.add_section()
         totals = [_cell(report["counts"][verdict], style) for verdict, style in VERDICTS.items()]
@@ -165,6 +173,11 @@ def _foot(report: Mapping[str, Any]) -> Iterable[Text]:
             f"can be {found['side']}, and witness {found['witness']} shows it; its refutations were revoked",
             style="bold red",
         )
+    failures = report.get("solver_failures", ())
+    for row in failures[:SHOWN_FAILURES]:
+        yield Text(f"\nsolver failure in {row['by']}: {row['sentence']}", style="red")
+    if len(failures) > SHOWN_FAILURES:
+        yield Text(f"and {len(failures) - SHOWN_FAILURES} solver failures more: see the report", style="red")
     if report["status"] != "complete":
         reason = report["stopped_by"]
         yield Text(f"\nstopped by {reason}: {STOPPED.get(reason, 'see the messages above')}", style="red")

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from stablenet.core.errors import InputError
+from stablenet.core.inputs import read_text_input
+
+MOST_BYTES = 2**20
+"""Longest grid file that is read."""
 
 AXES = ("formulation", "bounds", "search", "solver")
 """Axes whose values are names in a registry."""
@@ -187,11 +191,11 @@ def _kind(value: Any) -> str:
 def read_grid(path: Path | str) -> Grid:
     """Read a grid file. Raises `GridError` that lists all mistakes in it; names are looked up by `plan`."""
     path = Path(path)
+    text = read_text_input(path, most=MOST_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)
-    except OSError as error:
-        raise GridError(path, [f"cannot be read ({error.strerror})"]) from None
+    except RecursionError:
+        raise GridError(path, ["not a TOML file (it is nested too deeply)"]) from None
     except ValueError as error:
         raise GridError(path, [f"not a TOML file ({error})"]) from None
     return grid_from(data, path, text)

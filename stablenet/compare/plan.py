@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from stablenet.core.options import Options
 from stablenet.formulations.base import registry as formulations
 from stablenet.search.base import check_combination
 from stablenet.search.base import registry as searches
+
+MOST_RUNS = 200_000
+"""Most runs that a grid may stand for."""
 
 NONE = "-"
 """The value of an axis that a run does not use: a search without a solver has no formulation."""
@@ -102,6 +106,9 @@ def plan(grid: Grid) -> Plan:
     names = {axis: _names(grid, axis, problems) for axis in ("formulation", "bounds", "search", "solver")}
     _check_steps(grid, problems)
     _check_frozen(grid, problems)
+    count = sum(_count(block) for block in grid.blocks)
+    if count > MOST_RUNS:
+        problems.append(f"it stands for {count:,} runs; at most {MOST_RUNS:,} are supported")
     if problems:
         raise GridError(grid.path, problems)
     runs: dict[str, Run] = {}
@@ -124,8 +131,8 @@ def plan(grid: Grid) -> Plan:
 
 
 def _load_instances(grid: Grid, problems: list[str]) -> dict[str, LoadedInstance]:
+    from stablenet.domain.samples import read_samples
     from stablenet.domain.spec import parse_domain
-    from stablenet.find.engine import read_samples
     from stablenet.onnx_io.reader import load_onnx
 
     loaded: dict[str, LoadedInstance] = {}
@@ -198,6 +205,12 @@ def _check_frozen(grid: Grid, problems: list[str]) -> None:
         Options(seed=grid.frozen.seed)
     except StablenetError as error:
         problems.append(f"frozen: {error}")
+
+
+def _count(block: Block) -> int:
+    """How many runs a block stands for."""
+    axes = (block.formulation, block.bounds, block.search, block.solver, block.steps, block.instances, block.seeds)
+    return prod(len(values) for values in axes)
 
 
 def _product(block: Block) -> Iterator[dict[str, str]]:
@@ -278,7 +291,8 @@ def find_arguments(run: Run) -> list[str]:
     for name in ("decide_by_bounds", "falsify", "start", "tighten"):
         if not getattr(options, name):
             arguments.append(f"--no-{name.replace('_', '-')}")
-    arguments += ["--margin", repr(options.margin)]
+    if options.margin is not None:
+        arguments += ["--margin", repr(options.margin)]
     if options.check_with is not None:
         arguments += ["--check-with", options.check_with]
     if run.frozen is not None:

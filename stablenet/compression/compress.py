@@ -230,7 +230,7 @@ class _Builder:
         entries = zip(settled.network.layers, settled.provenance.to_json(), strict=True)
         metadata = {
             DOMAIN_KEY: domain_text(evidence.domain),
-            SOURCE_KEY: network.sha256,
+            SOURCE_KEY: network.identity,
             PROVENANCE_KEY: json.dumps({layer.name: entry for layer, entry in entries}, separators=(",", ":")),
         }
         first = read_back(self._model(planned, metadata))

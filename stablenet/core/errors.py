@@ -30,6 +30,10 @@ class UnsupportedOperatorError(NetworkError):
     """A network with an operator, or a use of one, that has no exact piecewise-linear form here."""
 
 
+class TooLargeError(NetworkError):
+    """A network whose import would need more memory or time than any use of it could justify."""
+
+
 class DomainError(InputError):
     """A domain that is empty, unbounded, of the wrong length, or written wrongly."""
 

@@ -89,11 +89,14 @@ class Ledger:
         self.contradictions: list[Contradiction] = []
         self.solves: list[dict[str, Any]] = []
         self.tightening: list[dict[str, Any]] = []
+        self.solver_failures: list[dict[str, Any]] = []
+        self.tolerances: list[dict[str, Any]] = []
         self.stage = ""
         self.under_way: tuple[str, float] | None = None
         self.seconds: dict[str, float] = {}
         self.curve: list[tuple[float, int]] = []
         self.borderline = np.zeros((2, n), dtype=bool)
+        self.unanswered = np.zeros((2, n), dtype=bool)
         self.witness = np.full((2, n), -1, dtype=np.int64)
         self.witness_by = np.full((2, n), -1, dtype=np.int16)
         self.part_by = np.full((n_parts, 2, n), -1, dtype=np.int16)
@@ -105,6 +108,7 @@ class Ledger:
         self._inside: list[frozenset[int]] = []
         self._order = np.zeros((n_parts, 2, n), dtype=np.int64)
         self._first: dict[tuple[int, int], int] = {}
+        self._sure: set[int] = set()
         self._refutations = 0
         self._shown = -np.inf
 
@@ -189,6 +193,16 @@ class Ledger:
         found = [upper for methods, (_, upper) in self._bounds.items() if self.dead_sources.isdisjoint(methods)]
         return np.asarray(np.fmin.reduce([np.full((self.n_parts, self.n_neurons), np.inf), *found]))
 
+    @property
+    def withdrawals(self) -> int:
+        """How many sources have been withdrawn: work that began at another number may rest on what they said."""
+        return len(self.dead_sources)
+
+    def refuters(self, part: int) -> frozenset[str]:
+        """The sources of all that is refuted on a part."""
+        codes = self.part_by[part]
+        return frozenset(self.sources[code] for code in np.unique(codes[codes >= 0]))
+
     # Writing
 
     def _send(self, event: Event) -> None:
@@ -198,16 +212,19 @@ class Ledger:
             if self.emit is not None:
                 self.emit(event)
 
-    def refute(self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask) -> None:
+    def refute(
+        self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask, since: int | None = None
+    ) -> None:
         """Record that questions (flat indices) are refuted on a part. Known refutations are kept as they are.
 
         Where a witness in that part shows one of them, this is a contradiction: see `add_witness`. A source that was
-        once contradicted is not believed again.
+        once contradicted is not believed again; nor is a refutation whose work began when ``since`` sources had been
+        withdrawn (None: it rests on no other source) and meanwhile there are more.
         """
         neurons = np.asarray(neurons, dtype=np.intp)
         proof = np.broadcast_to(np.asarray(rigorous, dtype=bool), neurons.shape)
         with self.lock:
-            if by in self.dead_sources:
+            if by in self.dead_sources or since not in (None, self.withdrawals):
                 return
             witness = self.witness[side, neurons]
             for i in np.flatnonzero(witness >= 0):
@@ -234,7 +251,8 @@ class Ledger:
 
         The caller has certified both. ``parts`` are those that contain the point (not needed if there is but one).
         What was refuted on one of them and is shown by the point is a contradiction: all that its source refuted is
-        revoked, and what may rest on it: later refutations on the same part that are not rigorous.
+        revoked, and what may rest on it: later refutations on the same part that are not rigorous, and all later ones
+        if the source called anything of its own rigorous.
         """
         inside = parts if parts is not None else ([0] if self.n_parts == 1 else [])
         with self.lock:
@@ -272,22 +290,33 @@ class Ledger:
         """Believe a source no more that lied about something else than a question; revokes as a contradiction does."""
         self._send({"event": "distrust", "source": source})
 
-    def set_bounds(self, part: int, bounds: Bounds) -> None:
-        """Record the bounds of a part as those to report (intersected with those known)."""
+    def presume(self, sources: Collection[str]) -> None:
+        """Say that refutations to come may rest on these sources, in whichever order they are recorded."""
+        self._send({"event": "presume", "sources": sorted(sources)})
+
+    def set_bounds(self, part: int, bounds: Bounds, *, rests_on: Collection[str] = ()) -> None:
+        """Record the bounds of a part as those to report (intersected with those known).
+
+        They rest on their methods, and on the sources ``rests_on`` of refutations that they made use of.
+        """
         lower = np.concatenate([layer.lower for layer in bounds.layers]) if bounds.layers else np.zeros(0)
         upper = np.concatenate([layer.upper for layer in bounds.layers]) if bounds.layers else np.zeros(0)
         self._send(
             {
                 "event": "bounds",
                 "part": part,
-                "methods": list(bounds.methods),
+                "methods": [*bounds.methods, *sorted(set(rests_on) - set(bounds.methods))],
+                "rigorous": [method for code, method in enumerate(bounds.methods) if _claims(bounds, code)],
                 "lower": encode_array(lower),
                 "upper": encode_array(upper),
             }
         )
 
     def refute_by_bounds(self, part: int, bounds: Bounds) -> None:
-        """Refute what bounds exclude on a part."""
+        """Refute what bounds exclude on a part; nothing, once one of their methods has been withdrawn."""
+        since = self.withdrawals
+        if not self.dead_sources.isdisjoint(bounds.methods):
+            return
         for k, layer in enumerate(bounds.layers):
             for side, excluded, codes, proof in (
                 (POSITIVE, layer.upper <= 0, layer.upper_by, layer.upper_rigorous),
@@ -295,7 +324,7 @@ class Ledger:
             ):
                 for code, method in enumerate(bounds.methods):
                     found = np.flatnonzero(excluded & (codes == code))
-                    self.refute(part, side, self.flat(k, found), method, rigorous=proof[found])
+                    self.refute(part, side, self.flat(k, found), method, rigorous=proof[found], since=since)
 
     def add_solve(self, row: Mapping[str, Any]) -> None:
         """Record one MILP solve."""
@@ -304,6 +333,23 @@ class Ledger:
     def add_tightening(self, row: Mapping[str, Any]) -> None:
         """Record what tightening the bounds of one layer cost."""
         self._send({"event": "tightening", "row": dict(row)})
+
+    def add_solver_failure(self, row: Mapping[str, Any]) -> None:
+        """Record an answer of a solver that is not used; see `stablenet.backends.own_points.SolverFailure`."""
+        self._send({"event": "solver_failure", "row": dict(row)})
+
+    def set_tolerances(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record the tolerances and margin that each solver is given."""
+        self._send({"event": "tolerances", "rows": [dict(row) for row in rows]})
+
+    def set_unanswered(self, side: Side, neurons: Index) -> None:
+        """Record that questions have no answer since their solver failed: they stay open."""
+        self._send({"event": "unanswered", "side": int(side), "neurons": np.asarray(neurons).tolist()})
+
+    def inside(self, part: int, first: int = 0) -> Array:
+        """The witnesses from number ``first`` on that lie in a part, (m, n_inputs), in the order in which they came."""
+        found = [x for x, parts in zip(self.points[first:], self._inside[first:], strict=True) if part in parts]
+        return np.array(found) if found else np.zeros((0, 0))
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage is: ``stage`` then reads so. Most calls are passed over, since they come fast."""
@@ -364,6 +410,8 @@ class Ledger:
         self._refutations += 1
         self._first.setdefault((code, part), self._refutations)
         self._order[part, side, neurons] = self._refutations
+        if any(event["rigorous"]):
+            self._sure.add(code)
         self.part_by[part, side, neurons] = code
         self.part_rigorous[part, side, neurons] = event["rigorous"]
 
@@ -387,30 +435,50 @@ class Ledger:
         self._revoke(event["source"])
 
     def _revoke(self, source: str) -> None:
-        """Take back what a source refuted, and what was refuted later with the help of it."""
+        """Take back what a source refuted, and what was refuted later and may rest on it."""
         self.dead_sources.add(source)
         code = self._code(source)
         gone = self.part_by == code
         for part in range(self.n_parts):
             first = self._first.get((code, part))
             if first is not None:
-                gone[part] |= ~self.part_rigorous[part] & (self._order[part] > first)
+                later = self._order[part] > first
+                gone[part] |= later if code in self._sure else later & ~self.part_rigorous[part]
         self.part_by[gone] = -1
         self.part_rigorous[gone] = False
 
     def _on_bounds(self, event: Event) -> None:
         part, shape = event["part"], (self.n_parts, self.n_neurons)
+        for method in event["methods"]:
+            code = self._code(method)
+            self._first.setdefault((code, part), self._refutations)
+            if method in event["rigorous"]:
+                self._sure.add(code)
         lower, upper = self._bounds.setdefault(
             tuple(event["methods"]), (np.full(shape, -np.inf), np.full(shape, np.inf))
         )
         lower[part] = np.fmax(lower[part], decode_array(event["lower"]))
         upper[part] = np.fmin(upper[part], decode_array(event["upper"]))
 
+    def _on_presume(self, event: Event) -> None:
+        for source in event["sources"]:
+            for part in range(self.n_parts):
+                self._first.setdefault((self._code(source), part), self._refutations)
+
     def _on_solve(self, event: Event) -> None:
         self.solves.append(event["row"])
 
     def _on_tightening(self, event: Event) -> None:
         self.tightening.append(event["row"])
+
+    def _on_solver_failure(self, event: Event) -> None:
+        self.solver_failures.append(event["row"])
+
+    def _on_tolerances(self, event: Event) -> None:
+        self.tolerances = event["rows"]
+
+    def _on_unanswered(self, event: Event) -> None:
+        self.unanswered[event["side"], event["neurons"]] = True
 
     def _on_progress(self, event: Event) -> None:
         self.stage = event["stage"]
@@ -432,13 +500,26 @@ class Ledger:
         "contradiction": _on_contradiction,
         "distrust": _on_distrust,
         "bounds": _on_bounds,
+        "presume": _on_presume,
         "solve": _on_solve,
         "tightening": _on_tightening,
+        "solver_failure": _on_solver_failure,
+        "tolerances": _on_tolerances,
+        "unanswered": _on_unanswered,
         "progress": _on_progress,
         "begin": _on_begin,
         "seconds": _on_seconds,
         "borderline": _on_borderline,
     }
+
+
+def _claims(bounds: Bounds, code: int) -> bool:
+    """Whether a method of bounds calls one of its own rigorous."""
+    return any(
+        bool((proof & (codes == code)).any())
+        for layer in bounds.layers
+        for proof, codes in ((layer.lower_rigorous, layer.lower_by), (layer.upper_rigorous, layer.upper_by))
+    )
 
 
 def encode_array(array: Array) -> str:

@@ -7,17 +7,19 @@ one more affine map. Everything but the ONNX reader works on this form only.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.core.errors import NetworkError
-from stablenet.core.rounding import gamma
+from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
 
 Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
@@ -39,12 +41,40 @@ def apply_transposed(matrix: Matrix, rows: Array) -> Array:
     return np.ascontiguousarray((matrix.T @ flat.T).T).reshape(*rows.shape[:-1], matrix.shape[1])
 
 
+def _float64(given: Any, what: str) -> Any:
+    """An array or a sparse matrix as float64 (csr): itself if it is. Raises `NetworkError` if that would round."""
+    if sparse.issparse(given):
+        if isinstance(given, sparse.csr_array) and given.dtype == np.float64:
+            return given
+        return _csr64(given, what)
+    array = np.asarray(given)
+    if array.dtype == np.float64:
+        return array
+    if array.dtype.kind not in "biuf":
+        raise NetworkError(f"{what} is of type {array.dtype}; numbers are expected")
+    with np.errstate(over="ignore"):
+        wide = array.astype(np.float64)
+    # Through Python's integers: the types' own comparison would round both sides alike.
+    if array.dtype.itemsize >= 8 and wide.astype(object).tolist() != array.astype(object).tolist():
+        raise NetworkError(f"{what} of type {array.dtype} is no number of float64")
+    return wide
+
+
+def _csr64(given: Any, what: str) -> sparse.csr_array:
+    csr = sparse.csr_array(given)
+    data: Array = _float64(csr.data, what)
+    return sparse.csr_array((data, csr.indices, csr.indptr), shape=csr.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Term:
     """One summand ``matrix @ h[source]``; source 0 is the input, k + 1 the post-activations of layer k."""
 
     source: int
     matrix: Matrix
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", _float64(self.matrix, "a weight"))
 
     @cached_property
     def absolute(self) -> Matrix:
@@ -75,6 +105,9 @@ class AffineMap:
     offset: Array
     terms: tuple[Term, ...]
     nodes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", _float64(self.offset, "an offset"))
 
     @property
     def size(self) -> int:
@@ -108,15 +141,17 @@ class AffineMap:
         """Bound on |computed - exact| of ``self(posts)`` when each post carries an error of ``errors``.
 
         The classical bound for a scalar product in any order of summation, plus what the errors of
-        the inputs can move (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1).
+        the inputs can move (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1), plus underflow. Infinite
+        or NaN where a partial sum may have overflowed.
         """
         factor = gamma(self.n_terms + len(self.terms) + 8)
-        bound = np.broadcast_to(factor * np.abs(self.offset), (*posts[0].shape[:-1], self.size))
-        for term in self.terms:
-            post = posts[term.source]
-            bound = bound + apply(term.absolute, factor * np.abs(post) + errors[term.source])
-        # The bound itself is computed in floating point; underflow costs at most the last summand.
-        return np.asarray(bound * (1.0 + factor) + (self.n_terms + 1) * 1e-300)
+        size = np.broadcast_to(np.abs(self.offset), (*posts[0].shape[:-1], self.size))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for term in self.terms:
+                # In units of the factor, which comes last: errors times large weights must not have underflowed before.
+                size = size + apply(term.absolute, np.abs(posts[term.source]) + errors[term.source] / factor)
+            bound = SAFETY * factor * size + underflow(self.n_terms + 1)
+        return np.asarray(np.where(size < OVERFLOW, bound, np.inf))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +199,8 @@ class Network:
     """A feed-forward ReLU network in canonical form.
 
     ``exact`` says whether the import computed without rounding; otherwise ``import_error`` bounds the
-    absolute error of every single stored coefficient and offset.
+    absolute error of every single stored coefficient and offset. ``sha256`` is the digest of the ``file`` (with its
+    external data) whose network this is, ``content`` what `content_digest` was when it was read; see `identity`.
     """
 
     n_inputs: int
@@ -176,6 +212,7 @@ class Network:
     output_name: str = "output"
     file: str = ""
     sha256: str = ""
+    content: str = ""
     exact: bool = True
     import_error: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
@@ -198,6 +235,28 @@ class Network:
                 data = term.matrix.data if isinstance(term.matrix, sparse.csr_array) else term.matrix
                 if not np.isfinite(data).all():
                     raise NetworkError(f"{where}: a weight is not finite")
+
+    @cached_property
+    def content_digest(self) -> str:
+        """SHA-256 of all that is computed: sizes, sources, weights and offsets; sparse matrices count as such."""
+        digest = hashlib.sha256(f"{self.n_inputs}".encode())
+        for affine in (*(layer.affine for layer in self.layers), self.output):
+            digest.update(f"|{affine.size}".encode())
+            digest.update(np.ascontiguousarray(affine.offset, "<f8").tobytes())
+            for term in affine.terms:
+                matrix = term.matrix
+                stored = (matrix.indptr, matrix.indices) if isinstance(matrix, sparse.csr_array) else ()
+                digest.update(f"({term.source}, {matrix.shape}, {[len(indices) for indices in stored]})".encode())
+                for indices in stored:
+                    digest.update(np.ascontiguousarray(indices, "<i8").tobytes())
+                data = matrix.data if isinstance(matrix, sparse.csr_array) else matrix
+                digest.update(np.ascontiguousarray(data, "<f8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """The digest that reports name: the file's, where this is what was read from it, else that of the content."""
+        return self.sha256 if self.sha256 and self.content == self.content_digest else self.content_digest
 
     @property
     def n_outputs(self) -> int:

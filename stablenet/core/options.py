@@ -12,8 +12,7 @@ from stablenet.core.errors import InputError, UnknownNameError
 
 INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")
-DEFAULT_MARGIN = 1e-8
-SMALLEST_MARGIN = 1e-9
+SMALLEST_MARGIN = 1e-8
 """Ten times the smallest tolerance that all solvers take."""
 
 
@@ -30,8 +29,9 @@ class Options:
     file of points; ``inject`` says where forward passes beside the solver come from, ``removal`` how closed
     questions leave the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a
     search refutes fixes phases and tightens bounds in its later models; ``proof`` is a file for certificates of
-    refutations; ``margin`` is the relaxation of each row in the scaled model (0: the paper's model); times are in
-    seconds, memory in megabytes; ``permute`` seeds a permutation of rows and columns.
+    refutations; ``margin`` is the relaxation of each row in the scaled model (None: what the solver was measured to
+    need; 0: the paper's model); times are in seconds, memory in megabytes; ``permute`` seeds a permutation of rows and
+    columns.
     """
 
     formulation: str = "bigm"
@@ -45,7 +45,7 @@ class Options:
     falsify: bool = True
     start: bool = True
     tighten: bool = True
-    margin: float = DEFAULT_MARGIN
+    margin: float | None = None
     resume: str | None = None
     proof: str | None = None
     check_with: str | None = None
@@ -62,10 +62,10 @@ class Options:
             raise UnknownNameError("injection", self.inject, INJECTIONS)
         if self.removal not in REMOVALS:
             raise UnknownNameError("removal", self.removal, REMOVALS)
-        if not (self.margin == 0.0 or SMALLEST_MARGIN <= self.margin < 0.1):
+        if not (self.margin is None or self.margin == 0.0 or SMALLEST_MARGIN <= self.margin < 0.1):
             raise InputError(
                 f"margin {self.margin}; 0, or a number from {SMALLEST_MARGIN} to 0.1, is expected "
-                f"(default {DEFAULT_MARGIN})"
+                "(default: the solver's own)"
             )
         for what in ("time_limit", "memory_limit"):
             value = getattr(self, what)
@@ -108,11 +108,6 @@ class Options:
             if key not in known:
                 raise UnknownNameError("option", key, known)
         return cls(**values)
-
-    @property
-    def tolerance(self) -> float:
-        """Feasibility and integrality tolerance of solvers: at most a tenth of the margin."""
-        return 1e-9 if self.margin == 0.0 else min(1e-6, max(1e-10, self.margin / 10.0))
 
     @property
     def log_path(self) -> Path | None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.core.errors import DomainError
+from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
 
 Array = npt.NDArray[np.float64]
 
@@ -39,13 +40,13 @@ class Domain(ABC):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the parts' numbers: equal for equal domains, however they were written."""
+        """SHA-256 of the parts' numbers and shapes: equal for equal domains, however they were written."""
         digest = hashlib.sha256()
         for part in self.parts:
-            for array in (part.lower, part.upper, part.a, part.b):
-                if array is not None:
-                    digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
-            digest.update(b"|")
+            arrays = [array for array in (part.lower, part.upper, part.a, part.b) if array is not None]
+            digest.update(repr([array.shape for array in arrays]).encode())
+            for array in arrays:
+                digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
 
     def contains(self, points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -111,11 +112,18 @@ class Part(Domain):
         """Which of the points, (batch, n), surely lie in the part: exact for a box, after rounding for rows."""
         inside = np.asarray(((points >= self.lower) & (points <= self.upper)).all(axis=-1))
         if self.a is not None and self.b is not None:
-            from stablenet.core.rounding import gamma
-
-            slack = gamma(self.n_inputs + 2) * (np.abs(points) @ np.abs(self.a).T + np.abs(self.b))
-            inside &= np.asarray((points @ self.a.T + slack <= self.b).all(axis=-1))
+            with np.errstate(over="ignore", invalid="ignore"):
+                inside &= self._rows_hold(points, self.a, self.b).all(axis=-1)
         return inside
+
+    def _rows_hold(self, points: Array, a: Array, b: Array) -> npt.NDArray[np.bool_]:
+        """Where ``a @ x <= b`` in spite of rounding, underflow and overflow, (batch, rows)."""
+        sizes = np.abs(points) @ np.abs(a).T + np.abs(b)
+        slack = SAFETY * gamma(self.n_inputs + 4) * sizes
+        # Where all products are 0 nothing can underflow, and a point on the row stays inside.
+        products = (points != 0).astype(np.float64) @ (a != 0).astype(np.float64).T
+        slack = np.where(products > 0, slack + underflow(self.n_inputs), 0.0)
+        return np.asarray((points @ a.T + slack <= b) & (sizes < OVERFLOW))
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,5 +279,9 @@ def domain_from_json(data: Mapping[str, Any]) -> Domain:
                 return Union([part for member in data["parts"] for part in domain_from_json(member).parts])
             case kind:
                 raise DomainError(f"domain of kind {kind!r}; box, polytope and union exist")
-    except (KeyError, TypeError) as error:
-        raise DomainError(f"a domain in JSON lacks or garbles {error}") from None
+    except DomainError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
+        raise DomainError(f"a domain in JSON lacks or garbles {str(error)[:200]}") from None
+    except RecursionError:
+        raise DomainError("a domain in JSON is nested too deeply") from None

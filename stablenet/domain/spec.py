@@ -9,11 +9,10 @@ import zlib
 from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
-from numpy.lib.format import open_memmap
 
 from stablenet.core.errors import DomainError
 from stablenet.domain.regions import Box, Domain, LinfBall, Polytope
+from stablenet.domain.samples import read_centre
 from stablenet.domain.vnnlib import read_vnnlib
 
 FORMS = "box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a path to *.vnnlib or *.vnnlib.gz"
@@ -61,29 +60,11 @@ def _ball(spec: str, n_inputs: int) -> LinfBall:
         _refuse(spec, f"EPS {numbers[0]} is negative")
     if len(numbers) == 3 and numbers[1] > numbers[2]:
         _refuse(spec, f"LO {numbers[1]} exceeds HI {numbers[2]}; the domain is empty")
-    center = _center(match["path"], n_inputs)
+    center = read_centre(match["path"], n_inputs)
     try:
         return LinfBall(center, *numbers)
     except DomainError as error:
         raise DomainError(f"domain {spec!r}: {error}") from None
-
-
-def _center(name: str, n_inputs: int) -> npt.NDArray[np.float64]:
-    """The centre of a ball from a ``.npy`` file, flattened; float32 and float16 numbers stay what they are."""
-    try:
-        # Mapped, not loaded: a header that promises a petabyte is refused by the length of the file.
-        array = open_memmap(name, mode="r")
-    except OSError as error:
-        raise DomainError(f"{name}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # broken headers end in errors of many kinds, from the tokenizer's to the map's
-        raise DomainError(f"{name}: not a .npy file of numbers ({' '.join(str(error).split())})") from None
-    if array.dtype.kind not in "biuf":
-        raise DomainError(
-            f"{name}: holds entries of type {array.dtype}; real numbers, saved by numpy.save, are expected"
-        )
-    if array.size != n_inputs:
-        raise DomainError(f"{name}: {array.size} numbers (shape {array.shape}), but the network has {n_inputs} inputs")
-    return np.array(array, dtype=np.float64, order="C").reshape(-1)
 
 
 def _number(spec: str, what: str, text: str) -> float:

@@ -10,10 +10,12 @@ last place.
 from __future__ import annotations
 
 import gzip
+import operator
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -21,14 +23,27 @@ from pathlib import Path
 import numpy as np
 
 from stablenet.core.errors import DomainError
+from stablenet.core.inputs import open_input
 from stablenet.domain.regions import Array, Box, Domain, Part, Polytope, Union
 
-MAX_BYTES = 1 << 28
+MAX_BYTES = 1 << 26
 """Largest text that is read, unpacked."""
 MAX_PARTS = 10_000
 """Largest number of boxes that the disjunctions may multiply out to."""
 MAX_DEPTH = 100
 """Deepest nesting of parentheses."""
+MAX_TOKENS = 1 << 20
+"""Most words and parentheses."""
+MAX_WORK = 1 << 22
+"""Bounds and coefficients that may be copied and compared while the assertions are multiplied out."""
+MAX_NUMBERS = 1 << 21
+"""Most bounds and coefficients that the parts of a domain may have together."""
+MAX_DIGITS = 20_000
+"""Longest decimal."""
+MAX_BITS = 1 << 16
+"""Largest numerator or denominator that exact arithmetic on decimals may come to."""
+POLYTOPE = 4096
+"""Work of asking an LP solver whether a polytope is empty."""
 
 _TOKEN = re.compile(r'[()]|;[^\n]*|"[^"]*"|\|[^|]*\||[^\s();"|]+|["|]')
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
@@ -85,10 +100,15 @@ class _Region:
                 return index
         return None
 
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return len(self.lower) + len(self.upper) + sum(len(coefficients) + 1 for coefficients, _ in self.rows)
+
     def key(self) -> tuple[object, ...]:
-        """Equal for equal regions."""
-        sides = (frozenset((i, value) for i, (value, _) in side.items()) for side in (self.lower, self.upper))
-        return (*sides, frozenset(self.rows))
+        """Equal for equal regions, and compact: there may be millions of numbers."""
+        sides = (np.array(sorted((i, value) for i, (value, _) in side.items())) for side in (self.lower, self.upper))
+        return (*((side + 0.0).tobytes() for side in sides), frozenset(self.rows))
 
     @property
     def whole(self) -> bool:
@@ -105,13 +125,15 @@ def read_vnnlib(path: str | Path) -> Domain:
     for anything that is not a bounded, non-empty domain of that kind.
     """
     path = Path(path)
-    reader = _Reader(_read_text(path), str(path))
-    return reader.domain()
+    try:
+        return _Reader(_read_text(path), str(path)).domain()
+    except MemoryError:
+        raise DomainError(f"{path}: needs more memory than there is (see --memory-limit)") from None
 
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as raw:
+        with open_input(path, DomainError) as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             data = gzip.GzipFile(fileobj=raw).read(MAX_BYTES + 1) if packed else raw.read(MAX_BYTES + 1)
@@ -119,8 +141,6 @@ def _read_text(path: Path) -> str:
         raise DomainError(f"{path}: broken gzip file ({error}); it may be truncated") from None
     except OSError as error:
         raise DomainError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:  # a name that no file system takes
-        raise DomainError(f"{str(path)!r}: cannot be read ({error})") from None
     if len(data) > MAX_BYTES:
         raise DomainError(f"{path}: longer than {MAX_BYTES >> 20} MB unpacked; no VNN-LIB file is expected to be")
     try:
@@ -142,6 +162,13 @@ class _Reader:
         self.name = name
         self.inputs: dict[str, int] = {}
         self.declared: dict[str, int] = {}
+        self.work = 0
+
+    def spend(self, work: int, position: int) -> None:
+        """Count work that is about to be done; raises `DomainError` beyond the limit."""
+        self.work += work
+        if self.work > MAX_WORK:
+            raise self.error(position, f"the assertions up to here take more than {MAX_WORK:,} steps to multiply out")
 
     def error(self, position: int, message: str) -> DomainError:
         """The error to raise, with the line of a position of the text."""
@@ -169,8 +196,10 @@ class _Reader:
         """The top-level forms."""
         top = _Form(0, [])
         current, stack = top, list[_Form]()
-        for match in _TOKEN.finditer(self.text):
+        for count, match in enumerate(_TOKEN.finditer(self.text), 1):
             word = match.group()
+            if count > MAX_TOKENS:
+                raise self.error(match.start(), f"more than {MAX_TOKENS:,} words and parentheses")
             if word == "(":
                 inner = _Form(match.start(), [])
                 current.items.append(inner)
@@ -236,6 +265,7 @@ class _Reader:
                 continue
             regions = self.evaluate(form, position)
             if len(regions) == 1:
+                self.spend(regions[0].size, position)
                 base.meet(regions[0])
             else:
                 choices.append(regions)
@@ -250,12 +280,17 @@ class _Reader:
         if len(left) * len(right) > MAX_PARTS:
             raise self.error(right[0].position, f"the disjunctions multiply out to more than {MAX_PARTS} parts")
         result: list[_Region] = []
+        numbers = 0
         for one in left:
             for other in right:
+                self.spend(2 * one.size + other.size + 8, other.position)
                 both = one.copy(other.position)
                 both.meet(other)
                 if both.conflict() is None:
                     result.append(both)
+                    numbers += both.size
+                if numbers > MAX_NUMBERS:
+                    raise self.error(other.position, f"the disjunctions multiply out to over {MAX_NUMBERS:,} bounds")
         if not result:
             raise self.error(
                 right[0].position, "no branch of this disjunction fits the other assertions; the domain is empty"
@@ -364,33 +399,54 @@ class _Reader:
             if expression in self.inputs:
                 return {self.inputs[expression]: Fraction(1)}, Fraction(0)
             self.number(expression, position)
-            return {}, Fraction(expression)
+            return {}, Fraction(Decimal(expression))  # an int of a text has a limit on its digits
         where = expression.position
         op = expression.items[0] if expression.items else ""
         operands = [self.linear(item, where) for item in expression.items[1:]]
         if op == "-" and len(operands) == 1:
-            return _scaled(operands[0], Fraction(-1))
+            return self.scaled(operands[0], Fraction(-1), where)
         if op in ("+", "-") and operands:
             total, constant = operands[0]
             sign = 1 if op == "+" else -1
             for coefficients, value in operands[1:]:
-                constant += sign * value
+                constant = self.exact(constant, sign * value, operator.add, where)
                 for index, c in coefficients.items():
-                    total[index] = total.get(index, Fraction(0)) + sign * c
+                    total[index] = self.exact(total.get(index, Fraction(0)), sign * c, operator.add, where)
             return total, constant
         if op == "*" and operands and sum(bool(c) for c, _ in operands) <= 1:
             result: _Linear = ({}, Fraction(1))
             for operand in operands:
-                result = _scaled(operand, result[1]) if operand[0] else _scaled(result, operand[1])
+                many, one = (operand, result[1]) if operand[0] else (result, operand[1])
+                result = self.scaled(many, one, where)
             return result
         if op == "/" and len(operands) == 2 and not operands[1][0] and operands[1][1]:
-            return _scaled(operands[0], 1 / operands[1][1])
+            return self.scaled(operands[0], 1 / operands[1][1], where)
         raise self.error(
             where, f"{self.show(expression)} is not linear in the inputs; +, -, * and / by numbers are supported"
         )
 
+    def exact(
+        self, a: Fraction, b: Fraction, operate: Callable[[Fraction, Fraction], Fraction], position: int
+    ) -> Fraction:
+        """A sum or product of rational numbers, as long as they are not absurdly long."""
+        bits = max(n.bit_length() for x in (a, b) for n in (x.numerator, x.denominator))
+        if bits > MAX_BITS:
+            raise self.error(position, f"a number here takes more than {MAX_BITS:,} bits to write exactly")
+        self.spend(1 + ((bits >> 6) ** 2 >> 5), position)
+        return operate(a, b)
+
+    def scaled(self, linear: _Linear, factor: Fraction, position: int) -> _Linear:
+        """A linear expression times a number."""
+        coefficients, constant = linear
+        return (
+            {index: self.exact(value, factor, operator.mul, position) for index, value in coefficients.items()},
+            self.exact(constant, factor, operator.mul, position),
+        )
+
     def number(self, token: str, position: int) -> float:
         """The float64 nearest to a decimal."""
+        if len(token) > MAX_DIGITS:
+            raise self.error(position, f"a word of {len(token):,} characters; numbers have at most {MAX_DIGITS:,}")
         value = float(token) if _NUMBER.fullmatch(token) else float("nan")
         if not np.isfinite(value):
             raise self.error(position, f"{self.show(token)} is no finite number and no declared input")
@@ -417,6 +473,10 @@ class _Reader:
             sides.append(side)
         if not region.rows:
             return Box(*sides)
+        entries = len(region.rows) * n
+        if entries > MAX_NUMBERS:
+            raise self.error(region.position, f"{len(region.rows):,} rows on {n:,} inputs; at most {MAX_NUMBERS:,}")
+        self.spend(POLYTOPE + entries, region.position)
         a, b = np.zeros((len(region.rows), n)), np.array([rhs for _, rhs in region.rows])
         for k, (coefficients, _) in enumerate(region.rows):
             a[k, [i for i, _ in coefficients]] = [value for _, value in coefficients]
@@ -428,11 +488,6 @@ class _Reader:
                 "the linear constraints leave no point within the bounds; the domain is empty",
             )
         return polytope
-
-
-def _scaled(linear: _Linear, factor: Fraction) -> _Linear:
-    coefficients, constant = linear
-    return {index: value * factor for index, value in coefficients.items()}, constant * factor
 
 
 def _distinct(regions: Sequence[_Region]) -> list[_Region]:

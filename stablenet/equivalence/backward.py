@@ -17,7 +17,7 @@ import numpy.typing as npt
 from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude
 from stablenet.bounds.linear import LinearBounds, dot, to_dense
 from stablenet.core.network import AffineMap, apply, apply_transposed
-from stablenet.core.rounding import UNIT, gamma
+from stablenet.core.rounding import UNIT, gamma, underflow
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -85,7 +85,7 @@ def _chord(lower: Array, upper: Array, open_: npt.NDArray[np.bool_]) -> tuple[Ar
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         slope = np.where(open_, np.clip(upper / (upper - lower), 0.0, 1.0), 0.0)
         at_lower = np.nextafter(-slope * lower, np.inf)
-        at_upper = upper - slope * upper + 4.0 * UNIT * np.abs(upper)
+        at_upper = np.nextafter(upper - slope * upper + 4.0 * UNIT * np.abs(upper), np.inf)
     return slope, np.maximum(np.maximum(at_lower, at_upper), 0.0)
 
 
@@ -119,7 +119,7 @@ class System:
 
     def push(self, affine: AffineMap, slack: Array, bounds: tuple[Array, Array], relaxation: Relaxation) -> int:
         """Add a node whose g lies within ``bounds``; returns the number of its source."""
-        most = np.abs(affine.offset)[None, :] + np.zeros_like(slack)
+        most = np.abs(affine.offset)[None, :] + underflow(affine.n_terms) + np.zeros_like(slack)
         for term in affine.terms:
             most = most + apply(term.absolute, self.most(term.source))
         self.nodes.append(Node(affine, slack, relaxation, most, magnitude(*bounds)))
@@ -198,8 +198,9 @@ class _State(LinearBounds):
         lifted = dot(positive, relaxation.up_offset) + dot(negative, relaxation.low_offset)
         chosen = negative * relaxation.low_slope[:, None, :] + positive * relaxation.up_slope[:, None, :]
         # Slopes: one rounding per coefficient. Product with W and b: scalar products over the node's neurons.
-        most = factor * node.affine_most + 4.0 * UNIT * node.most + node.slack
-        self.error = self.error + 2.0 * factor * lifted + dot(np.abs(chosen), most)
+        size = np.abs(chosen)
+        rounded = 2.0 * lifted + dot(size, node.affine_most + node.most)
+        self.error = self.error + factor * rounded + dot(size, node.slack)
         self.add_constant(lifted)
         self.add_constant(chosen @ node.affine.offset)
         for term in node.affine.terms:
@@ -208,7 +209,7 @@ class _State(LinearBounds):
     def concretise(self) -> Array:
         """The largest values over the boxes, rounded up; exact where nothing could round."""
         system = self.system
-        largest = max(float(node.affine_most.max(initial=0.0)) for node in system.nodes)
-        largest = max(largest, float(system.most(0).max(initial=0.0)))
+        met = [system.most(0), *(most for node in system.nodes for most in (node.affine_most, node.most))]
+        largest = max(float(most.max(initial=0.0, where=~np.isnan(most))) for most in met)
         value, error = self.maximum(system.centre, system.radius, largest)
         return np.where(self.live | (error > 0), np.nextafter(value + error, np.inf), value)

@@ -73,7 +73,9 @@ def domain_of(network: Network) -> Domain | None:
             size = 16 * network.n_inputs
             return Box(*np.frombuffer(zlib.decompressobj().decompress(packed, size), "<f8").reshape(2, -1))
         data = json.loads(text)
-    except (ValueError, zlib.error) as error:
+    except DomainError:
+        raise
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
         raise DomainError(f"{network.file}: its property {DOMAIN_KEY!r} is no domain ({error})") from None
     return domain_from_json(data)
 
@@ -92,12 +94,12 @@ def by_provenance(a: Network, b: Network) -> Pairing | None:
 
     It is a hint: what it says is never believed, only what can be proven along it counts.
     """
-    if b.metadata.get(SOURCE_KEY) != a.sha256:
+    if b.metadata.get(SOURCE_KEY) != a.identity:
         return None
     try:
         stated: dict[str, Any] = json.loads(b.metadata[PROVENANCE_KEY])
         entries = [stated.get(layer.name, [-1, []]) for layer in b.layers]
         provenance = Provenance.from_json(entries)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
         return None
     return checked(a, b, list(provenance.layers), list(provenance.neurons))

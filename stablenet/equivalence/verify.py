@@ -147,13 +147,13 @@ def verify(
             raise UnknownNameError("step", step, STEPS)
     if tolerance is not None and not (np.isfinite(tolerance) and tolerance >= 0):
         raise InputError(f"tolerance {tolerance}; a finite number from 0 up is expected")
-    if first.metadata.get(SOURCE_KEY) == second.sha256 != "":
+    if first.metadata.get(SOURCE_KEY) == second.identity:
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
     limit = _tolerance(first, second) if tolerance is None else tolerance
     stated = None
     if report is not None:
         found = report if isinstance(report, Report) else Report.read(report)
-        if found.data["network"]["sha256"] == second.sha256:
+        if found.data["network"].get("sha256") == second.identity:
             first, second = second, first
         stated = Evidence.of(found, first, region)
     return _Verifier(
@@ -172,7 +172,7 @@ def verify(
 
 
 def _tolerance(a: Network, b: Network) -> float:
-    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.sha256 != "" else None
+    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.identity else None
     return DEFAULT_TOLERANCE if stated is None else stated
 
 

@@ -30,15 +30,20 @@ from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import ContradictionError, InputError, NotInstalledError, SolverError, StablenetError
 from stablenet.core.files import check_target
 from stablenet.core.ledger import Event, Ledger
+from stablenet.core.memory import limit_memory
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.proofs import ProofLog
 from stablenet.domain.regions import Domain, domain_from_json
+from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, network_to_json, resume_into
-from stablenet.search.base import Problem, Search, bound_context, check_combination
+from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
 from stablenet.search.base import registry as searches
+
+OWN_WITNESSES = 300
+"""How many of the last witnesses answers about bounds are held against."""
 
 
 @contextmanager
@@ -92,11 +97,12 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     proof = None if options.proof is None else _proof(job)
     rng = np.random.default_rng(options.seed)
     falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
+    ledger.set_tolerances(tolerances_used(options))
     try:
         if job.resume is not None:
             resume_into(job.resume, ledger, falsifier.witnesser)
         with _timed(ledger, "bounds"):
-            bounds = _bound(job, ledger, deadline, proof)
+            bounds = _bound(job, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):
             if job.samples is not None:
                 falsifier.samples(job.samples)
@@ -108,7 +114,13 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
                 network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
             )
             with _timed(ledger, "search"):
-                job.search.run(problem)
+                try:
+                    job.search.run(problem)
+                except InputError as error:
+                    if type(error) is not InputError:
+                        raise
+                    # Numbers that no solver takes: what was found before stands.
+                    raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
     except SearchStoppedError as stop:
         return stop.reason
     except MemoryError:
@@ -125,11 +137,11 @@ def _proof(job: Job) -> ProofLog:
     return ProofLog(str(job.options.proof), job.network.sha256, job.domain.digest, parts, resume=again)
 
 
-def _bound(job: Job, ledger: Ledger, deadline: Deadline, proof: ProofLog | None) -> list[Bounds]:
+def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier, proof: ProofLog | None) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
     parts, options = job.domain.parts, job.options
     context = bound_context(options, job.backend, deadline)
-    context.progress = ledger.progress
+    context.progress, context.failed = ledger.progress, ledger.add_solver_failure
     bounds = []
     for number, part in enumerate(parts):
         plain = Context(proof=None if proof is None else proof.parts[number])
@@ -138,11 +150,20 @@ def _bound(job: Job, ledger: Ledger, deadline: Deadline, proof: ProofLog | None)
     for number, part in enumerate(parts):
         deadline.check()
         context.proof = None if proof is None else proof.parts[number]
+        context.points = partial(own_points, falsifier, number)
         keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
         if job.bounds.name != "interval":
             bounds[number] = job.bounds.run(job.network, part, context)
         keep(bounds[number])
     return bounds
+
+
+def own_points(falsifier: Falsifier, part: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Points of a part to hold solvers' answers against: its probe and the witnesses at hand, (b, n_inputs)."""
+    probe = falsifier.probe(part)
+    found = falsifier.ledger.inside(part)[-OWN_WITNESSES:]
+    points = probe.points[probe.inside[part]]
+    return np.concatenate([points, found]) if len(found) else points
 
 
 def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide: bool) -> None:
@@ -152,31 +173,6 @@ def _keep(ledger: Ledger, context: Context, part: int, bounds: Bounds, *, decide
         ledger.refute_by_bounds(part, bounds)
     while context.costs:
         ledger.add_tightening(context.costs.pop(0))
-
-
-def read_samples(path: Path, n_inputs: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Points from a .npy file, or from all arrays of a .npz: (batch, n_inputs) after flattening each point."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = [loaded]
-        else:
-            with loaded:
-                arrays = [loaded[name] for name in loaded.files]
-    except Exception as error:  # of what is no array file, numpy makes errors of many kinds
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: no readable .npy or .npz file ({words})") from None
-    points = []
-    for array in arrays:
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{path}: an array of {array.dtype}; numbers are expected")
-        per_point = int(np.prod(array.shape[1:], dtype=np.int64)) if array.ndim > 1 else array.size
-        if per_point != n_inputs:
-            raise InputError(f"{path}: an array of shape {array.shape}; points of {n_inputs} inputs are expected")
-        points.append(np.asarray(array, dtype=np.float64).reshape(-1, n_inputs))
-    if not points:
-        raise InputError(f"{path}: the file holds no array")
-    return np.concatenate(points)
 
 
 # The engine process
@@ -191,8 +187,9 @@ def main() -> None:
         send({"event": "error", "exit_code": 1, "message": f"no job on standard input ({error})"})
         return
     _die_with_parent()
-    _limit_memory(job["options"].get("memory_limit"))
+    limit_memory(job["options"].get("memory_limit"))
     deadline = Deadline(None if job["deadline"] is None else max(0.0, job["deadline"] - time.time()))
+    send({"event": "reading"})
     send(run_job(job, send, deadline))
 
 
@@ -201,6 +198,7 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
     from stablenet.domain.spec import parse_domain
     from stablenet.onnx_io.reader import load_onnx
 
+    known = False
     try:
         options = Options.from_json(request["options"])
         began = time.monotonic()
@@ -212,16 +210,20 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
         send(
             {
                 "event": "job",
-                "network": network_to_json(network),
+                "network": network_to_json(network, region),
                 "domain": region.to_json(),
                 "options": options.to_json(),
                 "n_parts": len(region.parts),
             }
         )
+        known = True
         ledger.add_seconds("load", time.monotonic() - began)
         return {"event": "done", "stopped_by": find(job, ledger, deadline)}
     except MemoryError:
-        return {"event": "done", "stopped_by": "memory"}
+        if known:
+            return {"event": "done", "stopped_by": "memory"}
+        words = f"reading it takes more memory than the limit of {options.memory_limit} MB (see --memory-limit)"
+        return {"event": "error", "exit_code": InputError.exit_code, "message": f"{request['network']}: {words}"}
     except SolverError as error:
         return {"event": "done", "stopped_by": "solver", "message": str(error)}
     except ContradictionError as error:
@@ -260,18 +262,6 @@ def _die_with_parent() -> None:
         os._exit(3)  # started by hand: the group is somebody else's
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _limit_memory(megabytes: float | None) -> None:
-    if megabytes is None:
-        return
-    import resource
-
-    _, ceiling = resource.getrlimit(resource.RLIMIT_AS)
-    limit = int(megabytes * 2**20)
-    if ceiling != resource.RLIM_INFINITY:
-        limit = min(limit, ceiling)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -17,16 +17,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, Self
 
 from stablenet.core.errors import StablenetError
 from stablenet.core.ledger import Event, Ledger
+from stablenet.core.memory import default_megabytes
 from stablenet.core.options import Options
 from stablenet.report.report import Report, build_report
 
-GRACE = 1.0
-"""Seconds that an engine may overrun the time limit before it is killed."""
+GRACE = 0.6
+"""Seconds that an engine may overrun the time limit before it is killed: the report takes the rest of a second."""
+
+READING = 1.0
+"""Seconds that an engine has for reading network and domain, however long its own start took."""
+
+START = 60.0
+"""Seconds that an engine may take to start."""
 
 EXIT_GRACE = 5.0
 """Seconds that an engine may take to exit after its closing event."""
@@ -81,6 +88,7 @@ class _Run:
     """State of one supervised engine."""
 
     ledger: Ledger | None = None
+    reading: float | None = None
     job: Event = field(default_factory=dict)
     closing: Event | None = None
     ended: bool = False
@@ -103,6 +111,8 @@ def supervise(
     `EngineRefusedError` where the engine refuses the job; everything else ends in an `Outcome`.
     """
     began = time.time() if started is None else started
+    if options.memory_limit is None:
+        options = replace(options, memory_limit=default_megabytes())
     deadline = None if options.time_limit is None else began + options.time_limit
     request = {"network": network, "domain": domain, "options": options.to_json(), "deadline": deadline}
     run = _Run()
@@ -149,9 +159,7 @@ def _follow(
         while run.closing is None:
             if run.interrupts.seen:
                 return "interrupt"
-            # Reading the network is not under the limit: without it there is no report to write.
-            limited = deadline is not None and run.ledger is not None
-            left = deadline + GRACE - time.time() if deadline is not None and limited else POLL
+            left = POLL if deadline is None else _left(run, deadline)
             if left <= 0:
                 return "time"
             if selector.select(min(left, POLL)) and not _read(engine.stdout, run):
@@ -159,6 +167,16 @@ def _follow(
             if watch is not None and run.ledger is not None:
                 watch(run.ledger)
     return None
+
+
+def _left(run: _Run, deadline: float) -> float:
+    """Seconds until the engine is ended. Without a network there is no report, so a slow start is not counted."""
+    now = time.time()
+    if run.ledger is not None:
+        return deadline + GRACE - now
+    if run.reading is not None:
+        return max(deadline + GRACE, run.reading + READING) - now
+    return deadline + START - now
 
 
 def _read(stream: IO[bytes], run: _Run) -> bool:
@@ -176,7 +194,9 @@ def _read(stream: IO[bytes], run: _Run) -> bool:
 
 def _replay(event: Event, run: _Run) -> None:
     kind = event["event"]
-    if kind == "job":
+    if kind == "reading":
+        run.reading = time.time()
+    elif kind == "job":
         run.job = event
         run.ledger = Ledger([layer["size"] for layer in event["network"]["layers"]], event["n_parts"])
     elif kind in {"done", "error"}:
@@ -217,6 +237,8 @@ def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, 
     if run.ledger is None:
         if stopped_by == "interrupt":
             raise KeyboardInterrupt
+        if stopped_by == "time":
+            message = "the time limit passed before network and domain were read; there is nothing to report"
         # A Python traceback is a bug of ours; a crash or a limit is not.
         bug = engine_code == 1 and stopped_by == "solver"
         raise EngineRefusedError(message or "the engine ended before the network was read", 1 if bug else 3)

@@ -75,21 +75,31 @@ class MILP:
         return float(self.objective @ x) + self.constant
 
     def violation(self, x: Array) -> float:
-        """The largest violation of any row, bound, integrality, SOS1 set or indicator by a point."""
+        """The largest violation of any row, bound, integrality, SOS1 set or indicator by a point (n,)."""
+        return float(self.violations(x[None, :])[0])
+
+    def violations(self, points: Array) -> Array:
+        """`violation` of each of some points (b, n): (b,); infinite for a point with an entry that is not finite."""
+        finite = np.asarray(np.isfinite(points).all(axis=1))
+        x = np.where(finite[:, None], points, 0.0)
         worst = _outside(x, self.lower, self.upper)
-        worst = max(worst, _outside(self.rows.matrix @ x, self.rows.lower, self.rows.upper))
-        worst = max(worst, float(np.abs(x - np.round(x))[self.integer].max(initial=0.0)))
+        worst = np.maximum(worst, _outside((self.rows.matrix @ x.T).T, self.rows.lower, self.rows.upper))
+        loose = x[:, self.integer]
+        worst = np.maximum(worst, np.abs(loose - np.round(loose)).max(axis=1, initial=0.0))
         for columns in self.sos1:
-            worst = max(worst, float(np.sort(np.abs(x[columns]))[:-1].max(initial=0.0)))
+            worst = np.maximum(worst, np.sort(np.abs(x[:, columns]), axis=1)[:, :-1].max(axis=1, initial=0.0))
         if self.indicators is not None:
-            on = np.round(x[self.indicators.binary]).astype(bool) == self.indicators.value
+            on = np.round(x[:, self.indicators.binary]).astype(bool) == self.indicators.value
             rows = self.indicators.rows
-            worst = max(worst, _outside((rows.matrix @ x)[on], rows.lower[on], rows.upper[on]))
-        return worst
+            values = (rows.matrix @ x.T).T
+            beyond = np.maximum(np.maximum(rows.lower - values, values - rows.upper), 0.0)
+            worst = np.maximum(worst, np.where(on, beyond, 0.0).max(axis=1, initial=0.0))
+        return np.where(finite, worst, np.inf)
 
 
-def _outside(values: Array, lower: Array, upper: Array) -> float:
-    return float(np.maximum(lower - values, values - upper).max(initial=0.0))
+def _outside(values: Array, lower: Array, upper: Array) -> Array:
+    """The largest distance of each row of values, (b, m), to its bounds, (m,): (b,)."""
+    return np.asarray(np.maximum(lower - values, values - upper).max(axis=1, initial=0.0))
 
 
 def permute(milp: MILP, seed: int) -> tuple[MILP, npt.NDArray[np.intp], npt.NDArray[np.intp]]:

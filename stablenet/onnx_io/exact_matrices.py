@@ -9,7 +9,7 @@ nothing is rounded in any order of summation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -20,6 +20,7 @@ from scipy import sparse
 
 from stablenet.core.network import Array, Matrix
 from stablenet.core.rounding import UNIT, gamma
+from stablenet.onnx_io.budget import FLOPS, SPARSE_FLOPS, afford, work
 
 Index: TypeAlias = npt.NDArray[np.intp]
 
@@ -34,6 +35,9 @@ DENSE_SHARE = 0.25
 
 SMALL = 1024
 """Matrices with fewer entries are always stored dense."""
+
+BLOCK = 2**18
+"""Entries that are looked at in one go where temporary arrays would else be many times the matrix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +95,27 @@ def entries(matrix: Matrix) -> Array:
     return np.asarray(matrix.data) if isinstance(matrix, sparse.csr_array) else matrix
 
 
+def stored(matrix: Folded) -> int:
+    """How many entries are stored."""
+    if isinstance(matrix, Selection):
+        return len(matrix.index)
+    return int(matrix.nnz) if isinstance(matrix, sparse.csr_array) else int(matrix.size)
+
+
+def _blocks(array: Array) -> Iterator[Array]:
+    """An array's entries, flattened, in blocks."""
+    flat = array.reshape(-1)
+    return (flat[i : i + BLOCK] for i in range(0, len(flat), BLOCK))
+
+
 def largest(matrix: Folded) -> float:
     """The largest magnitude of an entry."""
     if isinstance(matrix, Selection):
         return 1.0
-    return float(np.abs(entries(matrix)).max(initial=0.0))
+    data = entries(matrix)
+    if not data.size:
+        return 0.0
+    return float(max(np.max(data), -np.min(data)))
 
 
 def explicit(matrix: Folded) -> Matrix:
@@ -107,6 +127,7 @@ def settle(matrix: Folded) -> Matrix:
     """The form in which a finished matrix is stored: dense if small or full, else csr in canonical order."""
     shape = matrix.shape
     n_entries = shape[0] * shape[1]
+    afford(stored(matrix))
     found = explicit(matrix)
     if isinstance(found, sparse.csr_array):
         if n_entries <= SMALL or found.count_nonzero() > DENSE_SHARE * n_entries:
@@ -128,8 +149,13 @@ def _frozen(matrix: Array) -> Array:
 def rows(matrix: Folded, index: Index) -> Folded:
     """The rows ``index`` of a matrix, zero rows where it is -1."""
     if isinstance(matrix, Selection):
+        afford(len(index))
         return Selection(np.where(index >= 0, matrix.index[index], -1), matrix.n_columns)
     keep = index >= 0
+    if isinstance(matrix, sparse.csr_array):
+        afford(np.diff(matrix.indptr)[index[keep]].sum(dtype=np.int64) + len(index))
+    else:
+        afford(len(index) * matrix.shape[1])
     if keep.all():
         return matrix[index]
     if not isinstance(matrix, sparse.csr_array):
@@ -146,6 +172,7 @@ def stack(matrices: Sequence[Folded]) -> Folded:
     if all(isinstance(matrix, Selection) for matrix in matrices):
         indices = [matrix.index for matrix in matrices if isinstance(matrix, Selection)]
         return Selection(np.concatenate(indices), matrices[0].shape[1])
+    afford(sum(stored(matrix) for matrix in matrices))
     parts = [explicit(matrix) for matrix in matrices]
     if any(isinstance(part, sparse.csr_array) for part in parts):
         return sparse.csr_array(sparse.vstack([sparse.csr_array(part) for part in parts], format="csr"))
@@ -167,6 +194,19 @@ def _in_range(*arrays: Array) -> bool:
         if not (((size >= _SAFE_LOW) & (size <= _SAFE_HIGH)) | (size == 0)).all():
             return False
     return True
+
+
+_Operation: TypeAlias = Callable[[Array, Array], tuple[Array, float]]
+
+
+def _in_blocks(operate: _Operation, a: Array, b: Array) -> tuple[Array, float]:
+    """An elementwise operation on equally shaped arrays, block by block; the largest of the errors."""
+    value, error = np.empty(a.shape), 0.0
+    flat = value.reshape(-1)
+    for i, (left, right) in enumerate(zip(_blocks(a), _blocks(b), strict=True)):
+        flat[i * BLOCK : i * BLOCK + len(left)], rounding = operate(left, right)
+        error = max(error, rounding)
+    return value, error
 
 
 def _times(a: Array, b: Array) -> tuple[Array, float]:
@@ -192,17 +232,20 @@ def scaled(matrix: Folded, factors: Array, *, divide: bool = False) -> tuple[Fol
     operate = _over if divide else _times
     if (factors == 1.0).all():
         return matrix, 0.0
+    afford(stored(matrix))
     if isinstance(matrix, Selection):
-        values, error = operate(np.ones(len(factors)), np.where(matrix.index >= 0, factors, 1.0))
+        values, error = _in_blocks(operate, np.ones(len(factors)), np.where(matrix.index >= 0, factors, 1.0))
         return matrix.scaled(values), error
     if isinstance(matrix, sparse.csr_array):
-        values, error = operate(matrix.data, np.repeat(factors, np.diff(matrix.indptr)))
+        values, error = _in_blocks(operate, matrix.data, np.repeat(factors, np.diff(matrix.indptr)))
         return sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape), error
-    return operate(matrix, np.broadcast_to(factors[:, None], matrix.shape))
+    return _in_blocks(operate, matrix, np.broadcast_to(factors[:, None], matrix.shape))
 
 
 def added(a: Folded, b: Folded) -> tuple[Matrix, float]:
     """The sum of two matrices of one shape."""
+    is_sparse = all(isinstance(matrix, Selection | sparse.csr_array) for matrix in (a, b))
+    afford(2 * (stored(a) + stored(b)) if is_sparse else 2 * a.shape[0] * a.shape[1])
     left: Any = explicit(a)
     right: Any = explicit(b)
     if not (isinstance(left, sparse.csr_array) and isinstance(right, sparse.csr_array)):
@@ -222,24 +265,52 @@ def _dense(matrix: Matrix) -> Array:
 
 def grid(matrix: Matrix) -> tuple[int, int]:
     """``(q, bits)``: all entries are multiples of ``2**q`` and none needs more than ``bits`` significant bits."""
-    data = entries(matrix)
-    data = data[data != 0]
-    if data.size == 0:
+    found = [_grid_of(data[data != 0]) for data in _blocks(entries(matrix)) if data.any()]
+    if not found:
         return 0, 0
+    return min(q for q, _ in found), max(bits for _, bits in found)
+
+
+def _grid_of(data: Array) -> tuple[int, int]:
     mantissa, exponent = np.frexp(data)
     integer = np.abs(np.ldexp(mantissa, 53)).astype(np.int64)
     zeros = np.frexp((integer & -integer).astype(np.float64))[1] - 1
     return int((exponent - 53 + zeros).min()), int((53 - zeros).max())
 
 
+def _afford_product(left: Matrix, right: Folded) -> None:
+    """Count what a product makes, at most, and the multiplications that it takes."""
+    (m, k), n = left.shape, right.shape[1]
+    if isinstance(right, Selection):
+        dense = not isinstance(left, sparse.csr_array) and not right.is_identity
+        afford(0 if right.is_identity else m * n if dense else stored(left))
+        return
+    if isinstance(left, sparse.csr_array) and isinstance(right, sparse.csr_array):
+        flops = int(np.diff(right.indptr)[left.indices].sum(dtype=np.int64))
+        afford(min(flops, m * n))
+        work(flops // SPARSE_FLOPS)
+        return
+    afford(m * n)
+    if isinstance(left, sparse.csr_array):
+        work(int(left.nnz) * n // SPARSE_FLOPS)
+    elif isinstance(right, sparse.csr_array):
+        work(int(right.nnz) * m // SPARSE_FLOPS)
+    else:
+        work(m * k * n // FLOPS)
+
+
 def product(left: Matrix, right: Folded) -> tuple[Matrix, float]:
     """``left @ right``, shapes (m, k) and (k, n)."""
+    few = isinstance(right, Selection) and left.shape[1] < DENSE_SHARE * right.n_columns
+    if few and not isinstance(left, sparse.csr_array) and left.size > SMALL:
+        left = sparse.csr_array(left)
+    _afford_product(left, right)
     if isinstance(right, Selection):
         if right.is_identity:
             return left, 0.0
         if right.is_injective:
             return _scattered(left, right), 0.0
-        right = right.csr()
+        return product(left, right.csr())
     result: Matrix = left @ right
     bound = largest(_absolute(left) @ _absolute(right))
     if not np.isfinite(bound):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from stablenet.core.network import Array, Matrix
 from stablenet.onnx_io import exact_matrices as folding
+from stablenet.onnx_io.budget import afford, afford_tensor
 from stablenet.onnx_io.exact_matrices import Folded, Index, Selection
 
 _OUTWARD = 1.0 + 2.0**-20
@@ -79,7 +81,7 @@ class Expression:
         cls, number: int, shape: tuple[int, ...], batch: int | None = None, channel: int | None = None
     ) -> Expression:
         """The source itself as a tensor of the given shape."""
-        size = int(np.prod(shape))
+        size = prod(shape)
         return cls(shape, {number: Selection.identity(size)}, np.zeros(size), batch, channel)
 
     @classmethod
@@ -124,6 +126,7 @@ class Expression:
         flat = index.reshape(-1)
         if len(flat) == self.size and (flat == np.arange(self.size)).all():
             return self.reshaped(index.shape, batch, channel)
+        afford_tensor(index.shape)
         terms = {source: folding.rows(matrix, flat) for source, matrix in self.terms.items()}
         # Indexing an empty tensor is possible only where every element is filled.
         padded = np.append(self.offset, fill)
@@ -134,6 +137,7 @@ class Expression:
         """The tensor broadcast to a shape, axes aligned at the end as in NumPy."""
         if shape == self.shape:
             return self
+        afford_tensor(shape)
         added = len(shape) - len(self.shape)
         index = np.broadcast_to(self.index, shape)
         return self.take(index, moved(self.batch, added, shape, single=True), moved(self.channel, added, shape))
@@ -180,6 +184,7 @@ class Expression:
 
     def _against(self, constant: Constant) -> tuple[Expression, Array]:
         shape = np.broadcast_shapes(self.shape, constant.shape)
+        afford_tensor(shape, constant.value.size)
         return self.broadcast(shape), np.broadcast_to(constant.numbers, shape).reshape(-1)
 
     def negated(self) -> Expression:
@@ -250,6 +255,7 @@ def concatenated(parts: Sequence[Expression], axis: int) -> Expression:
     """Tensors joined along an axis (>= 0). The batch axis survives if all agree on it and it is not the axis."""
     computed = [part for part in parts if part.terms]
     starts = np.cumsum([0, *(part.size for part in parts)])
+    afford(int(starts[-1]) * max(1, len({source for part in parts for source in part.terms})))
     index = np.concatenate([part.index + start for part, start in zip(parts, starts, strict=False)], axis=axis)
     widths = {source: matrix.shape[1] for part in parts for source, matrix in part.terms.items()}
     terms: dict[int, Folded] = {}

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.core.network import AffineMap
-from stablenet.onnx_io.reader import load_onnx, node_labels, parse_onnx
+from stablenet.onnx_io.model_file import parse_onnx
+from stablenet.onnx_io.reader import load_onnx, node_labels
 
 PRODUCTS = frozenset({"Gemm", "MatMul"})
 SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})

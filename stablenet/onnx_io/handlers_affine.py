@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from stablenet.onnx_io import windows as geometry
+from stablenet.onnx_io.budget import afford
 from stablenet.onnx_io.exact_matrices import Index
 from stablenet.onnx_io.expression import Constant, Expression, Value, moved
 from stablenet.onnx_io.operators import Call, bound_of, operator, spread
@@ -19,6 +20,7 @@ def _integer_arithmetic(call: Call) -> Constant | None:
     a, b = call.value(0), call.value(1)
     if isinstance(a, Expression) or isinstance(b, Expression) or a.is_float or b.is_float:
         return None
+    call.afford(np.broadcast_shapes(a.shape, b.shape), max(a.value.size, b.value.size))
     left, right = a.value, b.value
     if call.op == "Div":
         if not np.all(right):
@@ -107,6 +109,7 @@ def multiplied(call: Call, x: Expression, constant: Constant, *, left: bool = Fa
     lead = np.broadcast_shapes(index.shape[:-2], w.shape[:-2])
     n, m = (w.shape[-2], index.shape[-1]) if left else (index.shape[-2], w.shape[-1])
     full = (*lead, n, m)
+    call.afford(full)
     shape = list(full)
     if x_vector:
         shape.pop(-1 if left else -2)
@@ -132,6 +135,7 @@ def _product_matrix(index: Index, w: np.ndarray, full: tuple[int, ...], *, left:
     else:
         columns, data = index[..., :, None, :], np.swapaxes(w, -1, -2)[..., None, :, :]
     shape = (*full, inner)
+    afford(3 * prod(shape))
     columns = np.broadcast_to(columns, shape).reshape(-1, inner)
     data = np.broadcast_to(data, shape).reshape(-1, inner)
     keep = data != 0
@@ -172,7 +176,8 @@ def window_parameters(call: Call, x: Expression, kernel: list[int]) -> geometry.
         raise call.wrong(f"a kernel of shape {kernel} over an input of shape {x.shape}")
     ones = [1] * len(spatial)
     pads = [int(n) for n in call.attribute("pads", [0] * (2 * len(spatial)))]
-    call.afford([*kernel, *(n + sum(pads) for n in spatial)])
+    call.afford([n + sum(pads) for n in spatial])
+    call.afford(kernel)
     try:
         return geometry.windows(
             spatial,
@@ -208,9 +213,10 @@ def _conv(call: Call) -> Value:
     if groups < 1 or w.shape[1] * groups != x.shape[1] or w.shape[0] % groups:
         raise call.wrong(f"a weight of shape {w.shape} with {groups} groups for {x.shape[1]} channels")
     over = window_parameters(call, x, kernel)
-    call.afford((*w.shape, len(over.index)))
+    call.afford((x.shape[0], w.shape[0], *over.shape))
     matrix = geometry.convolution(w, groups, over)
     if x.shape[0] != 1:
+        afford(2 * x.shape[0] * matrix.nnz)
         matrix = sparse.csr_array(sparse.kron(sparse.eye_array(x.shape[0]), matrix, format="csr"))
     shape = (x.shape[0], w.shape[0], *over.shape)
     result = x.apply(matrix, shape, 0 if x.batch == 0 else None, 1, weights.error)
@@ -300,6 +306,7 @@ def reduction(call: Call, x: Expression, since: int) -> Groups | None:
 
 def grouped(x: Expression, axes: list[int], *, keepdims: bool) -> Groups:
     """Elements grouped along axes (sorted)."""
+    afford(x.size)
     kept = [axis for axis in range(len(x.shape)) if axis not in axes]
     table = x.index.transpose([*kept, *axes]).reshape(-1, prod(x.shape[axis] for axis in axes))
     batch, channel = (None if axis in axes else axis for axis in (x.batch, x.channel))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from stablenet.onnx_io import windows as geometry
+from stablenet.onnx_io.budget import afford
 from stablenet.onnx_io.expression import Constant, Expression, Value
 from stablenet.onnx_io.handlers_affine import Groups, grouped, image, reduction, window_parameters
 from stablenet.onnx_io.operators import Call, operator
@@ -153,6 +154,7 @@ def _largest(call: Call, x: Expression, groups: Groups) -> Expression:
     table, level = groups.table, 0
     if not (table >= 0).any(axis=1).all():
         raise call.wrong("a window lies wholly in the padding")
+    afford(3 * table.size)
     order = np.argsort(table < 0, axis=1, kind="stable")
     table = np.take_along_axis(table, order, axis=1)
     while table.shape[1] > 1:

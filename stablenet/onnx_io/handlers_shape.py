@@ -220,6 +220,7 @@ def _concat(call: Call) -> Value:
     rank = len(values[0].shape)
     axis = call.axis(int(call.attribute("axis", 1)), rank)
     constants = [value for value in values if isinstance(value, Constant)]
+    call.afford([sum(prod(value.shape) for value in values)], sum(constant.value.size for constant in constants))
     if len(constants) == len(values):
         joined = np.concatenate([constant.value for constant in constants], axis=axis)
         return Constant(joined, max(constant.error for constant in constants))
@@ -297,6 +298,7 @@ def _gather(call: Call) -> Value:
     chosen = index.astype(np.intp)
     if ((chosen < -x.shape[axis]) | (chosen >= x.shape[axis])).any():
         raise call.wrong(f"an index is outside axis {axis} of shape {x.shape}")
+    call.afford((*x.shape[:axis], *chosen.shape, *x.shape[axis + 1 :]), prod(x.shape))
     batch, channel = (x.batch, x.channel) if isinstance(x, Expression) else (None, None)
     shift = index.ndim - 1
     batch, channel = (None if at is None or at == axis else at if at < axis else at + shift for at in (batch, channel))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ from stablenet.core.errors import NetworkError, UnsupportedOperatorError
 from stablenet.core.network import AffineMap, Array, Layer, Term
 from stablenet.core.rounding import UNIT
 from stablenet.onnx_io import exact_matrices as folding
+from stablenet.onnx_io.budget import afford_tensor, work
 from stablenet.onnx_io.exact_matrices import Index, Selection
 from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value
 
@@ -27,10 +27,6 @@ HANDLERS: dict[str, Handler] = {}
 
 OPSETS = (7, 27)
 """First and last version of the default operator set whose semantics the handlers follow."""
-
-
-MOST_ELEMENTS = 2**26
-"""Larger tensors are refused: a malformed file must not take the machine's memory."""
 
 
 def operator(*names: str) -> Callable[[Handler], Handler]:
@@ -58,6 +54,8 @@ class Builder:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
+        self.known = set(labels)
+        self.taken: set[str] = set()
         self.layers: list[Layer] = []
         self.error = 0.0
 
@@ -73,10 +71,10 @@ class Builder:
         """The ReLU of an expression: a new layer, named after the node and ``part``; constants stay constant."""
         if not pre.terms:
             return Expression.lift(Constant(np.maximum(pre.offset, 0.0).reshape(pre.shape), pre.error))
-        taken = {layer.name for layer in self.layers}
         name = f"{call.label}/{part}" if part else call.label
-        while name in taken or (part and name in self.labels):
+        while name in self.taken or (part and name in self.known):
             name += "'"
+        self.taken.add(name)
         self.layers.append(
             Layer(self.affine(pre), name, pre.shape_without_batch, call.op, pre.channel_axis, call.label)
         )
@@ -116,10 +114,9 @@ class Call:
         """The error for a node that makes no sense."""
         return NetworkError(f"node {self.label!r} ({self.op}): {why}")
 
-    def afford(self, shape: Sequence[int]) -> None:
-        """Refuse a result that is too large to be meant."""
-        if prod(shape) > MOST_ELEMENTS:
-            raise self.wrong(f"a tensor of shape {list(shape)}; at most {MOST_ELEMENTS} elements are supported")
+    def afford(self, shape: Sequence[int], stored: int = 0) -> None:
+        """Refuse a tensor that is too large to be meant (``stored``: elements that are there already)."""
+        afford_tensor(shape, stored)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the node; strings are str, lists are lists."""
@@ -155,6 +152,7 @@ class Call:
             raise self.unsupported(
                 f"input {self.names[position]!r} holds {constant.value.dtype}; floating-point numbers are expected"
             )
+        work(constant.value.size)
         if not np.isfinite(constant.numbers).all():
             raise self.wrong(f"input {self.names[position]!r} holds NaN or infinity")
         return constant

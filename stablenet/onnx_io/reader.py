@@ -17,34 +17,37 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.core.errors import NetworkError, StablenetError, UnsupportedOperatorError
+from stablenet.core.errors import NetworkError, StablenetError, TooLargeError, UnsupportedOperatorError
 from stablenet.core.network import AffineMap, Network
+from stablenet.onnx_io.budget import MOST_ELEMENTS, Budget, spending, work
 from stablenet.onnx_io.expression import Constant, Expression, Value
 from stablenet.onnx_io.handlers_shape import FLOAT_TYPES
-from stablenet.onnx_io.operators import HANDLERS, MOST_ELEMENTS, OPSETS, Builder, Call, supported_operators
+from stablenet.onnx_io.model_file import one_line, parse_model, read_model, stored_numbers
+from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, supported_operators
 
 
 def load_onnx(path: str | Path) -> Network:
-    """The network of an ONNX file.
+    """The network of an ONNX file; its ``sha256`` is that of the file, followed by the external data of its tensors.
 
     The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample.
     Other dimensions must be known. Raises `NetworkError` for a file that is no such network and
     `UnsupportedOperatorError` for an operator, or a use of one, without an exact piecewise-linear form.
     """
     file = Path(path)
-    data = _read(file)
+    data = read_model(file)
     try:
-        return _Import(_parse(data, file), file, hashlib.sha256(data).hexdigest()).network()
+        model, outside = parse_model(data, file)
+        digest = hashlib.sha256(data)
+        for tensor in outside:
+            digest.update(tensor.raw_data)
+        with spending(Budget(stored_numbers(model))):
+            network = _Import(model, file, digest.hexdigest()).network()
+        return replace(network, content=network.content_digest)
+    except MemoryError:
+        raise TooLargeError(f"{file}: needs more memory than there is (see --memory-limit)") from None
     except StablenetError as error:
-        if str(file) in str(error):
-            raise
-        raise type(error)(f"{file}: {error}") from error.__cause__
-
-
-def parse_onnx(path: str | Path) -> Any:
-    """The ONNX ``ModelProto`` of a file, external data included, not checked further; raises `NetworkError`."""
-    file = Path(path)
-    return _parse(_read(file), file)
+        words = " ".join(str(error).split())  # names in the file may have line breaks
+        raise type(error)(words if str(file) in words else f"{file}: {words}") from error.__cause__
 
 
 def node_labels(graph: Any) -> tuple[str, ...]:
@@ -63,43 +66,6 @@ def node_labels(graph: Any) -> tuple[str, ...]:
         taken.add(label)
         labels.append(label)
     return tuple(labels)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise NetworkError(f"{file}: no such file") from None
-    except IsADirectoryError:
-        raise NetworkError(f"{file}: is a directory; an ONNX file is expected") from None
-    except (OSError, ValueError) as error:
-        raise NetworkError(f"{file}: cannot be read ({error})") from None
-    if not data:
-        raise NetworkError(f"{file}: is empty; an ONNX file is expected")
-    return data
-
-
-def _line(error: BaseException) -> str:
-    """The message of an error of another package on one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:297]}…"
-
-
-def _parse(data: bytes, file: Path) -> Any:
-    """The ONNX model, external data included."""
-    import onnx
-
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:
-        raise NetworkError(f"{file}: is no ONNX file, or a truncated one ({_line(error)})") from None
-    if not model.graph.node or not model.graph.output:
-        raise NetworkError(f"{file}: is no ONNX network: it has no nodes or no outputs")
-    try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(file.parent))
-    except Exception as error:
-        raise NetworkError(f"{file}: its external data cannot be read ({_line(error)})") from None
-    return model
 
 
 @dataclass(frozen=True)
@@ -139,6 +105,8 @@ class _Import:
         port = self.port
         try:
             self._run((1, *port.shape[1:]), 0, strict=True)
+        except TooLargeError:
+            raise
         except NetworkError:
             return self._run(port.shape, None, strict=False)
         raise NetworkError(
@@ -152,8 +120,13 @@ class _Import:
         values = self._constants()
         values[self.port.name] = source
         with np.errstate(all="ignore"):
+            last = {name: i for i in self.used for name in self.graph.node[i].input}
+            last[self.output] = len(self.graph.node)
             for i in self.used:
                 self._evaluate(i, values, builder, strict=strict)
+                for name in {*self.graph.node[i].input, *self.graph.node[i].output}:
+                    if last.get(name, i) <= i:
+                        values.pop(name, None)
             return self._finish(values[self.output], source, builder)
 
     def _finish(self, value: Value, source: Expression, builder: Builder) -> Network:
@@ -199,13 +172,15 @@ class _Import:
                 builder,
             )
             results = HANDLERS[node.op_type](call)
+        except TooLargeError as error:
+            raise TooLargeError(f"{where}: {error}") from None
         except StablenetError:
             raise
         except MemoryError:
-            raise NetworkError(f"{where}: needs more memory than there is") from None
+            raise TooLargeError(f"{where}: needs more memory than there is (see --memory-limit)") from None
         except Exception as error:
             # Whatever a malformed node makes NumPy raise: it is the file's fault, and must read so.
-            raise NetworkError(f"{where}: cannot be computed ({_line(error)})") from error
+            raise NetworkError(f"{where}: cannot be computed ({one_line(error)})") from error
         results = results if isinstance(results, tuple) else (results,)
         for name, value in zip(node.output, results, strict=False):
             values[name] = self._settled(value, i, strict=strict)
@@ -219,6 +194,7 @@ class _Import:
             return value
         if not value.terms:
             return Constant(value.offset.reshape(value.shape), value.error)
+        work(len(value.nodes) // 8)
         node = self.graph.node[i]
         if strict and value.batch is None:
             raise UnsupportedOperatorError(
@@ -237,7 +213,7 @@ class _Import:
             try:
                 values[tensor.name] = Constant(onnx.numpy_helper.to_array(tensor))
             except Exception as error:
-                raise NetworkError(f"initializer {tensor.name!r} cannot be read ({_line(error)})") from None
+                raise NetworkError(f"initializer {tensor.name!r} cannot be read ({one_line(error)})") from None
         return values
 
     def _input(self) -> _Port:
@@ -332,7 +308,7 @@ class _Import:
         try:
             onnx.checker.check_model(self.model)
         except Exception as error:
-            raise NetworkError(f"is no valid ONNX network ({_line(error)})") from None
+            raise NetworkError(f"is no valid ONNX network ({one_line(error)})") from None
 
 
 def _listed(kind: str, names: Sequence[str]) -> str:

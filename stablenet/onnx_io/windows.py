@@ -13,7 +13,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.core.network import Array
-from stablenet.onnx_io.exact_matrices import Index, csr_of
+from stablenet.onnx_io.budget import afford
+from stablenet.onnx_io.exact_matrices import BLOCK, Index, csr_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,7 @@ def windows(
             spatial[axis], extent, strides[axis], (pads[axis], pads[dims + axis]), auto_pad, ceil_mode=ceil_mode
         )
         shape.append(n)
+        afford(3 * len(index) * n * index.shape[1] * kernel[axis])
         start = np.arange(n)[:, None] * strides[axis] - begin
         position = start + np.arange(kernel[axis])[None, :] * dilations[axis]
         index = _outer(index * spatial[axis], position, np.add)
@@ -100,20 +102,28 @@ def _axis(
 def convolution(weight: Array, groups: int, over: Windows) -> sparse.csr_array:
     """The matrix of a convolution with ``weight`` (M, C / groups, *kernel): rows (M, *out), columns (C, *spatial)."""
     m, cg = weight.shape[:2]
-    flat = weight.reshape(m, 1, cg, -1)
+    flat = weight.reshape(m, cg, -1)
     n_windows, k = over.index.shape
+    afford(m * n_windows * cg * k)
+    inside = (over.index >= 0)[None, :, None, :]
     first = np.arange(m) // (m // groups) * cg
-    channel = first[:, None] + np.arange(cg)
-    shape = (m, n_windows, cg, k)  # by output channel, window, input channel, place in the kernel
-    columns = channel[:, None, :, None] * over.size + over.index[None, :, None, :]
-    keep = np.broadcast_to((over.index >= 0)[None, :, None, :], shape) & (flat != 0)
-    data = np.broadcast_to(flat, shape)[keep]
-    counts = keep.reshape(m * n_windows, cg * k).sum(axis=1)
-    return rows_of(data, columns[keep], counts, groups * cg * over.size)
+    step = max(1, BLOCK // max(n_windows * cg * k, 1))
+    found = []
+    for start in range(0, m, step):  # some output channels at a time: temporary arrays are several times the matrix
+        some = slice(start, start + step)
+        channel = first[some, None] + np.arange(cg)
+        # By output channel, window, input channel, place in the kernel.
+        columns = channel[:, None, :, None] * over.size + over.index[None, :, None, :]
+        keep = inside & (flat[some, None] != 0)
+        data = np.broadcast_to(flat[some, None], keep.shape)[keep]
+        found.append((data, columns[keep].astype(np.int32), keep.reshape(-1, cg * k).sum(axis=1)))
+    data, columns, counts = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return rows_of(data, columns, counts, groups * cg * over.size)
 
 
 def sums(table: Index, n_columns: int) -> sparse.csr_array:
     """The matrix that sums, per row of ``table``, the elements that it lists (-1: none)."""
+    afford(2 * table.size)
     keep = table >= 0
     return rows_of(np.ones(int(keep.sum())), table[keep], keep.sum(axis=1), n_columns)
 
@@ -128,5 +138,6 @@ def rows_of(data: Array, columns: npt.NDArray[np.signedinteger], counts: Index, 
 
 def per_channel(index: Index, n_channels: int, size: int) -> Index:
     """Window indices of one channel, (w, k), for ``n_channels`` of ``size`` positions each: (n_channels * w, k)."""
+    afford(2 * n_channels * index.size)
     shifted = np.arange(n_channels)[:, None, None] * size + index[None]
     return np.asarray(np.where(index[None] >= 0, shifted, -1).reshape(-1, index.shape[1]))

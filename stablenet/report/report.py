@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,27 +13,17 @@ from typing import Any, Self
 import numpy as np
 
 from stablenet import __version__
-from stablenet.core.errors import DomainError, ReportError
+from stablenet.bounds.folded import folding_difference
+from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import SIDE_NAMES, SIDES, Ledger, Side, State, Verdict
 from stablenet.core.network import Network
+from stablenet.core.terminal import encodable
 from stablenet.domain.regions import Domain
-from stablenet.domain.regions import domain_from_json as parse_domain_json
 from stablenet.falsify.witness import Witnesser
+from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
 
-SCHEMA = "stablenet.report/1"
-STOP_REASONS = ("time", "memory", "interrupt", "solver", "borderline", "search")
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
-_KEYS = {
-    "network": dict,
-    "domain": dict,
-    "neurons": list,
-    "witnesses": list,
-    "counts": dict,
-    "status": str,
-    "config": dict,
-}
-VERDICTS = ("stably_active", "stably_inactive", "unstable", "unknown")
 
 
 def package_versions() -> dict[str, str]:
@@ -46,11 +37,25 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def network_to_json(network: Network) -> dict[str, Any]:
-    """The report's description of a network."""
+def network_to_json(network: Network, domain: Domain | None = None) -> dict[str, Any]:
+    """The report's description of a network, and on what domain it is looked at.
+
+    Where the import rounded, ``function`` is "folded": verdicts speak of the network as folded. ``import_error`` bounds
+    what rounding did to each coefficient, ``import_difference`` (with a domain) what that may do to the pre-activations
+    of each layer, None where this overflows.
+    """
+    described = _described(network)
+    if not network.exact:
+        described |= {"function": "folded", "import_error": _bound(network.import_error)}
+        if domain is not None:
+            described["import_difference"] = [_bound(value) for value in folding_difference(network, domain)]
+    return described
+
+
+def _described(network: Network) -> dict[str, Any]:
     return {
         "file": network.file,
-        "sha256": network.sha256,
+        "sha256": network.identity,
         "n_inputs": network.n_inputs,
         "n_outputs": network.n_outputs,
         "exact_import": network.exact,
@@ -63,10 +68,7 @@ def network_to_json(network: Network) -> dict[str, Any]:
 
 def domain_from_json(data: dict[str, Any]) -> Domain:
     """The domain of a report; raises `ReportError` where it is none."""
-    try:
-        return parse_domain_json(data)
-    except DomainError as error:
-        raise ReportError(f"domain of the report: {error}") from None
+    return domain_of_report({"domain": data})
 
 
 @dataclass(frozen=True)
@@ -114,26 +116,12 @@ class Report:
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a file; raises `ReportError` where it is no report."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise ReportError(f"{path}: not a JSON file ({error})") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else None
-            raise ReportError(f"{path}: schema {found!r}; {SCHEMA!r} is expected")
-        for key, kind in _KEYS.items():
-            if key not in data:
-                raise ReportError(f"{path}: key {key!r} is missing")
-            if not isinstance(data[key], kind):
-                raise ReportError(f"{path}: {key!r} is of the wrong type; a report has a {kind.__name__} there")
-        return cls(data)
+        return cls(read_report(path))
 
 
 def dumps(data: dict[str, Any]) -> str:
-    """JSON text; numbers round-trip exactly, non-finite ones are refused."""
-    return json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
+    """JSON text that UTF-8 can hold; numbers round-trip exactly, non-finite ones are refused."""
+    return encodable(json.dumps(data, allow_nan=False, ensure_ascii=False), "utf-8") + "\n"
 
 
 def _bound(value: float) -> float | None:
@@ -200,7 +188,8 @@ def build_report(
     if complete or stopped_by == "search":
         waiting = ledger.pending()
         only_borderline = not complete and not (waiting & ~ledger.borderline).any()
-        stopped_by = None if complete else ("borderline" if only_borderline else stopped_by)
+        unanswered = not complete and bool((waiting & ledger.unanswered).any())
+        stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
     names = [verdict.name.lower() for verdict in Verdict]
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
     seconds = {what: round(ledger.seconds.get(what, 0.0), 6) for what in ("load", "bounds", "falsify", "search")}
@@ -222,18 +211,32 @@ def build_report(
     }
     if ledger.tightening:
         data["tightening"] = ledger.tightening
+    if ledger.tolerances:
+        data["tolerances"] = ledger.tolerances
+    if ledger.solver_failures:
+        data["solver_failures"] = ledger.solver_failures
     if ledger.contradictions:
         data["contradictions"] = [vars(found) for found in ledger.contradictions]
     return Report(data)
 
 
 def check_belongs(report: Report, network: Network, domain: Domain) -> None:
-    """Raise `ReportError` unless the report is about this network and domain, by digest."""
-    theirs = report.data["network"].get("sha256")
-    if theirs != network.sha256:
-        raise ReportError(f"the report is about the network with sha256 {theirs}, not {network.sha256}")
-    if domain_from_json(report.data["domain"]).digest != domain.digest:
-        raise ReportError("the report is about another domain of the same network; the same bounds are expected")
+    """Raise `ReportError` unless the report is about this network and domain, by digest.
+
+    A network's digest is that of its file, external data included, or of its weights, offsets and structure if it was
+    made in memory (`Network.identity`). A report without a digest is about no network.
+    """
+    theirs, ours = report.data["network"].get("sha256"), network.identity
+    if not (isinstance(theirs, str) and theirs and theirs == ours):
+        raise ReportError(f"the report is about the network with sha256 {theirs!r}, not {ours!r}")
+    sizes = [layer["size"] for layer in report.data["network"]["layers"]]
+    if report.data["network"]["n_inputs"] != network.n_inputs or sizes != [layer.size for layer in network.layers]:
+        raise ReportError(f"the report speaks of layers of {sizes} neurons, which are not those of the network")
+    told, here = domain_from_json(report.data["domain"]).digest, domain.digest
+    if told != here:
+        raise ReportError(
+            f"the report is about another domain of the same network: its numbers have sha256 {told!r}, not {here!r}"
+        )
 
 
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
@@ -251,6 +254,8 @@ def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
             raise ReportError(f"the report's witnesses have shape {batch.shape[1:]}, not one number per input")
     for by, batch in batches.items():
         witnesser.offer(batch, by)
+    # Which of them rested on which is not known any more.
+    ledger.presume({by for _, by, _ in refuted})
     for (side, by, rigorous), indices in refuted.items():
         for part in range(ledger.n_parts):
             ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)
@@ -286,3 +291,15 @@ def _closed(
         if not 0 <= number < len(witnesses):
             raise ReportError(f"the report names witness {number} and holds {len(witnesses)}")
     return {by: [witnesses[n] for n in sorted(some)] for by, some in numbers.items()}, refuted
+
+
+def folded_words(network: Mapping[str, Any]) -> str:
+    """What a report of a network that was folded with rounding speaks of, in a sentence."""
+    error, differences = network.get("import_error"), network.get("import_difference") or [None]
+    most = None if None in differences else max(differences)
+    words = "the import rounded: all this speaks of the folded network"
+    if error is not None:
+        words += f", each coefficient of which is within {error:.2g} of the file's"
+    if most is not None:
+        words += f" and each pre-activation within {most:.2g}"
+    return words

@@ -118,5 +118,5 @@ class _AutoPart:
         found = run_bounds(f"branch:{leaves}", problem.network, problem.domain.parts[self.part], context)
         bounds = problem.bounds[self.part].intersect(found)
         problem.bounds[self.part] = bounds
-        problem.ledger.set_bounds(self.part, bounds)
+        problem.ledger.set_bounds(self.part, bounds, rests_on=problem.ledger.refuters(self.part))
         problem.ledger.refute_by_bounds(self.part, bounds)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass, field
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult
+from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult, Tolerance
+from stablenet.backends.base import registry as backends
+from stablenet.backends.own_points import CheckedSession, SolverFailure
 from stablenet.bounds import Context
 from stablenet.core.bounds import Array, Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
-from stablenet.core.errors import SolverError, UnsupportedError
+from stablenet.core.errors import UnsupportedError
 from stablenet.core.ledger import NEGATIVE, POSITIVE, Ledger, Mask
 from stablenet.core.network import Network
 from stablenet.core.options import Options
@@ -21,18 +24,41 @@ from stablenet.core.registry import Registry, refuse_argument
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import Formulation
+from stablenet.milp.arrays import MILP
+from stablenet.search.trusted import TrustedBounds
 
 
-def solver_settings(options: Options) -> Settings:
-    """Tolerances and log of every solver of a run; witnesses are sought by forward passes, not by sub-MIPs."""
-    return Settings(feasibility=options.tolerance, integrality=options.tolerance, submips=False, log=options.log_path)
+def tolerance_of(options: Options, backend: Backend) -> Tolerance:
+    """A solver's tolerances and margin: its own, or with ``margin`` that one and at most a tenth of it."""
+    own = backend.tolerance
+    if options.margin is None:
+        return own
+    most = options.margin / 10.0 if options.margin > 0 else np.inf
+    return Tolerance(min(own.feasibility, most), min(own.integrality, most), options.margin)
+
+
+def tolerances_used(options: Options) -> list[dict[str, Any]]:
+    """What each solver of a run is given, for its report."""
+    names = [name for name in (options.solver, options.check_with) if name is not None]
+    rows = []
+    for name in dict.fromkeys(names):
+        chosen = tolerance_of(options, backends.get(name))
+        rows.append({"solver": name, **vars(chosen), "slack": chosen.slack})
+    return rows
+
+
+def solver_settings(options: Options, backend: Backend) -> Settings:
+    """Tolerances and log of a solver of a run; witnesses are sought by forward passes, not by sub-MIPs."""
+    chosen = tolerance_of(options, backend)
+    return Settings(feasibility=chosen.feasibility, integrality=chosen.integrality, submips=False, log=options.log_path)
 
 
 def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Context:
     """What the bound methods of a run may use."""
     return Context(
         backend=backend,
-        settings=solver_settings(options),
+        settings=solver_settings(options, backend),
+        margin=tolerance_of(options, backend).margin,
         threads=options.threads,
         seed=options.seed,
         memory_limit=options.memory_limit,
@@ -42,12 +68,15 @@ def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Con
 
 @dataclass(eq=False)
 class Problem:
-    """All that a search works with. ``bounds`` holds those of each part of the domain."""
+    """All that a search works with.
+
+    ``found`` are the bounds of each part of the domain as the search begins, ``bounds`` those that may be used.
+    """
 
     network: Network
     domain: Domain
     ledger: Ledger
-    bounds: list[Bounds]
+    found: InitVar[list[Bounds]]
     formulation: Formulation
     backend: Backend
     options: Options
@@ -55,10 +84,13 @@ class Problem:
     rng: np.random.Generator
     deadline: Deadline
     proof: ProofLog | None = None
+    bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, found: list[Bounds]) -> None:
+        decide = self.options.decide_by_bounds
+        self.bounds = TrustedBounds(self.network, self.domain, self.ledger, found, decide=decide)
         self.refuted_before = self.ledger.part_by >= 0
 
     def proof_of(self, part: int) -> PartProof | None:
@@ -85,14 +117,32 @@ class Problem:
         return bounds
 
     @property
-    def settings(self) -> Settings:
-        """Solver settings; the margin is at least ten times the tolerances."""
-        return solver_settings(self.options)
+    def margin(self) -> float:
+        """Relaxation of each row of the scaled model: the largest that a solver of the run needs."""
+        return max(float(row["margin"]) for row in tolerances_used(self.options))
+
+    def slack(self, backend: Backend) -> float:
+        """How far below 0 a bound has to be to refute a question; none in the paper's model."""
+        chosen = tolerance_of(self.options, backend)
+        return chosen.slack if chosen.margin > 0 else 0.0
+
+    def open(
+        self, milp: MILP, own: Callable[[MILP], float | None], by: str, *, backend: Backend | None = None
+    ) -> CheckedSession:
+        """Load a model in the problem's solver or another; answers are held against ``own``, see `CheckedSession`."""
+        chosen = backend or self.backend
+
+        def failed(failure: SolverFailure) -> None:
+            self.ledger.add_solver_failure(failure.to_json(by))
+
+        return CheckedSession(chosen, milp, solver_settings(self.options, chosen), own=own, failed=failed)
 
     @property
     def context(self) -> Context:
         """What bound methods may use."""
-        return bound_context(self.options, self.backend, self.deadline)
+        context = bound_context(self.options, self.backend, self.deadline)
+        context.failed = self.ledger.add_solver_failure
+        return context
 
     def limits(
         self, *, time_limit: float | None = None, nodes: int | None = None, backend: Backend | None = None
@@ -128,19 +178,16 @@ class Problem:
     ) -> SolveResult:
         """`Session.solve` with those stops and that start which the solver has.
 
-        ``backend`` is the session's, if it is not the problem's. Raises `SolverError` for a point that is none.
+        ``backend`` is the session's, if it is not the problem's. Raises `SolverFailedError` for an answer not to use.
         """
         chosen = backend or self.backend
-        result = session.solve(
+        return session.solve(
             limits,
             target=target if chosen.supports(Capability.TARGET) else None,
             dual_stop=dual_stop if chosen.supports(Capability.DUAL_STOP) else None,
             start=start if self.options.start and chosen.supports(Capability.START) else None,
             callbacks=callbacks,
         )
-        if result.x is not None and not (result.x.shape == start.shape and np.isfinite(result.x).all()):
-            raise SolverError(f"{chosen.title} returned a point that is not {len(start)} finite numbers")
-        return result
 
 
 class Search(ABC):

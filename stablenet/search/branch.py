@@ -53,10 +53,19 @@ class Brancher:
     def run(self, max_nodes: int | None = None) -> None:
         """Close questions; one that has used ``max_nodes`` nodes is left open."""
         for layer in range(len(self.problem.network.layers)):
-            self.problem.deadline.check()
-            pending = self.problem.ledger.pending(self.part)[:, self.problem.ledger.layer_slice(layer)]
-            if pending.any():
-                _Layer(self, layer, pending).run(max_nodes)
+            while not self._layer(layer, max_nodes):
+                pass
+
+    def _layer(self, layer: int, max_nodes: int | None) -> bool:
+        """Work on a layer; False if meanwhile a source was withdrawn on which the work may rest."""
+        ledger = self.problem.ledger
+        self.problem.deadline.check()
+        pending = ledger.pending(self.part)[:, ledger.layer_slice(layer)]
+        if self.by in ledger.dead_sources or not pending.any():
+            return True
+        work = _Layer(self, layer, pending)
+        work.run(max_nodes)
+        return not work.stale
 
 
 class _Layer(Forest):
@@ -64,6 +73,7 @@ class _Layer(Forest):
 
     def __init__(self, owner: Brancher, layer: int, pending: Mask) -> None:
         self.problem, self.ledger, self.by, self.at = owner.problem, owner.problem.ledger, owner.by, owner.part
+        self.since = self.ledger.withdrawals
         backward, self.rigorous = _push(owner.problem, owner.part, layer, owner.by)
         part, options = owner.problem.domain.parts[owner.part], owner.problem.options
         super().__init__(backward, part, owner.problem.deadline, options.threads)
@@ -83,8 +93,15 @@ class _Layer(Forest):
         self.grow(self.trees, max_nodes)
         self.deadline.check()
 
+    @property
+    def stale(self) -> bool:
+        """Whether a source has been withdrawn since the layers before were pushed."""
+        return self.since != self.ledger.withdrawals
+
     def live(self, trees: Sequence[Tree]) -> list[Tree]:
-        """See `Forest`: a question may have been closed by a witness."""
+        """See `Forest`: a question may have been closed by a witness, or all of the work be in vain."""
+        if self.stale:
+            return []
         pending = self.ledger.pending(self.at)
         return [tree for tree in super().live(trees) if pending[_side(tree), self.offset + tree.row]]
 
@@ -125,7 +142,8 @@ class _Layer(Forest):
         self._record(trees, complete=True)
         for side in SIDES:
             neurons = np.array([tree.row for tree in trees if _side(tree) == side], dtype=np.intp)
-            self.ledger.refute(self.at, side, self.offset + neurons, self.by, rigorous=self.rigorous)
+            indices = self.offset + neurons
+            self.ledger.refute(self.at, side, indices, self.by, rigorous=self.rigorous, since=self.since)
 
 
 def _side(tree: Tree) -> Side:

@@ -7,11 +7,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from stablenet.backends.base import Backend, SolveResult, Status
+from stablenet.backends.own_points import FEASIBLE as FORWARD
+from stablenet.backends.own_points import SolverFailure, best_value
 from stablenet.bounds.crown import Backward, crown_rows
-from stablenet.core.errors import ContradictionError, SolverError
+from stablenet.core.errors import SolverError
 from stablenet.core.ledger import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.milp.arrays import MILP
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.search.base import Problem, SearchStoppedError
+
+OWN_POINTS = 300
+"""Witnesses, the newest, whose columns a model keeps to hold answers against, where memory allows."""
+
+OWN_BYTES = 64 * 2**20
+"""Memory for these."""
 
 FEASIBLE = 1e-6
 """Largest violation at which a forward pass counts as a point of the compiled model."""
@@ -23,26 +32,58 @@ STOPS = {Status.TIME: "time", Status.MEMORY: "memory", Status.INTERRUPTED: "inte
 """Stop reasons for solves that ended without proof."""
 
 
+class OwnPoints:
+    """Columns of forward passes for one model: the start, the part's probe, and its witnesses as they come."""
+
+    def __init__(self, problem: Problem, part: int, model: SearchModel, start: Array) -> None:
+        self.problem = problem
+        self.part = part
+        self.model = model
+        self.seen = 0
+        self.most = int(np.clip(OWN_BYTES // (8 * max(1, model.milp.n_columns)), 8, OWN_POINTS))
+        probe = problem.falsifier.probe(part)
+        inside = probe.points[probe.inside[part]][: self.most]
+        self.fixed = np.concatenate([start[None, :], model.points(inside)]) if len(inside) else start[None, :]
+        self.columns = self.fixed[:0]
+
+    def best(self, milp: MILP, *, without: Index | None = None) -> float | None:
+        """The best value among them for the model as it stands; columns ``without`` count as 0."""
+        with self.problem.ledger.lock:
+            found = self.problem.ledger.inside(self.part, self.seen)[-self.most :]
+            self.seen = len(self.problem.ledger.points)
+            if len(found):
+                self.columns = np.concatenate([self.columns, self.model.points(found)])[-self.most :]
+            points = np.concatenate([self.fixed, self.columns])
+        if without is not None:
+            points[:, without] = 0.0
+        return best_value(milp, points, feasible=max(FORWARD, 0.1 * self.problem.margin))
+
+
 class PartModel:
     """Builds the search models of one part."""
 
     def __init__(self, problem: Problem, part: int) -> None:
         self.problem = problem
         self.part = part
+        self.since = problem.ledger.withdrawals
+
+    @property
+    def stale(self) -> bool:
+        """Whether a source has been withdrawn since the last model was built, which may rest on what it said."""
+        return self.since != self.problem.ledger.withdrawals
 
     def build(self, mask: Mask, *, witness: bool = True) -> SearchModel:
         """The model that asks the questions of a mask, (2, n); without ``witness`` they are asked one at a time.
 
-        Phases are fixed by what is refuted on the part, except for neurons that are asked. Raises
-        `SearchStoppedError` if a witness has contradicted the bounds that the model would rest on.
+        Phases are fixed by what is refuted on the part, except for neurons that are asked.
         """
         problem, ledger = self.problem, self.problem.ledger
-        if not ledger.dead_sources.isdisjoint(problem.bounds[self.part].methods):
-            raise SearchStoppedError("solver")
+        self.since = ledger.withdrawals
+        bounds = problem.bounds[self.part]
         inside = [ledger.layer_slice(k) for k in range(len(ledger.sizes))]
         phase = np.zeros(ledger.n_neurons, dtype=np.int8)
         if problem.options.decide_by_bounds:
-            phase = np.concatenate([layer.phase for layer in problem.bounds[self.part].layers])
+            phase = np.concatenate([layer.phase for layer in bounds.layers])
             refuted = problem.refuted(self.part)
             phase[refuted[NEGATIVE]] = 1
             phase[refuted[POSITIVE]] = -1
@@ -50,11 +91,11 @@ class PartModel:
         model = build_search_model(
             problem.network,
             problem.domain.parts[self.part],
-            problem.bounds[self.part],
+            bounds,
             problem.formulation,
             positive=[np.flatnonzero(mask[POSITIVE, part]) for part in inside],
             negative=[np.flatnonzero(mask[NEGATIVE, part]) for part in inside],
-            margin=problem.options.margin,
+            margin=problem.margin,
             decide=problem.options.decide_by_bounds,
             phases=[phase[part] for part in inside],
             witness=witness,
@@ -121,26 +162,27 @@ class PartModel:
     def refute(self, side: Side, neurons: Index, by: str) -> None:
         """Record what a solver's proof refutes, and hold it against forward passes at some points of the part.
 
-        Raises `SearchStoppedError` if ``by`` is contradicted, now or before.
+        A proof over a model that has become `stale` refutes nothing. Raises `SearchStoppedError` if ``by`` is
+        contradicted, now or before.
         """
         ledger, falsifier = self.problem.ledger, self.problem.falsifier
-        ledger.refute(self.part, side, neurons, by, rigorous=False)
+        ledger.refute(self.part, side, neurons, by, rigorous=False, since=self.since)
         probe = falsifier.probe(self.part)
         falsifier.witnesser.confront(probe.points, probe.signs, probe.inside, "check")
         if by in ledger.dead_sources:
             raise SearchStoppedError("solver")
 
-    def impossible(self, backend: Backend, model: SearchModel, result: SolveResult, start: Array, by: str) -> None:
-        """Raise where a model with a feasible point, by construction, is called infeasible or unbounded."""
-        if result.status not in {Status.INFEASIBLE, Status.UNBOUNDED}:
-            return
-        message = (
-            f"{backend.title} says {result.solver_status!r} of a model that is feasible and bounded by construction"
-        )
-        if result.status is Status.INFEASIBLE and model.milp.violation(start) <= self.problem.settings.feasibility:
-            self.problem.ledger.distrust(by)
-            raise ContradictionError(f"{message}: a forward pass is a solution; all that {by!r} refuted is revoked")
-        raise SolverError(f"{message}; its answer proves nothing")
+    def failed(self, failure: SolverFailure, by: str) -> None:
+        """Record an answer that is not used, and close what forward passes at our own points show."""
+        self.problem.ledger.add_solver_failure(failure.to_json(by))
+        probe = self.problem.falsifier.probe(self.part)
+        self.problem.falsifier.witnesser.offer(probe.points, "check")
+
+    def outdone(self, first: Backend, second: Backend, n: int, by: str) -> None:
+        """Record that a second solver's points show ``n`` questions that the first has just excluded."""
+        words = f"{first.title}: its bound excludes {n} questions that a point of {second.title} shows"
+        failure = SolverFailure(first.title, "refuted", None, None, f"{words}; the answer is not used")
+        self.problem.ledger.add_solver_failure(failure.to_json(by))
 
     def show(self, x: Array, by: str) -> bool:
         """Close by forward pass what an input, (n_inputs,), shows; whether that is anything.

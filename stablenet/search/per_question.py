@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
 
 import numpy as np
 
-from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult, Status
+from stablenet.backends.base import Backend, Callbacks, Capability, SolveResult, Status
 from stablenet.backends.base import registry as backends
+from stablenet.backends.own_points import CheckedSession, SolverFailedError
+from stablenet.core.errors import SolverError
 from stablenet.core.ledger import POSITIVE, SIDES, Array, Mask, Side
 from stablenet.pyomo_model.search_model import SearchModel
 from stablenet.search.base import Problem, SearchStoppedError
-from stablenet.search.part_model import PROOFS, STOPS, PartModel
+from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
 
 PATIENCE = 1.0
 """Seconds that solves on other threads get to stop after Ctrl-C."""
@@ -46,8 +48,11 @@ class Singles:
             if mask[:, inside.start :].any():
                 self.models.tighten(layer, self.by)
             here &= self.ledger.pending(self.part)
-            if here.any():
+            while here.any():
                 self._layer(here)
+                if not self.models.stale:
+                    break
+                here &= self.ledger.pending(self.part)
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
@@ -90,6 +95,7 @@ class _Queue:
         self.problem = owner.problem
         self.model = model
         self.start = start
+        self.own = OwnPoints(owner.problem, owner.part, model, start)
         self.questions = questions
         self.spent = spent
         self.ticket = count()
@@ -119,21 +125,22 @@ class _Queue:
                     if second is None:
                         second = _Asker(self, backends.get(options.check_with), threads, second=True)
                         second.open(stack)
-                    if not second.refutes(question) and self.is_open(question):
+                    if not second.refutes(question):
+                        if not (self.closed or self.is_open(question)):
+                            self.owner.models.outdone(asker.backend, second.backend, 1, self.owner.by)
                         continue
-                # Where the second solver has shown the question, this puts the first one's word on record.
                 if not self.closed:
                     self.owner.models.refute(question[0], np.array([question[1]]), self.owner.by)
 
     def is_open(self, question: tuple[Side, int]) -> bool:
-        """Whether a question is pending on the part."""
-        return bool(self.owner.ledger.pending(self.owner.part)[question])
+        """Whether a question is pending on the part, and an answer by the model would be believed."""
+        return not self.owner.models.stale and bool(self.owner.ledger.pending(self.owner.part)[question])
 
 
 class _Asker:
     """One solver with the model loaded."""
 
-    session: Session
+    session: CheckedSession
 
     def __init__(self, queue: _Queue, backend: Backend, threads: int, *, second: bool = False) -> None:
         self.queue = queue
@@ -147,7 +154,10 @@ class _Asker:
     def open(self, stack: ExitStack) -> None:
         """Load the model; the stack closes the session."""
         began = time.monotonic()
-        self.session = stack.enter_context(self.backend.open(self.queue.model.milp, self.problem.settings))
+        queue = self.queue
+        self.session = stack.enter_context(
+            self.problem.open(queue.model.milp, queue.own.best, self.by, backend=self.backend)
+        )
         self.spent["translate_s"] = time.monotonic() - began
 
     def refutes(self, question: tuple[Side, int]) -> bool:
@@ -157,21 +167,23 @@ class _Asker:
         layer, neuron = owner.ledger.locate(index)
         objective, _ = model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
         self.session.change_objective(objective, maximize=True)
-        if self.problem.formulation.cuts != "none":
-            began = time.monotonic()
-            model.root_rounds(self.session, self.problem.limits(backend=self.backend))
-            self.spent["cuts_s"] = time.monotonic() - began
-        result = self._solve(question)
+        try:
+            self._cut()
+            result = self._solve(question)
+        except SolverFailedError as error:
+            if not self.queue.closed:
+                owner.models.failed(replace(error.failure, left=1), self.by)
+                owner.ledger.set_unanswered(side, np.array([index]))
+            return False
         if self.queue.closed:
             return False
         spent, self.spent, built, self.queue.spent = self.spent, {}, self.queue.spent, {}
         owner.models.record(model, result, self.by, {**built, **spent})
-        owner.models.impossible(self.backend, model, result, self.queue.start, self.by)
         if result.x is not None:
             owner.models.show(model.inputs(result.x), owner.by)
         if not self.queue.is_open(question):
             return False
-        if result.status in PROOFS and result.dual_bound <= 0.0:
+        if result.status in PROOFS and result.dual_bound <= -self.problem.slack(self.backend):
             return True
         if result.status in STOPS and not (result.status is Status.NODES and owner.nodes is not None):
             raise SearchStoppedError(STOPS[result.status])
@@ -179,6 +191,15 @@ class _Asker:
         if owner.nodes is None and self.problem.formulation.exact:
             owner.ledger.set_borderline(side, np.array([index]))
         return False
+
+    def _cut(self) -> None:
+        """Cuts at the root, where the formulation offers some; a relaxation that fails gives none."""
+        if self.problem.formulation.cuts == "none":
+            return
+        began = time.monotonic()
+        with suppress(SolverError):
+            self.queue.model.root_rounds(self.session, self.problem.limits(backend=self.backend))
+        self.spent["cuts_s"] = time.monotonic() - began
 
     def _solve(self, question: tuple[Side, int]) -> SolveResult:
         owner, model = self.owner, self.queue.model
@@ -193,13 +214,13 @@ class _Asker:
             callbacks = replace(callbacks, on_incumbent=on_incumbent)
         else:
             # Well above what the relaxed rows can fake; whether it is shown, the forward pass says.
-            target = 100.0 * self.problem.options.margin + 1e-6
+            target = 100.0 * self.problem.margin + 1e-6
         limits = self.problem.limits(nodes=owner.nodes, backend=self.backend)
         return self.problem.solve(
             self.session,
             replace(limits, threads=min(limits.threads, self.threads)),
             target=target,
-            dual_stop=0.0,
+            dual_stop=-self.problem.slack(self.backend),
             start=self.queue.start,
             callbacks=callbacks,
             backend=self.backend,

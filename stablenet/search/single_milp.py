@@ -9,17 +9,19 @@ objective is refuted together.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import numpy as np
 from scipy import sparse
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult
 from stablenet.backends.base import registry as backends
+from stablenet.backends.own_points import SolverFailedError, SolverFailure
 from stablenet.core.errors import SolverError
 from stablenet.core.ledger import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
-from stablenet.milp.arrays import Rows
+from stablenet.milp.arrays import MILP, Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
-from stablenet.search.part_model import PROOFS, STOPS, PartModel
+from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
 from stablenet.search.per_question import Singles
 
 CLAIM = 0.5
@@ -93,32 +95,51 @@ class Rounds:
         self.fixed = np.zeros(len(questions), dtype=bool)
         self.asked = len(questions)
         self.begin = owner.models.start(self.model)
+        self.own = OwnPoints(self.problem, owner.part, self.model, self.begin)
         self.spent = {"build_s": time.monotonic() - began}
 
     def run(self) -> None:
         """Solve until nothing of the model is pending."""
         began = time.monotonic()
-        with self.problem.backend.open(self.model.milp, self.problem.settings) as session:
+        with self.problem.open(self.model.milp, self._own, self.owner.by) as session:
             self.spent["translate_s"] = time.monotonic() - began
             began = time.monotonic()
-            if self.problem.formulation.cuts != "none":
-                self.model.root_rounds(session, self.problem.limits())
-            self._inject_relaxations(session)
+            with suppress(SolverError):  # a relaxation that fails shows nothing
+                if self.problem.formulation.cuts != "none":
+                    self.model.root_rounds(session, self.problem.limits())
+                self._inject_relaxations(session)
+            session.change_objective(self.model.milp.objective, self.model.milp.constant, maximize=True)
             self.spent["cuts_s"] = time.monotonic() - began
-            while self._drop_closed(session):
-                self.asked = int(np.count_nonzero(self.live))
-                result = self.problem.solve(
-                    session,
-                    self.problem.limits(),
-                    target=None if self._removes_in_callback else CLAIM,
-                    dual_stop=REFUTING,
-                    start=self._start(),
-                    callbacks=self._callbacks(),
-                )
-                self.owner.models.record(self.model, result, self.owner.by, self.spent)
-                self.spent = {}
-                if not self._digest(result):
-                    break
+            try:
+                while self._drop_closed(session) and self._step(session):
+                    pass
+            except SolverFailedError as error:
+                self._give_up(error.failure, self.owner.by)
+
+    def _step(self, session: Session) -> bool:
+        """One solve; False if it ends the rounds of this model."""
+        self.asked = int(np.count_nonzero(self.live))
+        result = self.problem.solve(
+            session,
+            self.problem.limits(),
+            target=None if self._removes_in_callback else CLAIM,
+            dual_stop=REFUTING,
+            start=self._start(),
+            callbacks=self._callbacks(),
+        )
+        self.owner.models.record(self.model, result, self.owner.by, self.spent)
+        self.spent = {}
+        return self._digest(result)
+
+    def _own(self, milp: MILP) -> float | None:
+        """The best value of a point of ours, with no claim to what is out of the objective."""
+        return self.own.best(milp, without=self.model.question_columns[~self.live])
+
+    def _give_up(self, failure: SolverFailure, by: str) -> None:
+        """Set aside, for a solve of its own, what is still asked: the solver's answer for all of it is none."""
+        self.owner.models.failed(failure, by)
+        self.live &= self._still_pending()
+        self.owner.aside[self.side[self.live], self.index[self.live]] = True
 
     @property
     def _removes_in_callback(self) -> bool:
@@ -134,14 +155,14 @@ class Rounds:
         return np.asarray(self.ledger.pending(self.owner.part)[self.side, self.index])
 
     def _drop_closed(self, session: Session) -> bool:
-        """Take questions closed or set aside out of the objective; False if none is left."""
+        """Take questions closed or set aside out of the objective; False if none is left, or the model is stale."""
         self.live &= self._still_pending() & ~self.owner.aside[self.side, self.index]
         gone = ~(self.live | self.fixed)
         if gone.any():
             columns = self.model.question_columns[gone]
             session.change_bounds(columns, np.zeros(len(columns)), np.zeros(len(columns)))
             self.fixed |= gone
-        return bool(self.live.any())
+        return bool(self.live.any()) and not self.owner.models.stale
 
     def _inject_relaxations(self, session: Session) -> None:
         """Forward passes from relaxations: of the whole objective, then of each question that is still pending.
@@ -164,8 +185,6 @@ class Rounds:
                 objective, _ = self.model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
                 session.change_objective(objective, maximize=True)
                 fruitless = 0 if self._show_relaxed(session) else fruitless + 1
-        milp = self.model.milp
-        session.change_objective(milp.objective, milp.constant, maximize=milp.maximize)
 
     def _show_relaxed(self, session: Session) -> bool:
         """Close what the forward pass of a relaxation's inputs shows; whether that is anything."""
@@ -224,14 +243,12 @@ class Rounds:
     def _digest(self, result: SolveResult) -> bool:
         """Use an answer; False ends the rounds of this model."""
         backend = self.problem.backend
-        self.owner.models.impossible(backend, self.model, result, self.begin, self.owner.by)
         claimed = self._claimed(result)
         if result.x is not None and claimed.any():
             self._confirm(self.model.inputs(result.x), claimed)
             return True
         if result.status in PROOFS and result.dual_bound <= REFUTING:
-            self._refute()
-            return False
+            return self._refute()
         if np.count_nonzero(self.live & self._still_pending()) < self.asked:
             return True  # callbacks closed some while the solver ran, and its bound may still count them
         self._unproven(backend, result)
@@ -241,28 +258,37 @@ class Rounds:
         return np.zeros_like(self.live) if result.x is None else self.live & self.model.claims(result.x)
 
     def _unproven(self, backend: Backend, result: SolveResult) -> None:
-        """Raise for an answer that neither claims nor proves."""
+        """Stop, or raise, for an answer that neither claims nor proves."""
         if result.status in STOPS:
             raise SearchStoppedError(STOPS[result.status])
-        raise SolverError(
+        words = (
             f"{backend.title} ended with {result.solver_status!r}, dual bound {result.dual_bound}, and no claim among "
             f"{np.count_nonzero(self.live)} questions asked; that proves nothing"
         )
+        bound = result.dual_bound if np.isfinite(result.dual_bound) else None
+        raise SolverFailedError(SolverFailure(backend.title, result.solver_status, bound, None, words))
 
-    def _refute(self) -> None:
+    def _refute(self) -> bool:
+        """Refute what is asked, once a second solver has agreed, if there is one; False: the rounds end."""
         self.live &= self._still_pending()
         if self.problem.options.check_with is not None:
-            self._check(backends.get(self.problem.options.check_with))
+            second = backends.get(self.problem.options.check_with)
+            checking = f"{self.owner.by} ({second.name})"
+            try:
+                self._check(second, checking)
+            except SolverFailedError as error:
+                self._give_up(error.failure, checking)
+                return False
         for side in SIDES:
             self.owner.models.refute(side, self.index[self.live & (self.side == side)], self.owner.by)
+        return False
 
-    def _check(self, second: Backend) -> None:
+    def _check(self, second: Backend, checking: str) -> None:
         """Let a second solver prove the same, before anything is refuted.
 
         What it can show puts the first in the wrong; what it only claims is set aside.
         """
-        by, checking = self.owner.by, f"{self.owner.by} ({second.name})"
-        with second.open(self.model.milp, self.problem.settings) as session:
+        with self.problem.open(self.model.milp, self._own, checking, backend=second) as session:
             while self.live.any():
                 columns = self.model.question_columns[~self.live]
                 session.change_bounds(columns, np.zeros(len(columns)), np.zeros(len(columns)))
@@ -271,18 +297,15 @@ class Rounds:
                     session, limits, target=CLAIM, dual_stop=REFUTING, start=self._start(), backend=second
                 )
                 self.owner.models.record(self.model, result, checking, {})
-                self.owner.models.impossible(second, self.model, result, self.begin, checking)
                 claimed = self._claimed(result)
                 if result.x is None or not claimed.any():
                     if result.status not in PROOFS or not result.dual_bound <= REFUTING:
                         self._unproven(second, result)
                     return
                 self._confirm(self.model.inputs(result.x), claimed)
-                for side in SIDES:
-                    # The first solver's word, put on record against what was shown.
-                    wrong = claimed & (self.side == side) & ~self._still_pending()
-                    if wrong.any():
-                        self.owner.models.refute(side, self.index[wrong], by)
+                wrong = int(np.count_nonzero(claimed & ~self._still_pending()))
+                if wrong:
+                    self.owner.models.outdone(self.problem.backend, second, wrong, self.owner.by)
                 self.live &= ~claimed
 
 

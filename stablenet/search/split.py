@@ -28,7 +28,10 @@ BATCH = 256
 """Boxes bounded together: enough for BLAS, few enough for the caches."""
 
 FINEST = 2.0**-40
-"""Boxes are not cut below this share of the part's width."""
+"""Boxes are not cut below this share of the part's width, nor where no number of float64 lies between their bounds."""
+
+MOST = 1e300
+"""Widths and gains count for no more, which only says where to cut."""
 
 ASPECT = 8.0
 """Inputs in a polytope's rows are not left so many times wider than the others, as shares of the part's width."""
@@ -100,10 +103,9 @@ class Splitter:
         box = problem.domain.parts[part]
         self.rows = None if box.a is None or box.b is None else (box.a, box.b)
         self.pull = problem.falsifier.pullers[part]
-        self.finest = FINEST * (box.upper - box.lower)
-        self.stack = [
-            Boxes(box.lower[None, :], box.upper[None, :], np.ones((1, len(self.flat)), bool), np.zeros(1, "<u4"))
-        ]
+        self.finest = FINEST * _width(box.lower, box.upper)
+        every = np.ones((1, len(self.flat)), bool)
+        self.stack = [Boxes(box.lower[None, :], box.upper[None, :], every, np.zeros(1, "<u4"))]
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
         ranges = np.concatenate([np.zeros(0), *(layer.upper - layer.lower for layer in layers)])
@@ -128,7 +130,8 @@ class Splitter:
             while self.stack:
                 self.problem.deadline.check()
                 live = self._still_pending() & (self.ties <= TIES)
-                if not live.any() or (max_boxes is not None and self.n_boxes >= max_boxes):
+                believed = self.by not in self.ledger.dead_sources
+                if not (believed and live.any()) or (max_boxes is not None and self.n_boxes >= max_boxes):
                     break
                 batches = self._next_batches(workers, live)
                 for outcome in pool.map(self._bound, batches):
@@ -181,10 +184,17 @@ class Splitter:
         refuted[:, asked] = boxes.mask[:, asked] & (excess <= 0)
         ties = np.zeros(len(self.flat), dtype=np.int64)
         ties[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).sum(axis=0)
-        width = boxes.upper - boxes.lower
-        score = np.where(width > self.finest, guide.score * width + 1e-12 * width, -1.0)
-        cut = np.where((score > 0).any(axis=1), self._balanced(width, score.argmax(axis=1)), -1)
-        return Outcome(boxes, refuted, ties, cut, self._candidates(boxes, guide, asked), guide.carried)
+        points = self._candidates(boxes, guide, asked)
+        return Outcome(boxes, refuted, ties, self._cut(boxes, guide.score), points, guide.carried)
+
+    def _cut(self, boxes: Boxes, score: Array) -> Index:
+        """The input at which to cut each box, (b,); -1 where there is none that can be."""
+        width, middle = _width(boxes.lower, boxes.upper), _middle(boxes.lower, boxes.upper)
+        able = (width > self.finest) & (middle > boxes.lower) & (middle < boxes.upper)
+        with np.errstate(over="ignore"):
+            gain = np.nan_to_num(score) * width + 1e-12 * width
+        cut = np.where(able, np.minimum(gain, MOST), -1.0).argmax(axis=1)
+        return np.where(able.any(axis=1), self._balanced(np.where(able, width, 0.0), cut), -1)
 
     def _balanced(self, width: Array, cut: Index) -> Index:
         """The inputs to cut, (b,), and in their place those in a polytope's rows that are much wider by now.
@@ -194,14 +204,15 @@ class Splitter:
         """
         if self.rows is None:
             return cut
-        share = width / np.maximum(self.finest, 1e-300)
+        with np.errstate(over="ignore"):
+            share = np.minimum(width / np.maximum(self.finest, 1e-300), MOST)
         wide = np.where((self.rows[0] != 0).any(axis=0), share, 0.0).argmax(axis=1)
         each = np.arange(len(cut))
         return np.where(share[each, wide] > ASPECT * share[each, cut], wide, cut)
 
     def _candidates(self, boxes: Boxes, guide: _Guide, asked: Index) -> Array:
         """Centres and likely maximisers that show something pending."""
-        centre = 0.5 * (boxes.lower + boxes.upper)
+        centre = _middle(boxes.lower, boxes.upper)
         points = self.pull(np.concatenate([centre, np.where(guide.direction > 0, boxes.upper, boxes.lower)]))
         pre = np.concatenate(self.problem.network.pre_activations(points), axis=1)[:, self.flat[asked]]
         shows = np.where(self.side[asked] == POSITIVE, pre > 0, pre < 0)
@@ -264,11 +275,23 @@ class _Guide:
         self.carried[neurons] = True
         wanted = np.concatenate([self.wanted[POSITIVE][:, neurons], self.wanted[NEGATIVE][:, neurons]], axis=1)
         upper, negated = bounds[:, : len(rows)], bounds[:, len(rows) :]
-        share = np.where((upper > 0) & (negated > 0), 1.0 / np.maximum(upper + negated, 1e-300), 0.0)
-        weight = (1.0 + wanted) * np.concatenate([share, share], axis=1)
-        self.score += np.matmul(weight[:, None, :], np.abs(slopes))[:, 0]
-        if wanted.any():
-            self.direction += np.matmul(wanted.astype(np.float64)[:, None, :], slopes)[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            share = np.where((upper > 0) & (negated > 0), 1.0 / np.maximum(upper + negated, 1e-300), 0.0)
+            weight = (1.0 + wanted) * np.concatenate([share, share], axis=1)
+            self.score += np.matmul(weight[:, None, :], np.abs(slopes))[:, 0]
+            if wanted.any():
+                self.direction += np.matmul(wanted.astype(np.float64)[:, None, :], slopes)[:, 0]
+
+
+def _width(lower: Array, upper: Array) -> Array:
+    """``upper - lower``, at most `MOST`."""
+    with np.errstate(over="ignore"):
+        return np.minimum(upper - lower, MOST)
+
+
+def _middle(lower: Array, upper: Array) -> Array:
+    """A number between two, without overflow; one of them where there is no other."""
+    return np.clip(0.5 * lower + 0.5 * upper, lower, upper)
 
 
 def _join(a: Boxes, b: Boxes) -> Boxes:
@@ -283,7 +306,7 @@ def _join(a: Boxes, b: Boxes) -> Boxes:
 def _halve(boxes: Boxes, cut: Index, first: int) -> Boxes:
     """Both halves of each box, numbered from ``first``; they share the face between them, so that nothing is lost."""
     rows = np.arange(len(boxes))
-    middle = 0.5 * (boxes.lower[rows, cut] + boxes.upper[rows, cut])
+    middle = _middle(boxes.lower[rows, cut], boxes.upper[rows, cut])
     left_upper, right_lower = boxes.upper.copy(), boxes.lower.copy()
     left_upper[rows, cut] = middle
     right_lower[rows, cut] = middle

@@ -20,12 +20,12 @@ from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Sett
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.testing import models
 from stablenet.testing.models import INF, Known
-from stablenet.testing.suite import PLENTY, VALUE, ConformanceError, check_answer, check_stop, close, demand
+from stablenet.testing.suite import PLENTY, VALUE, ConformanceError, check_answer, check_stop, close, demand, slowness
 
 Array = npt.NDArray[np.float64]
 
 PROMPT = 1.5
-"""Seconds from Ctrl-C to `KeyboardInterrupt`."""
+"""Seconds from Ctrl-C to `KeyboardInterrupt`, on an idle machine."""
 
 
 class _Deliberate(Exception):  # noqa: N818 - it is no error
@@ -47,7 +47,7 @@ def incumbents(backend: Backend) -> None:
         return False
 
     with backend.open(hard.milp) as session:
-        result = session.solve(Limits(time=0.6), callbacks=Callbacks(on_incumbent=told))
+        result = session.solve(Limits(time=0.6 * slowness()), callbacks=Callbacks(on_incumbent=told))
     check_stop("incumbents", hard.milp, hard.value, result)
     demand(seen, "no incumbent was reported")
     demand(result.objective is not None and close(result.objective, seen[-1]), "the last incumbent did not come out")
@@ -69,8 +69,10 @@ def stop_by_incumbent(backend: Backend) -> None:
     hard = models.hard()
     with backend.open(hard.milp) as session:
         began = time.perf_counter()
-        result = session.solve(Limits(time=30.0), callbacks=Callbacks(on_incumbent=lambda _x, _value: True))
-        demand(time.perf_counter() - began < 10, "the callback did not stop the solve")
+        result = session.solve(
+            Limits(time=30.0 * slowness()), callbacks=Callbacks(on_incumbent=lambda _x, _value: True)
+        )
+        demand(time.perf_counter() - began < 10 * slowness(), "the callback did not stop the solve")
     demand(result.status is Status.INTERRUPTED, f"stopped by callback, ended as {result.status.value}")
     demand(result.x is not None, "stopped at an incumbent, but none came out")
     check_stop("stopped by callback", hard.milp, hard.value, result)
@@ -87,7 +89,7 @@ def proposals(backend: Backend) -> None:
         return answers[len(points) % 2]
 
     with backend.open(hard.milp) as session:
-        result = session.solve(Limits(time=1.0), callbacks=Callbacks(propose=propose))
+        result = session.solve(Limits(time=1.0 * slowness()), callbacks=Callbacks(propose=propose))
     check_stop("proposals", hard.milp, hard.value, result)
     demand(points, "nothing was asked")
     good = result.objective is not None and result.objective >= hard.value - VALUE
@@ -129,7 +131,9 @@ def cuts(backend: Backend) -> None:
         check_answer("without cuts again", known, session.solve(PLENTY))
     points.clear()
     with backend.open(hard.milp) as session:
-        check_stop("with cuts", hard.milp, hard.value, session.solve(Limits(time=0.6), callbacks=callbacks))
+        check_stop(
+            "with cuts", hard.milp, hard.value, session.solve(Limits(time=0.6 * slowness()), callbacks=callbacks)
+        )
     _check_lp_points(points, hard.milp.rows, hard.milp.lower, hard.milp.upper)
 
 
@@ -179,9 +183,12 @@ def exceptions(backend: Backend) -> None:
         began = time.perf_counter()
         with backend.open(hard.milp) as session:
             try:
-                session.solve(Limits(time=20.0), callbacks=callbacks)
+                session.solve(Limits(time=20.0 * slowness()), callbacks=callbacks)
             except _Deliberate:
-                demand(time.perf_counter() - began < 5, f"{capability.value}: an exception did not stop the solve")
+                demand(
+                    time.perf_counter() - began < 5 * slowness(),
+                    f"{capability.value}: an exception did not stop the solve",
+                )
                 continue
         raise ConformanceError(f"an exception was swallowed ({capability.value})")
 
@@ -209,10 +216,10 @@ def interrupt(backend: Backend) -> None:
         try:
             with backend.open(hard.milp) as session, _ctrl_c(after + time.perf_counter() - began):
                 began = time.perf_counter()
-                session.solve(Limits(time=20.0))
+                session.solve(Limits(time=20.0 * slowness()))
         except KeyboardInterrupt:
             waited = time.perf_counter() - began - after
-            demand(waited < PROMPT, f"Ctrl-C after {after} s was heard {waited:.1f} s later")
+            demand(waited < PROMPT * slowness(), f"Ctrl-C after {after} s was heard {waited:.1f} s later")
             continue
         raise ConformanceError(f"Ctrl-C after {after} s did not come out")
 

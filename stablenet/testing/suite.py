@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +51,21 @@ class Outcome:
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     unsupported: dict[str, list[str]] = field(default_factory=dict)
+
+
+def slowness() -> float:
+    """How many times longer than on an idle machine things may take now: tasks that want to run, per core; at least 1.
+
+    From the kernel's load average and its count of running tasks, 1 where there is neither. Seconds that a case allows
+    are multiplied by it, so that other work on the machine fails nothing.
+    """
+    try:
+        words = Path("/proc/loadavg").read_text(encoding="ascii").split()
+        waiting = max(float(words[0]), float(words[3].partition("/")[0]))
+    except (OSError, ValueError, IndexError):
+        waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1.0, waiting / cores)
 
 
 def demand(condition: object, complaint: str) -> None:

@@ -7,8 +7,9 @@ import pytest
 from stablenet.backends.base import Backend, Session, Status, registry
 
 from stablenet.core.errors import SolverError
+from stablenet.testing.backend_stops import SLACK
 from stablenet.testing.backends import backend_cases, check_backend
-from stablenet.testing.suite import ConformanceError
+from stablenet.testing.suite import ConformanceError, slowness
 
 CASES = {case.name: case for case in backend_cases()}
 
@@ -123,7 +124,7 @@ class StartTaken(Liar):
 
 class LimitIgnored(Liar):
     def solve(self, limits, *, target=None, dual_stop=None, start=None, callbacks=None):
-        longer = None if limits.time is None else limits.time + 3
+        longer = None if limits.time is None else limits.time + 2 * SLACK * slowness()
         limits = replace(limits, time=longer)
         return self.true.solve(limits, target=target, dual_stop=dual_stop, start=start, callbacks=callbacks)
 

@@ -8,6 +8,7 @@ from formulations.networks import crown, random_case
 from stablenet.backends.base import Callbacks, Limits, Settings, Status, registry
 
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
+from stablenet.testing.suite import slowness
 
 
 def search_model(seed: int) -> tuple[SearchModel, np.ndarray]:
@@ -99,3 +100,16 @@ def test_highs_is_stopped_by_a_proposal_that_reaches_the_target(seed: int) -> No
         if given and result.status is Status.TARGET and result.x is not None:
             assert model.milp.violation(result.x) <= 1e-6
         assert session.solve(Limits()).status is Status.OPTIMAL
+
+
+def test_allowed_seconds_grow_with_what_waits_for_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr("os.getloadavg", lambda: (6.0, 0.0, 0.0), raising=False)
+    for text, expected in (
+        ("0.10 0.2 0.3 1/300 7", 1.0),
+        ("8.00 0.2 0.3 1/300 7", 4.0),
+        ("0.10 0.2 0.3 10/300 7", 5.0),
+        ("", 3.0),
+    ):
+        monkeypatch.setattr("pathlib.Path.read_text", lambda *_, text=text, **__: text)
+        assert slowness() == expected

@@ -56,7 +56,7 @@ def test_compress_info_and_verify(run, report, tmp_path):
     assert done.stdout.rstrip().endswith(f"written: {small}")
     done = run("info", small)
     assert "valid   on box:0.0:1.0, where |f - f'| <= " in done.stdout
-    assert "stablenet.domain.regions: box:0.0:1.0" in done.stdout
+    assert "stablenet.domain: box:0.0:1.0" in done.stdout
     assert json.loads(run("info", small, "--json").stdout)["valid"]["domain"]["kind"] == "box"
     assert "valid" not in run("info", DIGITS).stdout
     done = run("verify", DIGITS, small, "--domain", "box:0:1", "--report", report)

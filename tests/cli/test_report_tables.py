@@ -111,7 +111,7 @@ def test_a_stopped_run_says_why_and_how_to_go_on():
 
 
 def test_every_reason_to_stop_has_advice():
-    from stablenet.report.report import STOP_REASONS
+    from stablenet.report.schema import STOP_REASONS
 
     assert set(STOPPED) == set(STOP_REASONS)
     for reason in STOP_REASONS:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stablenet.backends.base import registry as backends
 
 from stablenet.core.errors import InputError, UnknownNameError
 from stablenet.core.options import Options, usable_cores
+from stablenet.search.base import tolerance_of
 
 BAD: list[tuple[str, Any]] = [
     ("inject", "some"),
     ("removal", "some"),
     ("margin", -1e-9),
+    ("margin", 1e-9),
     ("margin", 1e-12),
     ("margin", 0.1),
     ("margin", math.nan),
@@ -68,12 +71,16 @@ def test_all_cores_unless_told() -> None:
     assert Options(threads=3).threads == 3
 
 
-@pytest.mark.parametrize("margin", [0.0, 1e-9, 1e-8, 1e-6, 1e-3])
-def test_tolerances_are_at_most_a_tenth_of_the_margin(margin: float) -> None:
-    tolerance = Options(margin=margin).tolerance
-    assert 1e-10 <= tolerance <= 1e-6
-    if margin:
-        assert tolerance <= margin / 10.0 * (1.0 + 1e-12)
+@pytest.mark.parametrize("solver", [*backends.classes, "pyomo:glpk"])
+@pytest.mark.parametrize("margin", [None, 0.0, 1e-8, 1e-6, 1e-3])
+def test_tolerances_are_at_most_a_tenth_of_the_margin(margin: float | None, solver: str) -> None:
+    backend = backends.get(solver) if solver != "pyomo" else backends.get("pyomo:highs")
+    chosen = tolerance_of(Options(margin=margin), backend)
+    assert min(chosen.feasibility, chosen.integrality) >= 1e-9
+    assert max(chosen.feasibility, chosen.integrality) <= 1e-6
+    if margin != 0:
+        assert chosen.slack <= chosen.margin * (1.0 + 1e-12)
+    assert chosen.margin == (backend.tolerance.margin if margin is None else margin)
 
 
 def test_the_log_is_a_path() -> None:

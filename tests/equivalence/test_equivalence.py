@@ -68,11 +68,11 @@ def test_the_answer_is_that_of_exact_arithmetic(seed, tmp_path):
     a, domain = small(seed, tmp_path)
     b = perturbed(a, seed, 0.05)
     truth = largest(a, b, domain)
-    above = verify(a, b, domain, tolerance=1.05 * truth + 1e-7, time_limit=20)
+    above = verify(a, b, domain, tolerance=1.05 * truth + 1e-7, time_limit=200)
     assert above.outcome == "equal"
     assert above.bound >= truth * (1 - 1e-9)
     if truth > 1e-6:
-        below = verify(a, b, domain, tolerance=0.9 * truth, time_limit=20)
+        below = verify(a, b, domain, tolerance=0.9 * truth, time_limit=200)
         assert below.outcome == "different"
         assert below.found is not None
         assert 0.9 * truth < below.found.difference <= truth * (1 + 1e-9)
@@ -89,7 +89,7 @@ def test_the_milp_alone_decides_as_exact_arithmetic_does(seed, solver, tmp_path)
     b = perturbed(a, seed, 0.05)
     truth = largest(a, b, domain)
     assert truth > 1e-6
-    options = {"steps": ["milp"], "solver": solver, "time_limit": 60}
+    options = {"steps": ["milp"], "solver": solver, "time_limit": 600}
     above = verify(a, b, domain, tolerance=1.02 * truth, **options)
     assert (above.outcome, above.by, above.rigorous, above.notes) == ("equal", "milp", False, ())
     assert above.bound >= truth * (1 - 1e-6)

@@ -16,7 +16,8 @@ from stablenet import Box, Union, find_stable, load_onnx
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError, ReportError, UnsupportedError
 from stablenet.core.ledger import Event, Ledger
-from stablenet.find.engine import read_samples, run_job
+from stablenet.domain.samples import read_samples
+from stablenet.find.engine import run_job
 
 DOMAIN = Box(-np.ones(3), np.ones(3))
 NOTHING: dict[str, Any] = {"falsify": False, "decide_by_bounds": False, "search": "off", "threads": 1}

@@ -1,4 +1,4 @@
-"""The formulation of docs/extending.md, as it stands there, in a package of its own."""
+"""The formulation of docs/tutorials/formulation.md, as it stands there, in a package of its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print(json.dumps([registry.get("split").__module__, sorted(model.layer[0].compon
 
 
 def blocks() -> list[str]:
-    return CODE.findall((ROOT / "docs" / "extending.md").read_text())
+    return CODE.findall((ROOT / "docs" / "tutorials" / "formulation.md").read_text())
 
 
 @pytest.fixture

@@ -44,25 +44,35 @@ def audit(
     report: Report, onnx_path: str | Path, *, exact: Extrema | None = None, attack: int = 0, seed: int = 0
 ) -> list[str]:
     """Complaints about a report; ``attack`` is the number of rounds of `attacks` (0: none)."""
-    complaints = list(check_schema(report))
+    complaints = _form(report, onnx_path)
     if complaints:
         return complaints  # what follows reads keys that may be missing
+    complaints += _counts(report)
     data = Path(onnx_path).read_bytes()
-    if report["network"]["sha256"] != hashlib.sha256(data).hexdigest():
-        complaints.append("network.sha256 is not that of the file")
     graph = Graph(data)
     regions = read_regions(report["domain"])
-    for check in (_layers(report, graph, regions), _questions(report)):
-        complaints += check
-        if complaints:
-            return complaints
-    complaints += _counts(report)
     complaints += _witnesses(report, data, graph, regions)
     if exact is not None:
         complaints += _against_truth(report, exact)
     if attack:
         complaints += attacks(report, graph, regions, rounds=attack, seed=seed)
     return complaints
+
+
+def contract(report: Report, onnx_path: str | Path) -> list[str]:
+    """What a report promises whatever the network: the schema, the right file, questions and counts that agree."""
+    return _form(report, onnx_path) or list(_counts(report))
+
+
+def _form(report: Report, onnx_path: str | Path) -> list[str]:
+    complaints = list(check_schema(report))
+    if complaints:
+        return complaints
+    data = Path(onnx_path).read_bytes()
+    if report["network"]["sha256"] != hashlib.sha256(data).hexdigest():
+        complaints.append("network.sha256 is not that of the file")
+    complaints += _layers(report, Graph(data), read_regions(report["domain"]))
+    return complaints or list(_questions(report))
 
 
 def read_regions(domain: dict[str, Any]) -> list[Region]:

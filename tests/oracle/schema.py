@@ -70,7 +70,9 @@ REPORT: dict[str, Check] = {
     "witnesses": each(each(number)),
     "curve": each(lambda v: isinstance(v, list) and len(v) == 2 and amount(v[0]) and whole(v[1])),
 }
-OPTIONAL: dict[str, Check] = dict.fromkeys(("contradictions", "tightening"), lambda v: isinstance(v, list) and bool(v))
+OPTIONAL: dict[str, Check] = dict.fromkeys(
+    ("contradictions", "tightening", "tolerances", "solver_failures"), lambda v: isinstance(v, list) and bool(v)
+)
 NETWORK: dict[str, Check] = {
     "file": text,
     "sha256": lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None,
@@ -78,6 +80,11 @@ NETWORK: dict[str, Check] = {
     "n_outputs": whole,
     "exact_import": lambda v: isinstance(v, bool),
     "layers": lambda v: isinstance(v, list),
+}
+FOLDED: dict[str, Check] = {
+    "function": lambda v: v == "folded",
+    "import_error": maybe(amount),
+    "import_difference": each(maybe(amount)),
 }
 LAYER: dict[str, Check] = {"layer": whole, "name": text, "size": whole, "shape": each(whole), "origin": text}
 BOX: dict[str, Check] = {"kind": text, "lower": each(number), "upper": each(number)}
@@ -131,7 +138,11 @@ def check_schema(report: Any) -> Iterator[str]:
         return
     if (report["status"] == "complete") != (report["stopped_by"] is None):
         yield f"status {report['status']} with stopped_by {report['stopped_by']}"
-    yield from _keys(report["network"], NETWORK, "network")
+    # What was folded with rounding says so, and by how much it may be off.
+    folded = FOLDED if report["network"].get("exact_import") is False else {}
+    yield from _keys(report["network"], {**NETWORK, **folded}, "network")
+    if folded and len(report["network"].get("import_difference", [])) != len(report["network"].get("layers", [])):
+        yield "network.import_difference has not one number for each layer"
     for k, layer in enumerate(report["network"].get("layers", [])):
         yield from _keys(layer, LAYER, f"network.layers[{k}]")
     yield from _domain(report["domain"], "domain")

@@ -86,7 +86,7 @@ COMPLETE = ("network", "layer", "neuron")
 @pytest.mark.parametrize("search", searches.names())
 def test_every_search_with_each_step_on_and_off(search: str, decide: bool, falsify: bool, folder: Path) -> None:
     for seed in SEEDS:
-        options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 20.0}
+        options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 200.0}
         path = network_of(seed, folder)
         report = find_stable(path, domain_of(truth(seed)[0]), search=search, **options)
         check(report, seed, path, complete=search in COMPLETE)
@@ -221,7 +221,7 @@ def awkward(folder: Path) -> Path:
 @pytest.mark.parametrize("search", [name for name in searches.names() if name != "off"])
 def test_dead_neurons_and_ties_do_not_stall_the_rest(search: str, decide: bool, falsify: bool, folder: Path) -> None:
     path = awkward(folder)
-    options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 20.0}
+    options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 200.0}
     report = find_stable(path, Box([-1.0, -1.0], [1.0, 1.0]), search=search, **options)
     assert audit(report.to_json(), path) == []
     assert report.stopped_by in (None, "borderline", "search")

@@ -20,6 +20,7 @@ from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
+from stablenet.core.options import Options
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
 from stablenet.falsify.falsifier import Falsifier
@@ -27,7 +28,7 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.pyomo_model.export import write_milp
 from stablenet.report.report import Report, resume_into
-from stablenet.search.base import Deadline, Problem
+from stablenet.search.base import Deadline, Problem, tolerances_used
 from stablenet.search.part_model import PartModel
 from stablenet.search.single_milp import PartSearch
 
@@ -52,13 +53,24 @@ def export_models(plan: Plan, folder: Path) -> int:
     return sum("file" in entry for entry in entries)
 
 
+def _margin(options: Options) -> float:
+    return max(float(row["margin"]) for row in tolerances_used(options))
+
+
 def _distinct(plan: Plan) -> list[Run]:
     """One run for each model: solvers, searches and seeds share it."""
     found: dict[tuple[Any, ...], Run] = {}
     for run in sorted(plan.runs, key=lambda run: (run.instance.name, *run.axes.values(), run.seed)):
         if run.formulation != "-":
             options = run.options
-            key = (run.instance.name, run.formulation, run.bounds, run.frozen, options.margin, options.decide_by_bounds)
+            key = (
+                run.instance.name,
+                run.formulation,
+                run.bounds,
+                run.frozen,
+                _margin(options),
+                options.decide_by_bounds,
+            )
             found.setdefault(key, run)
     return list(found.values())
 
@@ -71,7 +83,7 @@ def _models(run: Run, folder: Path) -> Iterator[dict[str, Any]]:
         entry = {
             "instance": run.instance.name, "network_sha256": network.sha256,
             "domain_digest": domain.digest, "part": part, "formulation": run.formulation,
-            "bounds": run.bounds, "step": run.step.name, "margin": run.options.margin,
+            "bounds": run.bounds, "step": run.step.name, "margin": problem.margin,
         }  # fmt: skip
         mask = PartSearch(problem, part, "export").open_questions()
         if not mask.any():

@@ -8,7 +8,9 @@ members and instances) is computed in the page, from the same cells.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from stablenet.compare.statistics import METRICS, View, axes_that_vary, curve_ta
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import write_text
+from stablenet.core.terminal import encodable, plain
+from stablenet.report.report import folded_words
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
@@ -55,22 +59,18 @@ def write_report_page(report: Mapping[str, Any], path: str) -> None:
 def _html(data: Mapping[str, Any], title: str, script: str) -> str:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     parts = {
-        "TITLE": title.replace("&", "&amp;").replace("<", "&lt;"),
+        "TITLE": escape(plain(title)),
         "STYLE": _asset("page.css"),
         # A script element ends at the first "</script", wherever it stands.
         "DATA": text.replace("<", "\\u003c"),
         "SCRIPT": _asset("common.js") + _asset(script),
     }
-    page = _asset("page.html")
-    for name, part in parts.items():
-        before, mark, after = page.partition(f"{{{{{name}}}}}")
-        assert mark, name  # noqa: S101 - our own template
-        page = before + part + after
-    return page
+    # In one pass: what is put in, the name of a file for one, may look like a mark itself.
+    return encodable(re.sub(r"\{\{([A-Z]+)\}\}", lambda mark: parts[mark[1]], _asset("page.html")), "utf-8")
 
 
 def _asset(name: str) -> str:
-    return (resources.files("stablenet.compare") / "assets" / name).read_text(encoding="utf-8")
+    return (resources.files("stablenet.compare.publish") / "assets" / name).read_text(encoding="utf-8")
 
 
 # A sweep
@@ -229,6 +229,7 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: report[name] for name in kept},
         "contradictions": report.get("contradictions", []),
+        "folded": folded_words(report["network"]) if report["network"].get("function") == "folded" else None,
         "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1]))},
         "map": {**encode_neurons(report["neurons"], sources), "sources": sources},
         "lower": [neuron["lower"] for neuron in report["neurons"]],

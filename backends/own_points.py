@@ -1,0 +1,264 @@
+"""Solvers' answers held against feasible points of our own: what a point disproves is recorded and never used.
+
+Every solve has such points in hand: forward passes are feasible by construction. An "infeasible", an optimum or a dual
+bound that one of them beats is wrong, whatever proved it. `disproof` decides; `CheckedSession` puts every solve of a
+session through it, and asks once more with safer settings before it gives up an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from stablenet.backends.base import Backend, Callbacks, Limits, RelaxResult, Session, Settings, SolveResult, Status
+from stablenet.backends.session import check_point, stack_rows
+
+from stablenet.core.errors import SolverError
+from stablenet.milp.arrays import MILP, Rows
+
+Array = npt.NDArray[np.float64]
+
+FEASIBLE = 1e-9
+"""Largest violation at which a point of ours counts as a solution: rounding, and far below solvers' tolerances."""
+
+SAFER = 1e-6
+"""Tolerance of the second attempt after a failure, which also goes without presolve."""
+
+CHECKED = 16
+"""How many points, best values first, are checked against the rows for one answer."""
+
+
+@dataclass(frozen=True)
+class SolverFailure:
+    """An answer that is not used. Values are in the sense and units of the objective that the solver was given.
+
+    ``claimed`` is the bound or value that the solver stated, ``ours`` the value of the point that disproves it
+    (either is None where the failure is of another kind), ``status`` the solver's own words, ``sentence`` says
+    it all in one sentence. ``left`` counts the questions that stay without an answer for it.
+    """
+
+    solver: str
+    status: str
+    claimed: float | None
+    ours: float | None
+    sentence: str
+    left: int = 0
+
+    def to_json(self, by: str) -> dict[str, Any]:
+        """Plain values for a report; ``by`` is the search or bound method that asked."""
+        return {"by": by, **asdict(self)}
+
+
+class SolverFailedError(SolverError):
+    """A solver's answer was disproved, or none came, twice; ``failure`` says how."""
+
+    def __init__(self, failure: SolverFailure) -> None:
+        self.failure = failure
+        super().__init__(failure.sentence)
+
+
+def best_value(milp: MILP, points: Array, *, feasible: float = FEASIBLE) -> float | None:
+    """The best objective value among those points, (b, n_columns), that are solutions; None if none is.
+
+    Points are first clipped to the columns' bounds (columns may have been fixed since they were made); those of best
+    value are then checked against rows, integrality, SOS1 sets and indicators.
+    """
+    if not len(points):
+        return None
+    inside = np.clip(points, milp.lower, milp.upper)
+    values = inside @ milp.objective + milp.constant
+    order = np.argsort(-values if milp.maximize else values, kind="stable")[:CHECKED]
+    good = order[milp.violations(inside[order]) <= feasible]
+    return float(values[good[0]]) if len(good) else None
+
+
+def disproof(
+    solver: str,
+    milp: MILP,
+    result: SolveResult,
+    ours: float | None,
+    *,
+    slack: float,
+    cutoff: float | None = None,
+) -> SolverFailure | None:
+    """What is wrong with an answer, or None.
+
+    ``ours`` is the value of the best feasible point at hand (None: there is none), ``slack`` how far, in units of the
+    objective, a stated bound may fall short of it. Where "infeasible" only means that nothing is beyond a cutoff, that
+    is ``cutoff``. The solver's own point must be a solution and have the value that is stated for it, and its bound
+    must not exclude it.
+    """
+
+    def failure(claimed: float | None, value: float | None, what: str) -> SolverFailure:
+        finite = claimed if claimed is not None and np.isfinite(claimed) else None
+        return SolverFailure(solver, result.solver_status, finite, value, f"{solver}: {what}; the answer is not used")
+
+    def beaten(bound: float, value: float) -> bool:
+        return value > bound + slack if milp.maximize else value < bound - slack
+
+    words = repr(result.solver_status)
+    if result.status is Status.INFEASIBLE:
+        if ours is not None and (cutoff is None or beaten(cutoff, ours)):
+            return failure(cutoff, ours, f"says {words}, and a point of value {ours:.9g} is a solution")
+        return None
+    if result.status is Status.UNBOUNDED:
+        if np.isfinite(_reach(milp)):
+            return failure(None, ours, f"says {words} of a model whose columns are bounded")
+        return None
+    if np.isnan(result.dual_bound):
+        return failure(None, ours, f"says {words} with a bound that is not a number")
+    if ours is not None and beaten(result.dual_bound, ours):
+        return failure(
+            result.dual_bound,
+            ours,
+            f"says {words} with bound {result.dual_bound:.9g}, and a feasible point has value {ours:.9g}",
+        )
+    if result.x is None:
+        return None
+    try:
+        check_point(solver, milp, result.x)
+    except SolverError as error:
+        return failure(result.objective, ours, f"says {words}: {error}")
+    value = milp.value(result.x)
+    size = 1e-6 * (1.0 + float(np.abs(milp.objective) @ np.abs(result.x)) + abs(milp.constant))
+    if result.objective is not None and not abs(value - result.objective) <= max(slack, size):
+        return failure(
+            result.objective, value, f"states the value {result.objective:.9g} for a point of value {value:.9g}"
+        )
+    short = value - result.dual_bound if milp.maximize else result.dual_bound - value
+    if short > max(slack, size):
+        return failure(
+            result.dual_bound, value, f"states bound {result.dual_bound:.9g} beside its own point of value {value:.9g}"
+        )
+    return None
+
+
+def _reach(milp: MILP) -> float:
+    """The best objective value that the columns' bounds allow, infinite if they allow any."""
+    cost = milp.objective if milp.maximize else -milp.objective
+    with np.errstate(invalid="ignore"):
+        terms = np.where(cost > 0, cost * milp.upper, np.where(cost < 0, cost * milp.lower, 0.0))
+    return float(terms.sum())
+
+
+def safer(settings: Settings) -> Settings:
+    """Settings for a second attempt: looser tolerances, no presolve."""
+    return replace(
+        settings,
+        feasibility=max(settings.feasibility, SAFER),
+        integrality=max(settings.integrality, SAFER),
+        presolve=False,
+    )
+
+
+class CheckedSession(Session):
+    """A session whose answers are held against points of ours.
+
+    ``own(milp)`` gives the value of the best feasible point at hand for the model as it then stands (None: none; see
+    `best_value`), ``failed(failure)`` hears of every failure. After a failure the model is loaded anew and asked once
+    more with `safer` settings (not where ``retry`` is False); if that fails too, `SolverFailedError` is raised and the
+    session can still be used. ``slack`` is that of `disproof`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        milp: MILP,
+        settings: Settings,
+        *,
+        own: Callable[[MILP], float | None],
+        failed: Callable[[SolverFailure], None],
+        slack: float | None = None,
+        retry: bool = True,
+    ) -> None:
+        self.backend = backend
+        self.milp = milp
+        self.settings = settings
+        self.own = own
+        self.failed = failed
+        self.slack = 10.0 * max(settings.feasibility, settings.integrality) if slack is None else slack
+        self.retry = retry
+        self._session: Session | None = backend.open(milp, settings)
+
+    def solve(
+        self,
+        limits: Limits,
+        *,
+        target: float | None = None,
+        dual_stop: float | None = None,
+        start: Array | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> SolveResult:
+        """See `Session.solve`. Raises `SolverFailedError` instead of giving an answer that is disproved."""
+        began = time.monotonic()
+        attempts = [self.settings, safer(self.settings)] if self.retry else [self.settings]
+        for number, settings in enumerate(attempts):
+            session = self._opened(settings)
+            left = None if limits.time is None else max(0.0, limits.time - (time.monotonic() - began))
+            failure: SolverFailure | None
+            try:
+                result = session.solve(
+                    replace(limits, time=left), target=target, dual_stop=dual_stop, start=start, callbacks=callbacks
+                )
+                failure = disproof(self.backend.title, self.milp, result, self.own(self.milp), slack=self.slack)
+            except SolverError as error:
+                failure = SolverFailure(self.backend.title, type(error).__name__, None, None, str(error))
+            except BaseException:
+                self._drop()
+                raise
+            if failure is None:
+                if number:
+                    self._drop()  # back to the settings asked for
+                return result
+            self._drop()
+            if number + 1 == len(attempts):
+                raise SolverFailedError(failure)
+            self.failed(failure)
+        raise AssertionError("there is a last attempt")
+
+    def _opened(self, settings: Settings) -> Session:
+        if self._session is None:
+            self._session = self.backend.open(self.milp, settings)
+        return self._session
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def relax(self, limits: Limits) -> RelaxResult:
+        """See `Session.relax`."""
+        try:
+            return self._opened(self.settings).relax(limits)
+        except BaseException:
+            self._drop()
+            raise
+
+    def change_bounds(self, columns: npt.NDArray[np.intp], lower: Array, upper: Array) -> None:
+        """See `Session.change_bounds`."""
+        new_lower, new_upper = self.milp.lower.copy(), self.milp.upper.copy()
+        new_lower[columns], new_upper[columns] = lower, upper
+        if self._session is not None:
+            self._session.change_bounds(columns, lower, upper)
+        self.milp = replace(self.milp, lower=new_lower, upper=new_upper)
+
+    def change_objective(self, objective: Array, constant: float = 0.0, *, maximize: bool | None = None) -> None:
+        """See `Session.change_objective`."""
+        if self._session is not None:
+            self._session.change_objective(objective, constant, maximize=maximize)
+        sense = self.milp.maximize if maximize is None else maximize
+        self.milp = replace(self.milp, objective=np.array(objective, float), constant=float(constant), maximize=sense)
+
+    def add_rows(self, rows: Rows) -> None:
+        """See `Session.add_rows`."""
+        if self._session is not None:
+            self._session.add_rows(rows)
+        self.milp = replace(self.milp, rows=stack_rows(self.milp.rows, rows), row_names=())
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._drop()

@@ -1,0 +1,33 @@
+"""How far a network that was folded with rounding may be from what its file computes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stablenet.bounds.interval import interval_layers, magnitude, post_bounds
+from stablenet.core.bounds import Array
+from stablenet.core.network import Network, apply
+from stablenet.core.rounding import SAFETY, underflow
+from stablenet.domain.regions import Domain
+
+
+def folding_difference(network: Network, domain: Domain) -> list[float]:
+    """Per layer, how much any pre-activation may differ on the domain from that of the file; infinite on overflow.
+
+    With e the bound on the error of every coefficient (`Network.import_error`) and d the differences of the sources h,
+    ``|W| d + e (|h| + d + 1)`` summed over the sources bounds those of a layer.
+    """
+    lower, upper = (np.stack([getattr(part, side) for part in domain.parts]) for side in ("lower", "upper"))
+    error = network.import_error
+    most: list[Array] = [magnitude(lower, upper)]
+    differences: list[Array] = [np.zeros_like(lower)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for layer, bounds in zip(network.layers, interval_layers(network, lower, upper), strict=True):
+            total = np.full((len(lower), layer.size), error + underflow(layer.affine.n_terms))
+            for term in layer.affine.terms:
+                off = differences[term.source]
+                spread = error * (most[term.source] + off).sum(axis=1, keepdims=True)
+                total = total + apply(term.absolute, off) + spread
+            differences.append(np.where(np.isnan(total), np.inf, SAFETY * total))
+            most.append(magnitude(*post_bounds(*bounds)))
+    return [float(found.max(initial=0.0)) for found in differences[1:]]
