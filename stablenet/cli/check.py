@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,7 +37,7 @@ def check(
     region = None if domain is None else parse_domain(domain, network.n_inputs)
     result = run(network, report, proof, domain=region)
     if as_json:
-        typer.echo(json.dumps({"holds": not result.problems, **asdict(result)}, ensure_ascii=False))
+        typer.echo(json.dumps({"holds": not result.problems, **vars(result)}, ensure_ascii=False))
     else:
         _print(result)
     raise typer.Exit(4 if result.problems else 0)
