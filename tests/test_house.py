@@ -27,6 +27,7 @@ FLOORS = (
     "_version",
     "core",
     "domain",
+    "check",
     "milp",
     "onnx_io",
     "backends",
@@ -129,6 +130,27 @@ def test_a_formulation_knows_no_solver_and_a_backend_no_network():
                 if t.split(".")[0] in {"domain", "bounds"}
                 or t in {"core.network", "core.bounds", "core.ledger", "core.run_log"}
             ], name
+
+
+def code_lines(path: Path) -> int:
+    """Lines of a file that are neither blank, comments nor docstrings."""
+    text = path.read_text()
+    words: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            words |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in words for i, line in lines)
+
+
+def test_the_checker_of_proofs_shares_nothing_with_what_it_checks_and_is_short():
+    names = [name for name in MODULES if name == "check" or name.startswith("check.")]
+    assert names
+    allowed = {"core.errors", "core.network", "domain.regions"}
+    for name in names:
+        targets = {target for target in map(own, imported(MODULES[name])) if target}
+        assert not {t for t in targets - allowed if not t.startswith("check.")}, name
+    assert sum(code_lines(MODULES[name]) for name in names) <= 820
 
 
 def test_nothing_imports_what_is_forbidden():

@@ -14,6 +14,7 @@ from stablenet.core.bounds import Array, Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
+from stablenet.core.proofs import PartProof
 from stablenet.core.registry import Registry, refuse_argument, wrong_set
 from stablenet.domain.regions import Part
 
@@ -47,7 +48,7 @@ class Context:
     ``deadline`` ends the work; what was found until then is returned. ``progress(stage, done, total)`` is called as
     questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
     end. ``costs`` receives one row per layer and stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked
-    on), ``tightened``, ``seconds``, and what the method adds.
+    on), ``tightened``, ``seconds``, and what the method adds. ``proof`` takes the certificates of rigorous bounds.
     """
 
     backend: Backend | None = None
@@ -64,6 +65,7 @@ class Context:
     failed: Callable[[dict[str, Any]], None] = _unheard
     points: Callable[[], Array] = no_points
     costs: list[dict[str, Any]] = field(default_factory=list)
+    proof: PartProof | None = None
 
 
 class BoundMethod(ABC):

@@ -74,6 +74,7 @@ class _Bounds(Forest):
     def __init__(self, sweep: Sweep) -> None:
         super().__init__(sweep.backward, sweep.part, sweep.context.deadline, sweep.context.threads)
         self.context = sweep.context
+        self.proof = sweep.context.proof
         known = sweep.bounds.layers[self.layer]
         self.tie = TIE * (known.upper - known.lower)
         self.total = 2 * len(sweep.undecided())
@@ -87,6 +88,7 @@ class _Bounds(Forest):
         left = [(tree, leaf) for tree in trees for leaf in tree.open]
         for (tree, leaf), bound in zip(left, self.certify(left), strict=True):
             tree.close(leaf, bound)
+        self._record([tree for tree in trees if tree.n_nodes], complete=True)
         self.done += len(trees)
         # A tree that was never planted has nothing closed.
         found = np.array([tree.closed if tree.n_nodes else np.inf for tree in trees])

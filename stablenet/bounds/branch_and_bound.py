@@ -24,11 +24,13 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from stablenet.bounds.adam import Variables
+from stablenet.bounds.certificates import Rows, record_leaves
 from stablenet.bounds.crown import MEMORY, Backward, Index
 from stablenet.bounds.crown_alpha import COPIES
 from stablenet.bounds.optimize import Descent, Outcome
 from stablenet.core.bounds import Array
 from stablenet.core.deadline import Deadline
+from stablenet.core.proofs import PartProof
 from stablenet.domain.regions import Part
 
 S = TypeVar("S", bound=np.generic)
@@ -42,6 +44,9 @@ FIRST_STEPS = 20
 
 STEPS = 6
 """Steps of descent for a leaf, which starts from what its parent found."""
+
+KEPT = 256
+"""Closed leaves of a tree that are kept before they go to the proof."""
 
 BATCH = 512
 """Leaves bounded together, at most."""
@@ -77,7 +82,8 @@ class Tree:
     """One question. A leaf whose bound is ``goal`` or less needs no more work; up to ``goal + tie`` it is a tie.
 
     ``closed`` is the largest bound of the leaves that are closed, ``n_nodes`` counts leaves and what they came from,
-    ``n_ties`` the ties met.
+    ``n_ties`` the ties met. With ``keep``, ``kept`` are closed leaves that the proof does not have yet; it knows the
+    tree by its ``number``.
     """
 
     row: int
@@ -88,11 +94,16 @@ class Tree:
     closed: float = -np.inf
     n_nodes: int = 0
     n_ties: int = 0
+    keep: bool = False
+    kept: list[Leaf] = field(default_factory=list)
+    number: int | None = None
     given_up: bool = False
 
     def close(self, leaf: Leaf, bound: float) -> None:
         """Drop a leaf that needs no more work."""
         self.open.remove(leaf)
+        if self.keep:
+            self.kept.append(leaf)
         self.closed = max(self.closed, bound)
 
     def take(self, n: int, *, worst: bool) -> list[Leaf]:
@@ -115,6 +126,8 @@ class Forest(ABC):
     """
 
     worst_first = False
+    proof: PartProof | None = None
+    by = "branch"
 
     def __init__(self, backward: Backward, part: Part, deadline: Deadline, threads: int = 1) -> None:
         self.backward = backward
@@ -168,6 +181,8 @@ class Forest(ABC):
 
     def plant(self, trees: Sequence[Tree]) -> None:
         """One leaf per tree: the bound without branching."""
+        for tree in trees:
+            tree.keep = self.proof is not None
         with self._workers():
             for start in range(0, len(trees), self.batch):
                 if self.deadline.over:
@@ -294,7 +309,29 @@ class Forest(ABC):
                 self.tied(tree, leaf)
         if left:
             self.stuck(left)
+        self._record([tree for tree in trees if len(tree.kept) >= KEPT], complete=False)
         self.finished([tree for tree in trees if not tree.open])
+
+    def _record(self, trees: Sequence[Tree], *, complete: bool) -> None:
+        """Give leaves that are closed to the proof; ``complete`` if these trees have no others."""
+        if self.proof is None or not trees:
+            return
+        fresh = [tree for tree in trees if tree.number is None]
+        for tree, number in zip(fresh, self.proof.new_trees(len(fresh)).tolist(), strict=True):
+            tree.number = number
+        numbers = np.array([tree.number for tree in trees], "<u4")
+        pairs = [(tree, leaf) for tree in trees for leaf in tree.kept]
+        for start in range(0, len(pairs), self.batch):
+            some = pairs[start : start + self.batch]
+            slopes, multipliers, phases = self._stacked([leaf for _, leaf in some])
+            choices = self.descent.choices(self._variables(slopes, multipliers), _cut(phases, self.alive))
+            rows = Rows(self.backward, *_questions([tree for tree, _ in some]), choices)
+            of = np.array([tree.number for tree, _ in some], "<u4")
+            record_leaves(self.proof, self.by, rows, of, closed=numbers[:0])
+        if complete:
+            record_leaves(self.proof, self.by, Rows(self.backward, *_questions([]), []), numbers[:0], closed=numbers)
+        for tree in trees:
+            tree.kept = []
 
     def certify(self, pairs: Sequence[Pair]) -> list[float]:
         """Rigorous bounds of some leaves; infinite where they cannot be told."""

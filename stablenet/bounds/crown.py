@@ -121,6 +121,7 @@ class Backward:
         self.n_parts = box_lower.shape[0]
         self.centre, self.radius = centre_radius(box_lower, box_upper)
         self.stages: list[Stage] = []
+        self.pushed: list[tuple[Array, Array]] = []
         self.source_most: list[Array] = [magnitude(box_lower, box_upper)]
         self.largest = float(self.source_most[0].max(initial=0.0))
         self.rows = None if rows is None else _row_stage(*rows, box_lower, box_upper)
@@ -139,6 +140,7 @@ class Backward:
     def push(self, lower: Array, upper: Array, keep: Index | None = None) -> None:
         """Fix the bounds of the next layer. Neurons in ``keep`` stay in play even if inactive (for multipliers)."""
         affine = self.network.layers[len(self.stages)].affine
+        self.pushed.append((lower[0], upper[0]))
         most = np.abs(affine.offset)[None, :] + underflow(affine.n_terms)
         for term in affine.terms:
             most = most + apply(term.absolute, self.source_most[term.source])

@@ -13,11 +13,13 @@ from typing import Self
 import numpy as np
 
 from stablenet.bounds.base import whole_number
+from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Index, chunks
 from stablenet.bounds.layerwise import Sweep, Tightening
 from stablenet.bounds.optimize import Descent, Outcome
 from stablenet.core.bounds import Array
 from stablenet.core.network import AffineMap
+from stablenet.core.proofs import PartProof
 
 STEPS = 15
 """Steps of descent: nearly all of what 200 steps gain, on the networks tried."""
@@ -50,7 +52,7 @@ class CrownAlpha(Tightening):
             for chunk in chunks(rows, sweep.backward, copies=COPIES):
                 if sweep.context.deadline.over:
                     break
-                below, above = alpha_bounds(descent, affine, chunk, self.steps)
+                below, above = alpha_bounds(descent, affine, chunk, self.steps, sweep.context.proof)
                 lower[chunk], upper[chunk] = below, above
                 done += 2 * len(chunk)
                 sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, 2 * len(rows))
@@ -61,11 +63,14 @@ COPIES = 12
 """Arrays of all coefficients that descent holds at a time, in units of what a backward pass does."""
 
 
-def alpha_bounds(descent: Descent, affine: AffineMap, rows: Index, steps: int) -> tuple[Array, Array]:
+def alpha_bounds(
+    descent: Descent, affine: AffineMap, rows: Index, steps: int, proof: PartProof | None = None
+) -> tuple[Array, Array]:
     """Rigorous lower and upper bounds of an affine map at the given rows on the only part, (rows,) each."""
     both, signs = np.concatenate([rows, rows]), np.repeat([1.0, -1.0], len(rows))
     found = descent.run(affine, both, signs, steps)
     bounds = certified(descent, affine, both, signs, found)
+    record_rows(proof, CrownAlpha.name, Rows(descent.backward, both, signs, descent.choices(found.variables)))
     return -bounds[len(rows) :], bounds[: len(rows)]
 
 

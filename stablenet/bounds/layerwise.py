@@ -68,6 +68,8 @@ class Sweep:
         low, high = affine_bounds(affine, self._lows, self._highs)
         self.tighten(method, low[0], high[0], rigorous=True)
         rows = self.undecided()
+        if self.context.proof is not None:
+            self.context.proof.layer(self.backward.pushed, method)
         if k and len(rows):
             self.tighten(method, *crown_rows(self.backward, affine, rows), rigorous=True)
 

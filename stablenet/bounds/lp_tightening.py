@@ -24,6 +24,7 @@ import numpy as np
 
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
+from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Choice, Index, chunks
 from stablenet.bounds.interval import magnitude
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
@@ -115,6 +116,7 @@ class LpTightening(Tightening):
                 shift = np.stack([model.row_multipliers(solved[question], sweep.part) for question in asked])
                 choices.append(Choice(np.zeros_like(shift)[None], None, shift[None]))
             bound, _ = sweep.backward.upper_bounds(affine, rows, signs, choices)
+            record_rows(sweep.context.proof, self.name, Rows(sweep.backward, rows, signs, choices))
             up = signs > 0
             upper[rows[up]], lower[rows[~up]] = bound[0, up], -bound[0, ~up]
         return lower, upper

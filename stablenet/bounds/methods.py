@@ -31,6 +31,8 @@ class Interval(BoundMethod):
         layers = [(low[0], high[0]) for low, high in interval_layers(network, *_box(part))]
         if part.a is not None and layers:
             layers = polytope_layers(network, part, layers, context or Context())
+        if context is not None and context.proof is not None:
+            context.proof.bounds(self.name)
         for k, (low, high) in enumerate(layers):
             bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
             if bad.size:
@@ -54,6 +56,8 @@ class Crown(BoundMethod):
         bounds = Interval().run(network, part, context)
         known = [(layer.lower[None, :], layer.upper[None, :]) for layer in bounds.layers]
         rows = None if part.a is None or part.b is None else (part.a, part.b)
+        if context is not None and context.proof is not None:
+            context.proof.bounds(self.name)
         for k, (low, high) in enumerate(crown_layers(network, *_box(part), known=known, polytope=rows)):
             bounds = bounds.tighten(self.name, k, low[0], high[0], rigorous=True)
         return bounds

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
+from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
@@ -109,7 +110,7 @@ def _first_layer(
     rows = np.array([row for (row, _), _ in solved], np.intp)
     signs = np.array([sign for (_, sign), _ in solved])
     shift = np.stack([y for _, y in solved])[None]
-    bounds, _ = Backward.on(network, part).upper_bounds(
-        affine, rows, signs, [Choice(np.zeros_like(shift), None, shift)]
-    )
+    backward, choices = Backward.on(network, part), [Choice(np.zeros_like(shift), None, shift)]
+    bounds, _ = backward.upper_bounds(affine, rows, signs, choices)
+    record_rows(context.proof, "interval", Rows(backward, rows, signs, choices))
     return [(question, float(bound)) for (question, _), bound in zip(solved, bounds[0], strict=True)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stablenet._version import __version__
+from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import compress as cli_compress
 from stablenet.core.errors import InputError, StablenetError
@@ -81,6 +82,7 @@ def find(
         float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
     ] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
+    proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: cli_compress.MemoryLimit = None,
@@ -109,6 +111,7 @@ def find(
         tighten=tighten,
         margin=margin,
         resume=resume,
+        proof=proof,
         check_with=check_with,
         time_limit=time_limit,
         memory_limit=memory_limit,
@@ -118,7 +121,7 @@ def find(
         solver_log=solver_log,
     )
     with command_files(
-        {"--output": output, "--page": page, "--solver-log": solver_log},
+        {"--output": output, "--page": page, "--solver-log": solver_log, "--proof": proof},
         networks={"NET": net},
         domain=domain,
         reads={"--samples": samples, "--resume": resume},
@@ -287,6 +290,7 @@ def solvers(*, as_json: AsJson = False) -> None:
 
 app.command()(cli_compress.compress)
 app.command()(cli_compress.verify)
+app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
 

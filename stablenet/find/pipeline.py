@@ -21,6 +21,7 @@ from stablenet.core.files import check_target
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
+from stablenet.core.proofs import ProofLog
 from stablenet.domain.regions import Domain
 from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
@@ -57,8 +58,9 @@ class Job:
         self.backend = backends.get(options.solver)
         self.search: Search = searches.get(options.search)
         solvers = [self.backend] + ([] if options.check_with is None else [backends.get(options.check_with)])
-        if options.log_path is not None:
-            check_target(options.log_path)
+        for path in (options.log_path, options.proof):
+            if path is not None:
+                check_target(Path(path))
         if self.search.needs_solver:
             check_combination(self.formulation, self.backend, options)
             for backend in solvers:
@@ -80,6 +82,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     stands in the ledger.
     """
     options, network, domain = job.options, job.network, job.domain
+    proof = None if options.proof is None else _proof(job)
     rng = np.random.default_rng(options.seed)
     falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
     ledger.log.set_tolerances(tolerances_used(options))
@@ -87,7 +90,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
         if job.resume is not None:
             resume_into(job.resume, ledger, falsifier.witnesser)
         with _timed(ledger, "bounds"):
-            bounds = _bound(job, ledger, deadline, falsifier)
+            bounds = _bound(job, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):
             if job.samples is not None:
                 falsifier.samples(job.samples)
@@ -96,7 +99,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
         deadline.check()
         if not ledger.complete:
             problem = Problem(
-                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline
+                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
             )
             with _timed(ledger, "search"):
                 try:
@@ -110,20 +113,31 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
         return stop.reason
     except MemoryError:
         return "memory"
+    finally:
+        if proof is not None:
+            proof.close()
     return None
 
 
-def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier) -> list[Bounds]:
+def _proof(job: Job) -> ProofLog:
+    parts = len(job.domain.parts)
+    again = job.resume is not None
+    return ProofLog(str(job.options.proof), job.network.sha256, job.domain.digest, parts, resume=again)
+
+
+def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier, proof: ProofLog | None) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
     parts, options = job.domain.parts, job.options
     context = bound_context(options, job.backend, deadline)
     context.progress, context.failed = ledger.log.progress, ledger.log.add_solver_failure
     bounds = []
     for number, part in enumerate(parts):
-        bounds.append(run_bounds("interval", job.network, part))
+        plain = Context(proof=None if proof is None else proof.parts[number])
+        bounds.append(run_bounds("interval", job.network, part, plain))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()
+        context.proof = None if proof is None else proof.parts[number]
         context.points = partial(own_points, falsifier, number)
         keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
         if job.bounds.name != "interval":

@@ -112,7 +112,7 @@ class _AutoPart:
         """Better bounds of the layers before the last that has a question."""
         problem, known = self.problem, self._bounds()
         last, _ = problem.ledger.locate(int(np.flatnonzero(self._pending().any(axis=0))[-1]))
-        context = replace(problem.context, n_layers=last)
+        context = replace(problem.context, n_layers=last, proof=problem.proof_of(self.part))
         # Bounds of the user's choice that are not rigorous would make all that is found on them so.
         context.known = known if all(layer.rigorous for layer in known.layers) else None
         found = run_bounds(f"branch:{leaves}", problem.network, problem.domain.parts[self.part], context)

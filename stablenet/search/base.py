@@ -19,6 +19,7 @@ from stablenet.core.errors import UnsupportedError
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
+from stablenet.core.proofs import PartProof, ProofLog
 from stablenet.core.questions import NEGATIVE, POSITIVE, Mask
 from stablenet.core.registry import Registry, refuse_argument
 from stablenet.domain.regions import Domain
@@ -83,6 +84,7 @@ class Problem:
     falsifier: Falsifier
     rng: np.random.Generator
     deadline: Deadline
+    proof: ProofLog | None = None
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
@@ -91,6 +93,10 @@ class Problem:
         decide = self.options.decide_by_bounds
         self.bounds = TrustedBounds(self.network, self.domain, self.ledger, found, decide=decide)
         self.refuted_before = self.ledger.part_by >= 0
+
+    def proof_of(self, part: int) -> PartProof | None:
+        """Where certificates of a part go."""
+        return None if self.proof is None else self.proof.parts[part]
 
     def refuted(self, part: int) -> Mask:
         """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""

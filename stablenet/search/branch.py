@@ -77,6 +77,7 @@ class _Layer(Forest):
         backward, self.rigorous = _push(owner.problem, owner.part, layer, owner.by)
         part, options = owner.problem.domain.parts[owner.part], owner.problem.options
         super().__init__(backward, part, owner.problem.deadline, options.threads)
+        self.proof = owner.problem.proof_of(owner.part) if self.rigorous else None
         bounds = self.problem.bounds[self.at].layers[layer]
         tie = TIE * (bounds.upper - bounds.lower)
         self.trees = [
@@ -138,6 +139,7 @@ class _Layer(Forest):
 
     def finished(self, trees: Sequence[Tree]) -> None:
         """See `Forest`: no leaf is left, so the question is refuted."""
+        self._record(trees, complete=True)
         for side in SIDES:
             neurons = np.array([tree.row for tree in trees if _side(tree) == side], dtype=np.intp)
             indices = self.offset + neurons

@@ -13,12 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from stablenet.bounds.certificates import Batch, record_boxes
 from stablenet.bounds.crown import crown_layers
 from stablenet.bounds.polytope import narrowed
 from stablenet.core.network import Network
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
 from stablenet.search.base import Problem, Search
+
+Numbers = npt.NDArray[np.uint32]
 
 BATCH = 256
 """Boxes bounded together: enough for BLAS, few enough for the caches."""
@@ -56,29 +60,33 @@ class SplitSearch(Search):
 
 @dataclass(eq=False)
 class Boxes:
-    """A batch of boxes with the questions pending on each: (b, n_inputs) twice, (b, q)."""
+    """A batch of boxes with the questions pending on each: (b, n_inputs) twice, (b, q); ``number`` names them, (b,)."""
 
     lower: Array
     upper: Array
     mask: Mask
+    number: Numbers
 
     def __len__(self) -> int:
         return len(self.lower)
 
     def take(self, rows: Mask | slice) -> Boxes:
         """Some of the boxes."""
-        return Boxes(self.lower[rows], self.upper[rows], self.mask[rows])
+        return Boxes(self.lower[rows], self.upper[rows], self.mask[rows], self.number[rows])
 
 
 @dataclass(eq=False)
 class Outcome:
-    """What bounding a batch of b boxes showed: refuted (b, q), ties (q,), inputs to cut (b,), points to try."""
+    """What bounding a batch of b boxes showed: refuted (b, q), ties (q,), inputs to cut (b,), points to try; and which
+    neurons were carried back to the inputs, (n,).
+    """
 
     boxes: Boxes
     refuted: Mask
     ties: Index
     cut: Index
     points: Array
+    carried: Mask
 
 
 class Splitter:
@@ -96,13 +104,19 @@ class Splitter:
         self.rows = None if box.a is None or box.b is None else (box.a, box.b)
         self.pull = problem.falsifier.pullers[part]
         self.finest = FINEST * _width(box.lower, box.upper)
-        self.stack = [Boxes(box.lower[None, :], box.upper[None, :], np.ones((1, len(self.flat)), bool))]
+        every = np.ones((1, len(self.flat)), bool)
+        self.stack = [Boxes(box.lower[None, :], box.upper[None, :], every, np.zeros(1, "<u4"))]
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
         ranges = np.concatenate([np.zeros(0), *(layer.upper - layer.lower for layer in layers)])
         self.tie = TIE * ranges[self.flat]
         self.ties = np.zeros(len(self.flat), dtype=np.int64)
         self.n_boxes = 0
+        self.n_numbers = 1
+        self.proof = problem.proof_of(part)
+        if self.proof is not None:
+            asked = {"question": self.flat.astype("<u4"), "sign": np.where(self.side == POSITIVE, 1, -1).astype("<i1")}
+            self.proof.write("split", {}, asked)
 
     def run(self, max_boxes: int | None = None) -> bool:
         """Bound and cut until no question can be closed any more, or so many boxes are used.
@@ -149,7 +163,7 @@ class Splitter:
         empty = np.zeros(len(boxes), dtype=bool)
         if self.rows is not None:
             low, high, empty = narrowed(boxes.lower, boxes.upper, *self.rows)
-            boxes = Boxes(low, high, boxes.mask)
+            boxes = Boxes(low, high, boxes.mask, boxes.number)
         asked = np.flatnonzero(boxes.mask.any(axis=0))
         flat, side = self.flat[asked], self.side[asked]
         guide = _Guide(network, self.ledger.offsets, boxes.mask[:, asked], flat, side)
@@ -170,7 +184,8 @@ class Splitter:
         refuted[:, asked] = boxes.mask[:, asked] & (excess <= 0)
         ties = np.zeros(len(self.flat), dtype=np.int64)
         ties[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).sum(axis=0)
-        return Outcome(boxes, refuted, ties, self._cut(boxes, guide.score), self._candidates(boxes, guide, asked))
+        points = self._candidates(boxes, guide, asked)
+        return Outcome(boxes, refuted, ties, self._cut(boxes, guide.score), points, guide.carried)
 
     def _cut(self, boxes: Boxes, score: Array) -> Index:
         """The input at which to cut each box, (b,); -1 where there is none that can be."""
@@ -215,10 +230,15 @@ class Splitter:
         cut = outcome.cut >= 0
         # A box too small to cut keeps its questions open for good: it leaves the stack and stays counted.
         halves = open_ & cut
+        if self.proof is not None:
+            cuts, corners = np.where(halves, outcome.cut, -1), (boxes.lower, boxes.upper)
+            record = Batch(boxes.number, corners, refuted, cuts, outcome.carried)
+            record_boxes(self.proof, record, first=self.n_numbers)
         self._count(boxes.mask, left, halves)
         if halves.any():
-            children = _halve(Boxes(boxes.lower[halves], boxes.upper[halves], left[halves]), outcome.cut[halves])
-            self.stack.append(children)
+            parents = Boxes(boxes.lower[halves], boxes.upper[halves], left[halves], boxes.number[halves])
+            self.stack.append(_halve(parents, outcome.cut[halves], self.n_numbers))
+            self.n_numbers += 2 * len(parents)
 
     def _count(self, before: Mask, after: Mask, halves: Mask) -> None:
         """Keep the number of boxes on which each question is pending; refute those that come to none."""
@@ -227,6 +247,8 @@ class Splitter:
         self.counts += after[halves].sum(axis=0)
         for side in SIDES:
             done = had & (self.counts == 0) & (self.side == side)
+            if done.any() and self.proof is not None:
+                self.proof.write("cut", {"by": self.by}, {"done": np.flatnonzero(done).astype("<u4")})
             if done.any():
                 self.ledger.refute(self.part, side, self.flat[done], self.by, rigorous=True)
 
@@ -245,10 +267,12 @@ class _Guide:
         self.wanted[side, :, flat] = mask.T
         self.score = np.zeros((len(mask), network.n_inputs))
         self.direction = np.zeros((len(mask), network.n_inputs))
+        self.carried = np.zeros(network.n_neurons, dtype=bool)
 
     def watch(self, layer: int, rows: Index, slopes: Array, bounds: Array) -> None:
         """See `crown_layers`."""
         neurons = rows + self.offsets[layer]
+        self.carried[neurons] = True
         wanted = np.concatenate([self.wanted[POSITIVE][:, neurons], self.wanted[NEGATIVE][:, neurons]], axis=1)
         upper, negated = bounds[:, : len(rows)], bounds[:, len(rows) :]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -272,12 +296,15 @@ def _middle(lower: Array, upper: Array) -> Array:
 
 def _join(a: Boxes, b: Boxes) -> Boxes:
     return Boxes(
-        np.concatenate([a.lower, b.lower]), np.concatenate([a.upper, b.upper]), np.concatenate([a.mask, b.mask])
+        np.concatenate([a.lower, b.lower]),
+        np.concatenate([a.upper, b.upper]),
+        np.concatenate([a.mask, b.mask]),
+        np.concatenate([a.number, b.number]),
     )
 
 
-def _halve(boxes: Boxes, cut: Index) -> Boxes:
-    """Both halves of each box; they share the face between them, so that nothing is lost."""
+def _halve(boxes: Boxes, cut: Index, first: int) -> Boxes:
+    """Both halves of each box, numbered from ``first``; they share the face between them, so that nothing is lost."""
     rows = np.arange(len(boxes))
     middle = _middle(boxes.lower[rows, cut], boxes.upper[rows, cut])
     left_upper, right_lower = boxes.upper.copy(), boxes.lower.copy()
@@ -287,4 +314,5 @@ def _halve(boxes: Boxes, cut: Index) -> Boxes:
         np.concatenate([boxes.lower, right_lower]),
         np.concatenate([left_upper, boxes.upper]),
         np.concatenate([boxes.mask, boxes.mask]),
+        np.arange(first, first + 2 * len(boxes), dtype="<u4"),
     )
