@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from formulations.networks import crown, cube, dense, random_case
+from optimum import optimum
 from scipy import sparse
-from test_milp import optimum
 
 from stablenet.core.errors import DomainError, InputError
 from stablenet.milp.arrays import MILP, Indicators, Rows

@@ -4,8 +4,8 @@ import numpy as np
 import pyomo.environ as pyo
 import pytest
 from formulations.networks import crown, cube, dense, random_case
+from optimum import optimum
 from scipy import sparse
-from test_milp import optimum
 
 from stablenet.bounds import run
 from stablenet.core.bounds import Bounds
@@ -286,7 +286,7 @@ def test_rows_of_a_polytope_are_kept() -> None:
 
 @pytest.mark.backend("highs")
 def test_rounds_of_cuts_tighten_the_root() -> None:
-    from stablenet.backends.base import Limits
+    from stablenet.backends.base import Limits, Settings
     from stablenet.backends.base import registry as backends
 
     network, part = dense(12, (6, 5, 4, 1)), cube(6)
@@ -297,7 +297,7 @@ def test_rounds_of_cuts_tighten_the_root() -> None:
     assert plain is not None
     layer, neuron = 1, int(model.pre[1].neurons[0])
     objective, _ = model.question_objective(layer, neuron, 1)
-    with backends.get("highs").open(model.milp) as session:
+    with backends.get("highs").open(model.milp, Settings(feasibility=1e-9)) as session:
         session.change_objective(objective, maximize=True)
         before = session.relax(Limits()).objective
         added = model.root_rounds(session, Limits(), progress=0.0, rounds=100)
