@@ -111,6 +111,22 @@ def _compare_own(a: Network, b: Network, points: Array, bound: Array) -> None:
         )
 
 
+def growth_of_underflow(network: Network) -> float:
+    """What underflow in a network's sums may come to at its outputs, in units of the smallest number of its type.
+
+    Each sum loses at most one unit for each of its terms, and the maps after it enlarge that by their largest sum of
+    magnitudes in a row. Infinite where that product overflows.
+    """
+    total = 1.0
+    with np.errstate(over="ignore"):
+        for affine in (*(layer.affine for layer in network.layers), network.output):
+            rows = np.zeros(affine.size)
+            for term in affine.terms:
+                rows += np.asarray(abs(term.matrix).sum(axis=1)).reshape(-1)
+            total = (1.0 + float(rows.max(initial=0.0))) * total + 4.0 * (affine.n_terms + 1)
+    return total
+
+
 def _doubt(
     made: Made, networks: tuple[Network, Network], points: Array, bound: Array, stored: np.dtype[Any]
 ) -> str | None:
@@ -122,8 +138,12 @@ def _doubt(
     unit = max(UNITS[dtype], UNITS[stored])
     read = [network.evaluate(points) for network in networks]
     found = [run(points) for run in runs]
-    tiny = float(np.finfo(dtype).smallest_subnormal)
-    rounding = [e.output_error * (1.1 * unit / 2.0**-53) + 1.1 * UNITS[dtype] * np.abs(e.output) + tiny for e in read]
+    tiny = max(float(np.finfo(kind).smallest_subnormal) for kind in (dtype, stored))
+    lost = [tiny * growth_of_underflow(network) for network in networks]
+    rounding = [
+        e.output_error * (1.1 * unit / 2.0**-53) + 1.1 * unit * np.abs(e.output) + under
+        for e, under in zip(read, lost, strict=True)
+    ]
     over = np.abs(found[0] - found[1]) - rounding[0] - rounding[1] - bound
     if (over <= 0).all():
         return None
