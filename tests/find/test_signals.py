@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import slow_plugins
-from compare_helpers import make_sweep
 from small import dense
 
 COMMAND = [sys.executable, "-P", "-m", "stablenet"]
@@ -77,17 +76,6 @@ class Place:
 
         return int(wait_for(mark).split()[0])
 
-    def reader(self, fifo: Path) -> int:
-        """The writing end of a pipe, once somebody has opened the other to read."""
-
-        def end() -> int | None:
-            try:
-                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody reads yet
-                return None
-
-        return int(wait_for(end))
-
 
 @pytest.fixture(name="place")
 def _place(tmp_path: Path, plugin: Path) -> Iterator[Place]:
@@ -126,27 +114,26 @@ def test_while_modules_are_imported(number: int, place: Place) -> None:
         ("find", signal.SIGHUP),
         ("info", signal.SIGINT),
         ("info", signal.SIGTERM),
-        *((command, signal.SIGHUP) for command in ("info", "export", "compress", "verify", "page")),
+        *((command, signal.SIGHUP) for command in ("info", "export", "compress", "verify")),
     ],
 )
 def test_while_files_are_read(command: str, number: int, place: Place, path: Path) -> None:
-    fifo = place.folder / "fifo.onnx"
-    os.mkfifo(fifo)
-    if command == "page":
-        (place.folder / "sweep").mkdir()
-        make_sweep(place.folder / "sweep")
-        arguments: list[Any] = ["sweep", "--results", "r.md", "--no-figures", "--text", fifo]
-    else:
-        arguments = [fifo, *([path] if command == "verify" else [])]
-        arguments += [] if command == "info" else ["--domain", "box:-1:1"]
-        arguments += {"export": ["--output", "m.mps"], "compress": ["--output", "s.onnx"]}.get(command, [])
-    process = place.start(command, *arguments)
-    handle = place.reader(fifo)
+    """The package that reads ONNX files is replaced by one that hangs."""
+    modules = place.folder / "modules"
+    modules.mkdir()
+    (modules / "onnx.py").write_text(
+        f"import os, time\nopen({str(place.mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    arguments: list[Any] = [path, *([path] if command == "verify" else [])]
+    arguments += [] if command == "info" else ["--domain", "box:-1:1"]
+    arguments += {"export": ["--output", "m.mps"], "compress": ["--output", "s.onnx"]}.get(command, [])
+    process = place.start(command, *arguments, env={"PYTHONPATH": str(modules)})
+    reader = place.hanging()
     process.send_signal(number)
     ended(process, "interrupt")
-    os.close(handle)
+    assert wait_for(lambda: gone(reader))
     assert list(place.temp.iterdir()) == []
-    assert not [name for name in ("m.mps", "s.onnx", "r.md") if (place.folder / name).exists()]
+    assert not [name for name in ("m.mps", "s.onnx") if (place.folder / name).exists()]
 
 
 STAGES = {
@@ -262,19 +249,6 @@ def test_compare(number: int, place: Place) -> None:
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 3)
     assert "Traceback" not in errors
     wait_for(lambda: gone(engine) and not list(place.temp.iterdir()))
-
-
-def test_samples_are_read_in_the_engine(place: Place, path: Path) -> None:
-    """A signal while the engine waits for a file: nothing is known of the network yet, so there is no report."""
-    fifo = place.folder / "samples.npy"
-    os.mkfifo(fifo)
-    process = place.start("find", path, "--domain", "box:-1:1", "--samples", fifo, "--output", "r.json")
-    handle = place.reader(fifo)
-    process.send_signal(signal.SIGTERM)
-    ended(process, "interrupt")
-    os.close(handle)
-    assert not (place.folder / "r.json").exists()
-    assert list(place.temp.iterdir()) == []
 
 
 def test_the_handlers_stand_before_anything_slow_is_loaded() -> None:
