@@ -32,6 +32,11 @@ CHECKED = 16
 """How many points, best values first, are checked against the rows for one answer."""
 
 
+LARGEST = 1e5
+"""Row coefficients up to which a bound is believed. Rows are scaled so that those of trained networks stay below 100;
+where terms cancel they reach 1e11, and a solver's rounding of them exceeds any margin (HiGHS refutes falsely there)."""
+
+
 @dataclass(frozen=True)
 class SolverFailure:
     """An answer that is not used. Values are in the sense and units of the objective that the solver was given.
@@ -182,6 +187,7 @@ class CheckedSession(Session):
         self.failed = failed
         self.slack = 10.0 * max(settings.feasibility, settings.integrality) if slack is None else slack
         self.retry = retry
+        self._largest = float(np.abs(milp.rows.matrix.data).max(initial=0.0))
         self._session: Session | None = backend.open(milp, settings)
 
     def solve(
@@ -213,12 +219,31 @@ class CheckedSession(Session):
             if failure is None:
                 if number:
                     self._drop()  # back to the settings asked for
-                return result
+                return self._proving_no_more_than_it_can(result)
             self._drop()
             if number + 1 == len(attempts):
                 raise SolverFailedError(failure)
             self.failed(failure)
         raise AssertionError("there is a last attempt")
+
+    def _proving_no_more_than_it_can(self, result: SolveResult) -> SolveResult:
+        """The answer; without its bound where the coefficients are so large that rounding may have made it.
+
+        Raises `SolverFailedError` where nothing remains: the point is not better than our own.
+        """
+        if self._largest <= LARGEST or result.status not in {Status.OPTIMAL, Status.DUAL_STOP}:
+            return result
+        sign = 1.0 if self.milp.maximize else -1.0
+        own = self.own(self.milp)
+        if result.objective is None or sign * result.objective <= (-np.inf if own is None else sign * own) + self.slack:
+            sentence = (
+                f"{self.backend.title} says {result.solver_status!r} of a model with coefficients up to "
+                f"{self._largest:.1e}; above {LARGEST:.0e} no margin covers its rounding: it proves nothing"
+            )
+            raise SolverFailedError(
+                SolverFailure(self.backend.title, result.solver_status, float(result.dual_bound), own, sentence)
+            )
+        return replace(result, dual_bound=sign * np.inf)
 
     def _opened(self, settings: Settings) -> Session:
         if self._session is None:

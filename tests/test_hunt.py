@@ -126,7 +126,7 @@ def test_a_false_bound_is_caught(tmp_path, monkeypatch):
             sides[0] = (sides[0][0], sides[0][1] - 1e-3)
             return Bounds.of("narrow", sides, rigorous=True)
 
-    monkeypatch.setitem(registry.__dict__, "classes", {**registry.classes, "narrow": Narrow})
+    monkeypatch.setitem(registry.classes, "narrow", Narrow)
     job = verdict_job(tmp_path, bounds="narrow", search="off", falsify=False)
     assert "WRONG" in kinds(verdicts.Verdicts().judged(job, tmp_path))
 
@@ -141,7 +141,7 @@ def test_a_false_solver_is_caught(tmp_path, monkeypatch):
             return result
         return replace(result, status=Status.DUAL_STOP, solver_status="bound", x=None, objective=None, dual_bound=-1e-4)
 
-    monkeypatch.setitem(registry.__dict__, "classes", {**registry.classes, "liar": small.twisted(blind)})
+    monkeypatch.setitem(registry.classes, "liar", small.twisted(blind))
     layers = [
         (np.full((3, 1), 64.0), -64.0 * np.array([0.3 - 2**-6, 0.3, 0.3 + 2**-6])),
         (np.array([[1.0, -2.0, 1.0]]) / 2, np.array([-0.05])),

@@ -20,7 +20,7 @@ class Fake:
     def available(self):
         return Availability(self.installed, None, "pip install it")
 
-registry.__dict__["classes"] = {"here": Fake(True), "absent": Fake(False)}
+registry.__dict__["_found"] = ({"here": Fake(True), "absent": Fake(False)}, ())
 
 @pytest.mark.backend("here")
 def test_passes(): pass
