@@ -355,6 +355,9 @@ def test_no_orphans(victim: str, tmp_path: Path) -> None:
         (solver,) = children("cbc", engine)
         target = {"engine": engine, "supervisor": process.pid, "solver": solver, "interrupt": process.pid}[victim]
         os.kill(target, signal.SIGINT if victim == "interrupt" else signal.SIGKILL)
+        if victim == "solver":  # the search asks anew, and is ended then
+            wait_for(lambda: [pid for pid in children("cbc", engine) if pid != solver])
+            process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20 * slowness())
         wait_for(lambda: not alive(engine) and not children("cbc", engine), 5.0)
     finally:
@@ -364,10 +367,12 @@ def test_no_orphans(victim: str, tmp_path: Path) -> None:
         return
     report = json.loads(output.read_text())
     assert process.returncode == 3
-    assert report["stopped_by"] == ("interrupt" if victim == "interrupt" else "solver")
+    assert report["stopped_by"] == ("solver" if victim == "engine" else "interrupt")
     assert audit(report, path) == []
-    if victim != "interrupt":
-        one_line(errors, "CBC" if victim == "solver" else "SIGKILL")
+    if victim == "engine":
+        one_line(errors, "SIGKILL")
+    if victim == "solver":
+        assert "CBC" in report["solver_failures"][0]["sentence"]
 
 
 def test_a_bug_before_there_is_a_report_is_1(path: Path, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def judge_report(report: dict[str, Any], onnx: Path, truth: Truth, outcome: Outc
     outcome.counts["questions"] += len(states)
     outcome.counts["verdicts"] += sum(neuron["verdict"] != "unknown" for neuron in report["neurons"])
     outcome.counts["unknown"] += report["counts"]["unknown"]
+    outcome.counts["solver failures"] += len(report.get("solver_failures", []))
 
 
 def judge_found(found: Found, onnx: Path, truth: Truth, outcome: Outcome) -> None:
