@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +102,8 @@ def command_line() -> str:
     """Every command with its arguments and options, from the parser itself."""
     import typer
 
-    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["stablenet"]
-    app = importlib.import_module(script.partition(":")[0]).app
+    from stablenet.cli.main import app
+
     group = typer.main.get_command(app)
     parts = []
     for name, command in group.commands.items():  # type: ignore[attr-defined]

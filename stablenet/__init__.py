@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stablenet._version import __version__
+from stablenet._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from stablenet.api import build_model, find_stable
@@ -65,7 +65,6 @@ __all__ = [
     "Term",
     "Union",
     "Verification",
-    "__version__",
     "build_model",
     "compress",
     "find_stable",
@@ -84,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
