@@ -235,14 +235,15 @@ class CheckedSession(Session):
             return result
         sign = 1.0 if self.milp.maximize else -1.0
         own = self.own(self.milp)
+        sentence = (
+            f"{self.backend.title} says {result.solver_status!r} of a model with coefficients up to "
+            f"{self._largest:.1e}; above {LARGEST:.0e} no margin covers its rounding: it proves nothing"
+        )
+        bound = float(result.dual_bound)
+        failure = SolverFailure(self.backend.title, result.solver_status, bound, own, sentence)
         if result.objective is None or sign * result.objective <= (-np.inf if own is None else sign * own) + self.slack:
-            sentence = (
-                f"{self.backend.title} says {result.solver_status!r} of a model with coefficients up to "
-                f"{self._largest:.1e}; above {LARGEST:.0e} no margin covers its rounding: it proves nothing"
-            )
-            raise SolverFailedError(
-                SolverFailure(self.backend.title, result.solver_status, float(result.dual_bound), own, sentence)
-            )
+            raise SolverFailedError(failure)
+        self.failed(failure)
         return replace(result, dual_bound=sign * np.inf)
 
     def _opened(self, settings: Settings) -> Session:

@@ -157,8 +157,7 @@ def test_no_run_fails_or_stops_early(mode: str, outcomes: dict[str, Outcome]) ->
 @pytest.mark.parametrize("mode", MODES)
 def test_unknown_only_within_the_margin(mode: str, outcomes: dict[str, Outcome]) -> None:
     beyond = outcomes[mode].beyond
-    # Where rows have coefficients above 1e5, no bound of a solver is believed: two of these networks have such rows.
-    assert len(beyond) <= (4 if mode == "MILP alone" else 0), f"{len(beyond)}: {beyond[:8]}"
+    assert not beyond, f"{len(beyond)}: {beyond[:8]}"
 
 
 def test_how_many_are_unknown(outcomes: dict[str, Outcome]) -> None:
