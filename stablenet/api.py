@@ -13,6 +13,7 @@ from stablenet.core.errors import ContradictionError, InputError, SolverError
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
+from stablenet.core.signals import Interrupts
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
 from stablenet.find.pipeline import Job, find
@@ -53,14 +54,15 @@ def find_stable(
     except (SolverError, ContradictionError) as error:
         stopped_by, trouble = "solver", str(error)
         contradiction = isinstance(error, ContradictionError)
-    report = build_report(
-        ledger,
-        network=network_to_json(net, region),
-        domain=region.to_json(),
-        config=choice.to_json(),
-        stopped_by=stopped_by,
-        total_seconds=time.monotonic() - began,
-    )
+    with Interrupts():  # a Ctrl-C now would lose what was found
+        report = build_report(
+            ledger,
+            network=network_to_json(net, region),
+            domain=region.to_json(),
+            config=choice.to_json(),
+            stopped_by=stopped_by,
+            total_seconds=time.monotonic() - began,
+        )
     words = [*(str(found) for found in ledger.contradictions), *([trouble] if trouble else [])]
     return _settle(report, "; ".join(words) or None, contradiction=contradiction or bool(ledger.contradictions))
 

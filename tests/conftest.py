@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +43,19 @@ def why_no_browser() -> str | None:
     if find_spec("playwright") is None:
         return "playwright is not installed: pip install playwright"
     return None if shutil.which("chromium") else "chromium is not installed: apt-get install chromium"
+
+
+@pytest.fixture(autouse=True)
+def _unlimited_memory() -> Iterator[None]:
+    """A command that a test calls in this process limits its memory: no later test, and no browser, is to have that."""
+    try:
+        import resource
+    except ImportError:  # Windows: there is no such limit
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def solvers(item: pytest.Item) -> list[str]:

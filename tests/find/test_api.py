@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from small import dense
 import stablenet
 from stablenet import Box, LinfBall, Union, build_model, find_stable, load_onnx
 from stablenet.core.errors import InputError, NetworkError, UnknownNameError
+from stablenet.find.pipeline import find
 from stablenet.testing.suite import slowness
 
 DOMAIN = Box(-np.ones(3), np.ones(3))
@@ -107,15 +109,24 @@ def test_the_time_limit_in_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("search", "threads"), [("network", 1), ("neuron", 2)])
-def test_ctrl_c_in_process(search: str, threads: int, tmp_path: Path) -> None:
+def test_ctrl_c_in_process(search: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found comes back, and no solve goes on behind it."""
     path = dense(tmp_path, (20, 60, 60, 60, 2), seed=0)
     timer = threading.Timer(1.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     began = time.monotonic()
+
+    def find_interrupted(*arguments: Any) -> str | None:
+        nonlocal began
+        began = time.monotonic()
+        timer.start()
+        return find(*arguments)
+
+    monkeypatch.setattr("stablenet.api.find", find_interrupted)
     try:
         options = {**BARE, "threads": threads, "time_limit": 12.0 * slowness()}
         report = find_stable(path, "box:-1:1", search=search, **options)
+    except KeyboardInterrupt:  # pytest would end, and say nothing of where it came
+        pytest.fail(traceback.format_exc())
     finally:
         timer.cancel()
     assert time.monotonic() - began < 1.2 + 3.0 * slowness()

@@ -36,9 +36,10 @@ LIMIT = 700
 def refused_within(code: str, *arguments: object) -> str:
     """Run code that must raise an `InputError` in a process of its own, and return the message."""
     script = (
-        "import resource, sys\nfrom stablenet.core.errors import InputError\n"
+        "import re, sys\nfrom pathlib import Path\nfrom stablenet.core.errors import InputError\n"
         f"try:\n    {code}\nexcept InputError as error:\n    print(str(error))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        # Not getrusage: its peak counts what the parent held when it forked.
+        "print(int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True, timeout=120
