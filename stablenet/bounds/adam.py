@@ -19,7 +19,7 @@ DECAY = 0.95
 
 @dataclass(eq=False)
 class Variables:
-    """What descent moves, per pushed layer: slopes (parts or 1, rows, open) and, if wanted, multipliers (…, alive)."""
+    """What the optimizer moves, per pushed layer: slopes (parts or 1, rows, open) and, if wanted, multipliers."""
 
     slopes: list[Single]
     multipliers: list[Single] | None

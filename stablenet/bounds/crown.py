@@ -111,7 +111,7 @@ class Backward:
     Layers are pushed in order, each with the bounds of its pre-activations, (parts, n_k); then the rows of
     any affine map that reads only pushed layers can be bounded. ``box_lower`` and ``box_upper`` are
     (parts, n_inputs). ``rows`` are a and b of ``a @ x <= b``, (m, n_inputs) and (m,): they count as a stage after all
-    pushed ones whose post-activations nobody reads, and are felt through its multipliers.
+    pushed ones whose post-activations nothing reads, and act on a bound through their multipliers.
     """
 
     def __init__(

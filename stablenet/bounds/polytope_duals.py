@@ -25,14 +25,14 @@ def row_multipliers(slopes: Array, centre: Array, radius: Array, a: Array, b: Ar
     shape = (len(centre), slopes.shape[1], len(b))
     found = np.zeros(shape)
     left = np.broadcast_to(slopes, (*shape[:2], slopes.shape[2])).copy()
-    for sweep in range(ROUNDS):
+    for state in range(ROUNDS):
         moved = False
         for i in range(len(b)):
             columns = np.flatnonzero(a[i])
             if not len(columns):
                 continue
             row, here = a[i, columns], left[..., columns]
-            base = here + found[..., i, None] * row if sweep else here
+            base = here + found[..., i, None] * row if state else here
             rise = b[i] - centre[:, columns] @ row
             best = _along(base, row, radius[:, columns] * np.abs(row), rise)
             if (best != found[..., i]).any():

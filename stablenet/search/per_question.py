@@ -24,7 +24,7 @@ PATIENCE = 1.0
 """Seconds that solves on other threads get to stop after Ctrl-C."""
 
 
-class Singles:
+class PerQuestion:
     """One MILP a question, layer by layer, on one part; as many at a time as there are threads.
 
     A solve stops at the first solution that a forward pass confirms, or at the first dual bound of the refuting
@@ -85,7 +85,7 @@ class _Queue:
 
     def __init__(
         self,
-        owner: Singles,
+        owner: PerQuestion,
         model: SearchModel,
         start: Array,
         questions: Sequence[tuple[Side, int]],

@@ -22,7 +22,7 @@ from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Ma
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
 from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
-from stablenet.search.per_question import Singles
+from stablenet.search.per_question import PerQuestion
 
 CLAIM = 0.5
 """An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
@@ -76,7 +76,7 @@ class PartSearch:
         """Close what can be closed; each question set aside gets one solve of its own at the end."""
         while (mask := self.open_questions()).any():
             Rounds(self, mask).run()
-        Singles(self.problem, self.part, self.by).run(self.aside)
+        PerQuestion(self.problem, self.part, self.by).run(self.aside)
 
 
 class Rounds:

@@ -76,7 +76,7 @@ class Boxes:
 
 
 @dataclass(eq=False)
-class Outcome:
+class BoundedBoxes:
     """What bounding a batch of b boxes showed: refuted (b, q), ties (q,), inputs to cut (b,), points to try; and which
     neurons were carried back to the inputs, (n,).
     """
@@ -157,7 +157,7 @@ class Splitter:
                 batches.append(boxes.take(keep))
         return batches
 
-    def _bound(self, boxes: Boxes) -> Outcome:
+    def _bound(self, boxes: Boxes) -> BoundedBoxes:
         """Bound a batch; touches nothing that other threads use."""
         network = self.problem.network
         empty = np.zeros(len(boxes), dtype=bool)
@@ -185,7 +185,7 @@ class Splitter:
         ties = np.zeros(len(self.flat), dtype=np.int64)
         ties[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).sum(axis=0)
         points = self._candidates(boxes, guide, asked)
-        return Outcome(boxes, refuted, ties, self._cut(boxes, guide.score), points, guide.carried)
+        return BoundedBoxes(boxes, refuted, ties, self._cut(boxes, guide.score), points, guide.carried)
 
     def _cut(self, boxes: Boxes, score: Array) -> Index:
         """The input at which to cut each box, (b,); -1 where there is none that can be."""
@@ -219,7 +219,7 @@ class Splitter:
         shows &= np.concatenate([boxes.mask[:, asked]] * 2)
         return points[shows.any(axis=1)]
 
-    def _digest(self, outcome: Outcome) -> None:
+    def _digest(self, outcome: BoundedBoxes) -> None:
         boxes, refuted = outcome.boxes, outcome.refuted
         self.n_boxes += len(boxes)
         self.ties += outcome.ties

@@ -45,7 +45,7 @@ class Case:
 
 
 @dataclass
-class Outcome:
+class ConformanceResult:
     """The cases that passed, those that failed and why, and those that do not apply and what they need."""
 
     passed: list[str] = field(default_factory=list)
