@@ -12,11 +12,10 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from stablenet.backends.base import Capability
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 from stablenet.core.registry import Registry, refuse_argument, wrong_set
 from stablenet.milp.affine_rows import AffineRows, IndicatorRows, Matrix, Variables, block_matrix
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

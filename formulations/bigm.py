@@ -20,7 +20,6 @@ import numpy as np
 from scipy import sparse
 from stablenet.formulations.base import (
     AffineRows,
-    Array,
     Encoding,
     Formulation,
     ReluLayer,
@@ -28,6 +27,8 @@ from stablenet.formulations.base import (
     block_matrix,
     phase_handles,
 )
+
+from stablenet.core.arrays import Array
 
 
 class BigM(Formulation):

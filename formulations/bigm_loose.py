@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from stablenet.formulations.base import (
     AffineRows,
-    Array,
     Encoding,
     Formulation,
     ReluLayer,
@@ -31,6 +30,8 @@ from stablenet.formulations.base import (
     block_matrix,
     phase_handles,
 )
+
+from stablenet.core.arrays import Array
 
 
 class BigMLoose(Formulation):

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from stablenet.formulations.base import (
     AffineRows,
-    Array,
     Encoding,
     ReluLayer,
     add_binaries,
@@ -29,9 +27,8 @@ from stablenet.formulations.base import (
 )
 from stablenet.formulations.bigm import big_m_matrix
 
+from stablenet.core.arrays import Array, Index
 from stablenet.milp.affine_rows import Matrix, Variables, to_csr
-
-Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,8 +23,9 @@ from typing import Any, Self
 
 import numpy as np
 import pyomo.environ as pyo
-from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer, phase_handles
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer, phase_handles
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import UnknownNameError
 
 TRANSFORMATIONS = ("bigm", "hull", "mbigm")

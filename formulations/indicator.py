@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from stablenet.formulations.base import (
     AffineRows,
-    Array,
     Capability,
     Encoding,
     Formulation,
@@ -30,6 +29,8 @@ from stablenet.formulations.base import (
     block_matrix,
     phase_handles,
 )
+
+from stablenet.core.arrays import Array
 
 
 class Indicator(Formulation):

@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from stablenet.formulations.base import AffineRows, Array, Encoding, Formulation, ReluLayer, block_matrix
+from stablenet.formulations.base import AffineRows, Encoding, Formulation, ReluLayer, block_matrix
+
+from stablenet.core.arrays import Array
 
 
 class Relaxed(Formulation):

@@ -20,7 +20,6 @@ import numpy as np
 import pyomo.environ as pyo
 from stablenet.formulations.base import (
     AffineRows,
-    Array,
     Capability,
     Encoding,
     Formulation,
@@ -29,6 +28,8 @@ from stablenet.formulations.base import (
     add_variables,
     block_matrix,
 )
+
+from stablenet.core.arrays import Array
 
 
 class Sos1(Formulation):

@@ -17,9 +17,8 @@ import numpy as np
 
 from stablenet.bounds.base import whole_number
 from stablenet.bounds.branch_and_bound import BranchAndBound, Leaf, Pair, Tree
-from stablenet.bounds.crown import Index
 from stablenet.bounds.layerwise import LayerwiseState, Tightening
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index
 
 LEAVES = 64
 """Leaves per question, unless the argument says otherwise."""

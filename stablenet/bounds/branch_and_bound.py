@@ -25,10 +25,10 @@ from threadpoolctl import threadpool_limits
 
 from stablenet.bounds.adam import Variables
 from stablenet.bounds.certificates import Rows, record_leaves
-from stablenet.bounds.crown import MEMORY, Backward, Index
+from stablenet.bounds.crown import MEMORY, Backward
 from stablenet.bounds.crown_alpha import COPIES
 from stablenet.bounds.optimize import BoundOptimizer, Optimised
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index, Single
 from stablenet.core.deadline import Deadline
 from stablenet.core.proofs import PartProof
 from stablenet.domain.regions import Part
@@ -36,7 +36,6 @@ from stablenet.domain.regions import Part
 S = TypeVar("S", bound=np.generic)
 T = TypeVar("T")
 
-Single = npt.NDArray[np.float32]
 Phases = npt.NDArray[np.int8]
 
 FIRST_STEPS = 20

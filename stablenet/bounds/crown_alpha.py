@@ -14,10 +14,10 @@ import numpy as np
 
 from stablenet.bounds.base import whole_number
 from stablenet.bounds.certificates import Rows, record_rows
-from stablenet.bounds.crown import Index, chunks
+from stablenet.bounds.crown import chunks
 from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.bounds.optimize import BoundOptimizer, Optimised
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap
 from stablenet.core.proofs import PartProof
 

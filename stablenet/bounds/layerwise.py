@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from stablenet.bounds.base import BoundMethod, Context
-from stablenet.bounds.crown import Backward, Index, crown_rows
+from stablenet.bounds.crown import Backward, crown_rows
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.methods import Crown
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array, Index
+from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part

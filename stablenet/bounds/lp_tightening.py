@@ -25,12 +25,12 @@ import numpy as np
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
 from stablenet.bounds.certificates import Rows, record_rows
-from stablenet.bounds.crown import Choice, Index, chunks
+from stablenet.bounds.crown import Choice, chunks
 from stablenet.bounds.interval import magnitude
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
 from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.bounds.linear import to_dense
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import SolverError, UnsupportedError
 from stablenet.core.network import apply_transposed
 from stablenet.core.rounding import SAFETY, UNDERFLOW, gamma

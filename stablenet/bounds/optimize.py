@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.bounds.adam import Adam, Variables
-from stablenet.bounds.crown import Array, Backward, Choice, Index
+from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.linear import to_dense
-from stablenet.bounds.single_precision import Level, Single
+from stablenet.bounds.single_precision import Level
+from stablenet.core.arrays import Array, Index, Single
 from stablenet.core.network import AffineMap
 
 

@@ -9,9 +9,8 @@ a bound to hold: `Backward` takes any multipliers and accounts for the rounding.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from stablenet.core.arrays import Array
 
 ROUNDS = 3
 """Times that each row is visited."""

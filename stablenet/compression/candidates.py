@@ -10,7 +10,8 @@ import numpy as np
 from stablenet.compression.reduce import Operations, reduce
 from stablenet.compression.steps import Step
 from stablenet.compression.store_weights import Settled, Stored, settle
-from stablenet.compression.working_network import Array, Draft, Mask, WorkingMap
+from stablenet.compression.working_network import Draft, WorkingMap
+from stablenet.core.arrays import Array, Mask
 from stablenet.core.network import Network, apply
 from stablenet.onnx_io.channels import Channels
 from stablenet.onnx_io.graph import Graph

@@ -20,7 +20,8 @@ import numpy as np
 
 from stablenet.compression.rank import Basis, row_basis
 from stablenet.compression.steps import Step
-from stablenet.compression.working_network import Array, Draft, Index, Mask, WorkingMap, add, dense, take_columns
+from stablenet.compression.working_network import Draft, WorkingMap, add, dense, take_columns
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.rounding import gamma
 
 Operations = Literal["paper", "all"]

@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from stablenet.compression.working_network import Array, Draft, Index, WorkingMap, dense
+from stablenet.compression.working_network import Draft, WorkingMap, dense
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import InputError
 from stablenet.core.network import AffineMap, Layer, Matrix, Network, Term
 from stablenet.domain.regions import Domain

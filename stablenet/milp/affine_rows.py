@@ -19,9 +19,9 @@ from pyomo.core.expr.numeric_expr import LinearExpression
 from pyomo.core.expr.relational_expr import EqualityExpression, RangedExpression
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 
-Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
 Variables = Sequence[Any]  # of pyomo VarData; Pyomo ships no types
 

@@ -18,12 +18,12 @@ from pyomo.common.errors import InfeasibleConstraintException, InvalidConstraint
 from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.milp.affine_rows import AffineRows, IndicatorRows, Variables
 from stablenet.milp.arrays import MILP, Indicators, Rows, permute
 from stablenet.milp.tiny_coefficients import drop_tiny_in_rows, drop_tiny_objective
 
-Array = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.intp]
 
 _PASSIVE = {

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyomo.environ as pyo
 from scipy import sparse
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds, LayerBounds
 from stablenet.core.errors import DomainError, InputError
 from stablenet.core.network import AffineMap, Network
@@ -22,8 +23,6 @@ from stablenet.domain.regions import Domain, Part
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_variables, registry
 from stablenet.milp.affine_rows import AffineRows, Matrix, Variables, to_csr
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 Phase = npt.NDArray[np.int8]
 
 

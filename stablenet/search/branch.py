@@ -13,7 +13,8 @@ import numpy as np
 
 from stablenet.bounds.branch_and_bound import BranchAndBound, Leaf, Pair, Tree
 from stablenet.bounds.crown import Backward
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
+from stablenet.core.arrays import Array, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Side
 from stablenet.search.base import Problem, Search
 
 LAST_STEPS = 40

@@ -14,8 +14,9 @@ import numpy as np
 from stablenet.backends.base import Backend, Callbacks, Capability, SolveResult, Status
 from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import CheckedSession, SolverFailedError
+from stablenet.core.arrays import Array, Mask
 from stablenet.core.errors import SolverError
-from stablenet.core.questions import POSITIVE, SIDES, Array, Mask, Side
+from stablenet.core.questions import POSITIVE, SIDES, Side
 from stablenet.pyomo_model.search_model import SearchModel
 from stablenet.search.base import Problem, SearchStoppedError
 from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel

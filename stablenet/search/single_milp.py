@@ -17,8 +17,9 @@ from scipy import sparse
 from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult
 from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import SolverFailedError, SolverFailure
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.errors import SolverError
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
 from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel

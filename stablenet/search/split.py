@@ -18,8 +18,9 @@ import numpy.typing as npt
 from stablenet.bounds.certificates import Batch, record_boxes
 from stablenet.bounds.crown import crown_layers
 from stablenet.bounds.polytope import narrowed
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import Network
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES
 from stablenet.search.base import Problem, Search
 
 Numbers = npt.NDArray[np.uint32]
