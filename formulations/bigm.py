@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from stablenet.formulations.base import (
-    AffineRows,
     Array,
     Encoding,
     Formulation,
@@ -40,6 +39,8 @@ class BigM(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """Three rows per neuron."""
+        from stablenet.milp.affine_rows import AffineRows
+
         active = add_binaries(block, "is_active", layer.neurons)
         block.relu = AffineRows(
             big_m_matrix(layer.lower, layer.upper),

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from stablenet.formulations.base import (
-    AffineRows,
     Array,
     Encoding,
     ReluLayer,
@@ -29,7 +28,7 @@ from stablenet.formulations.base import (
 )
 from stablenet.formulations.bigm import big_m_matrix
 
-from stablenet.milp.affine_rows import Matrix, Variables, to_csr
+from stablenet.milp.matrices import Matrix, Variables, to_csr
 
 Index = npt.NDArray[np.intp]
 
@@ -73,6 +72,8 @@ def grouped(layer: ReluLayer, label: Index | None) -> Groups:
 
 def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
     """Add the disjunction over the groups; single inputs need no variable for their ``s``."""
+    from stablenet.milp.affine_rows import AffineRows
+
     n, size = layer.size, groups.size
     active = add_binaries(block, "is_active", layer.neurons)
     block.relu = AffineRows(

@@ -27,7 +27,7 @@ from stablenet.formulations import disjunction
 from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer
 
 from stablenet.core.errors import InputError, UnknownNameError
-from stablenet.milp.affine_rows import to_csr
+from stablenet.milp.matrices import to_csr
 
 Index = npt.NDArray[np.intp]
 

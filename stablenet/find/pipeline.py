@@ -88,7 +88,8 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     ledger.log.set_tolerances(tolerances_used(options))
     try:
         if job.resume is not None:
-            resume_into(job.resume, ledger, falsifier.witnesser)
+            with _timed(ledger, "load"):
+                resume_into(job.resume, ledger, falsifier.witnesser)
         with _timed(ledger, "bounds"):
             bounds = _bound(job, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):
