@@ -13,10 +13,9 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.registry import Registry, refuse_argument, wrong_set
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 
 class Capability(enum.Enum):

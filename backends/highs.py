@@ -23,10 +23,9 @@ from stablenet.backends.request import Request
 from stablenet.backends.session import Answer, ArraySession, Watch, solver_module
 from stablenet.backends.thread import SolverThread
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import SolverError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 SMALLEST_COEFFICIENT = 1e-12
 """HiGHS deletes coefficients up to ``small_matrix_value``; this is the least that it accepts for it."""

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from stablenet.backends.base import Capability
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 from stablenet.core.registry import Registry, refuse_argument, wrong_set
 from stablenet.milp.matrices import Matrix, Variables, block_matrix
 
 if TYPE_CHECKING:
     from stablenet.milp.affine_rows import AffineRows, IndicatorRows
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

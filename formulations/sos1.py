@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from stablenet.formulations.base import (
-    Array,
     Capability,
     Encoding,
     Formulation,
@@ -27,6 +26,8 @@ from stablenet.formulations.base import (
     add_variables,
     block_matrix,
 )
+
+from stablenet.core.arrays import Array
 
 
 class Sos1(Formulation):

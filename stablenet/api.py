@@ -16,7 +16,7 @@ from stablenet.core.options import Options
 from stablenet.core.signals import Interrupts
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
-from stablenet.find.pipeline import Job, find
+from stablenet.find.pipeline import Setup, find
 from stablenet.find.supervisor import EngineRefusedError, supervise
 from stablenet.formulations.base import Formulation
 from stablenet.onnx_io.reader import load_onnx
@@ -42,13 +42,13 @@ def find_stable(
     began = time.monotonic()
     net = network if isinstance(network, Network) else load_onnx(network)
     region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
-    job = Job(net, region, choice)
+    setup = Setup(net, region, choice)
     ledger = Ledger([layer.size for layer in net.layers], len(region.parts))
     ledger.log.add_seconds("load", time.monotonic() - began)
     trouble: str | None = None
     contradiction = False
     try:
-        stopped_by = find(job, ledger, Deadline(choice.time_limit))
+        stopped_by = find(setup, ledger, Deadline(choice.time_limit))
     except KeyboardInterrupt:
         stopped_by = "interrupt"
     except (SolverError, ContradictionError) as error:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stablenet.backends.base import Backend, Capability, Settings
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array
+from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network

@@ -23,12 +23,10 @@ import numpy.typing as npt
 from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, post_bounds
 from stablenet.bounds.linear import LinearBounds, dot, to_dense
 from stablenet.bounds.polytope_duals import row_multipliers
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
 from stablenet.core.rounding import UNIT, gamma, underflow
 from stablenet.domain.regions import Part
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 DENSE = 0.85
 """Neurons known to be inactive are left out of the matrices if no more than this share is alive."""

@@ -67,7 +67,7 @@ class FrozenSpec:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSetting:
     """A named setting of the steps that can be switched: whether the frozen set is used, and options of `find`.
 
     ``samples`` says whether a run that starts from nothing gets the instance's samples; None: if it falsifies.
@@ -86,7 +86,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Block:
+class RunProduct:
     """One product of axes; ``instances`` and ``steps`` are names."""
 
     instances: tuple[str, ...]
@@ -115,8 +115,8 @@ class Grid:
     permute: bool
     frozen: FrozenSpec
     instances: tuple[Instance, ...]
-    steps: Mapping[str, Step]
-    blocks: tuple[Block, ...]
+    steps: Mapping[str, StepSetting]
+    blocks: tuple[RunProduct, ...]
 
 
 class _Reader:
@@ -286,21 +286,23 @@ def _frozen(table: Any, problems: list[str]) -> FrozenSpec:
     return spec
 
 
-def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, Step]:
-    steps = {"fair": Step("fair", options=FAIR_STEP)}
+def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, StepSetting]:
+    steps = {"fair": StepSetting("fair", options=FAIR_STEP)}
     for name, table in tables.items():
         reader = _Reader(f"steps.{name}", table, problems)
         frozen, samples = reader.take("frozen", bool, True), reader.take("samples", bool, None)
         options = {key: reader.take(key, kind) for key, kind in STEP_OPTIONS.items() if key in reader.table}
         reader.taken |= STEP_OPTIONS.keys()
         reader.close()
-        steps[name] = Step(name, frozen, samples, options)
+        steps[name] = StepSetting(name, frozen, samples, options)
     return steps
 
 
-def _block(where: str, table: Any, instances: list[str], steps: Mapping[str, Step], problems: list[str]) -> Block:
+def _block(
+    where: str, table: Any, instances: list[str], steps: Mapping[str, StepSetting], problems: list[str]
+) -> RunProduct:
     reader = _Reader(where, table, problems)
-    block = Block(
+    block = RunProduct(
         instances=reader.many("instances", str, instances),
         formulation=reader.many("formulation", str, ["bigm"]),
         bounds=reader.many("bounds", str, ["crown"]),

@@ -16,7 +16,7 @@ from typing import Any
 from stablenet.backends.base import Capability
 from stablenet.backends.base import registry as backends
 from stablenet.bounds import registry as bound_methods
-from stablenet.compare.grid import Block, FrozenSpec, Grid, GridError, Instance, Step, split_domain
+from stablenet.compare.grid import FrozenSpec, Grid, GridError, Instance, RunProduct, StepSetting, split_domain
 from stablenet.core.errors import StablenetError
 from stablenet.core.options import Options
 from stablenet.formulations.base import registry as formulations
@@ -54,7 +54,7 @@ class Run:
     bounds: str
     search: str
     solver: str
-    step: Step
+    step: StepSetting
     seed: int
     frozen: FrozenSpec | None
     options: Options
@@ -207,20 +207,20 @@ def _check_frozen(grid: Grid, problems: list[str]) -> None:
         problems.append(f"frozen: {error}")
 
 
-def _count(block: Block) -> int:
+def _count(block: RunProduct) -> int:
     """How many runs a block stands for."""
     axes = (block.formulation, block.bounds, block.search, block.solver, block.steps, block.instances, block.seeds)
     return prod(len(values) for values in axes)
 
 
-def _product(block: Block) -> Iterator[dict[str, str]]:
+def _product(block: RunProduct) -> Iterator[dict[str, str]]:
     axes = ("formulation", "bounds", "search", "solver", "step")
     values = (block.formulation, block.bounds, block.search, block.solver, block.steps)
     for combination in itertools.product(*values):
         yield dict(zip(axes, combination, strict=True))
 
 
-def _unsupported(names: dict[str, dict[str, Any]], step: Step, values: dict[str, str]) -> str | None:
+def _unsupported(names: dict[str, dict[str, Any]], step: StepSetting, values: dict[str, str]) -> str | None:
     """Why a combination cannot work, None if it can."""
     search, solver = names["search"][values["search"]], names["solver"][values["solver"]]
     if not search.needs_solver:

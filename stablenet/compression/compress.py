@@ -17,7 +17,7 @@ from stablenet.compression.check import check_points, check_written, compare_fil
 from stablenet.compression.reduce import Operations, reduce
 from stablenet.compression.steps import Step
 from stablenet.compression.store_weights import Settled, Stored, settle
-from stablenet.compression.working_network import Array
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
 from stablenet.core.events import Event, decode_array, encode_array
@@ -22,10 +23,7 @@ from stablenet.core.questions import (
     POSITIVE,
     SIDE_NAMES,
     SIDES,
-    Array,
     Contradiction,
-    Index,
-    Mask,
     Side,
     State,
     Verdict,

@@ -44,7 +44,7 @@ def _timed(ledger: Ledger, what: str) -> Iterator[None]:
         ledger.log.add_seconds(what, time.monotonic() - began)
 
 
-class Job:
+class Setup:
     """The parts that options name, checked before any work is done."""
 
     def __init__(self, network: Network, domain: Domain, options: Options) -> None:
@@ -75,36 +75,46 @@ class Job:
             check_belongs(self.resume, network, domain)
 
 
-def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
+def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     """Run the steps on a ledger. Returns the stop reason, None if the search ended by itself.
 
     Raises `SolverError` and the like with all that was found in the ledger; a contradiction does not raise, it
     stands in the ledger.
     """
-    options, network, domain = job.options, job.network, job.domain
-    proof = None if options.proof is None else _proof(job)
+    options, network, domain = setup.options, setup.network, setup.domain
+    proof = None if options.proof is None else _proof(setup)
     rng = np.random.default_rng(options.seed)
     falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
     ledger.log.set_tolerances(tolerances_used(options))
     try:
-        if job.resume is not None:
+        if setup.resume is not None:
             with _timed(ledger, "load"):
-                resume_into(job.resume, ledger, falsifier.witnesser)
+                resume_into(setup.resume, ledger, falsifier.witnesser)
         with _timed(ledger, "bounds"):
-            bounds = _bound(job, ledger, deadline, falsifier, proof)
+            bounds = _bound(setup, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):
-            if job.samples is not None:
-                falsifier.samples(job.samples)
+            if setup.samples is not None:
+                falsifier.samples(setup.samples)
             if options.falsify and not ledger.complete:
                 falsifier.run()
         deadline.check()
         if not ledger.complete:
             problem = Problem(
-                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
+                network,
+                domain,
+                ledger,
+                bounds,
+                setup.formulation,
+                setup.backend,
+                options,
+                falsifier,
+                rng,
+                deadline,
+                proof,
             )
             with _timed(ledger, "search"):
                 try:
-                    job.search.run(problem)
+                    setup.search.run(problem)
                 except InputError as error:
                     if type(error) is not InputError:
                         raise
@@ -120,29 +130,31 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     return None
 
 
-def _proof(job: Job) -> ProofLog:
-    parts = len(job.domain.parts)
-    again = job.resume is not None
-    return ProofLog(str(job.options.proof), job.network.sha256, job.domain.digest, parts, resume=again)
+def _proof(setup: Setup) -> ProofLog:
+    parts = len(setup.domain.parts)
+    again = setup.resume is not None
+    return ProofLog(str(setup.options.proof), setup.network.sha256, setup.domain.digest, parts, resume=again)
 
 
-def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier, proof: ProofLog | None) -> list[Bounds]:
+def _bound(
+    setup: Setup, ledger: Ledger, deadline: Deadline, falsifier: Falsifier, proof: ProofLog | None
+) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
-    parts, options = job.domain.parts, job.options
-    context = bound_context(options, job.backend, deadline)
+    parts, options = setup.domain.parts, setup.options
+    context = bound_context(options, setup.backend, deadline)
     context.progress, context.failed = ledger.log.progress, ledger.log.add_solver_failure
     bounds = []
     for number, part in enumerate(parts):
         plain = Context(proof=None if proof is None else proof.parts[number])
-        bounds.append(run_bounds("interval", job.network, part, plain))
+        bounds.append(run_bounds("interval", setup.network, part, plain))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()
         context.proof = None if proof is None else proof.parts[number]
         context.points = partial(own_points, falsifier, number)
         keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
-        if job.bounds.name != "interval":
-            bounds[number] = job.bounds.run(job.network, part, context)
+        if setup.bounds.name != "interval":
+            bounds[number] = setup.bounds.run(setup.network, part, context)
         keep(bounds[number])
     return bounds
 

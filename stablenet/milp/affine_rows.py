@@ -18,8 +18,9 @@ from pyomo.core.expr.numeric_expr import LinearExpression
 from pyomo.core.expr.relational_expr import EqualityExpression, RangedExpression
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
-from stablenet.milp.matrices import Array, Matrix, Variables, to_csr
+from stablenet.milp.matrices import Matrix, Variables, to_csr
 
 
 class RowArrays:

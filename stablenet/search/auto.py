@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from stablenet.bounds import run as run_bounds
+from stablenet.core.arrays import Mask
 from stablenet.core.bounds import Bounds
-from stablenet.core.questions import Mask
 from stablenet.search.base import Problem, Search, check_combination
 from stablenet.search.branch import Brancher
-from stablenet.search.per_question import Singles
+from stablenet.search.per_question import PerQuestion
 from stablenet.search.single_milp import PartSearch
 from stablenet.search.split import Splitter
 
@@ -80,7 +80,7 @@ class _AutoPart:
                 Splitter(problem, self.part).run(max(1000, int(BOXES * share)))
             self._branch()
         if problem.formulation.exact and self._pending().any():
-            Singles(problem, self.part, "single", nodes=NODES).run(self._pending())
+            PerQuestion(problem, self.part, "per_question", nodes=NODES).run(self._pending())
         if problem.options.decide_by_bounds:
             Brancher(problem, self.part).run(LAST_BRANCH_NODES)
         if problem.formulation.exact and self._pending().any():

@@ -13,14 +13,15 @@ from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Sess
 from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import CheckedSession, SolverFailure
 from stablenet.bounds import Context
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array, Mask
+from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import UnsupportedError
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.proofs import PartProof, ProofLog
-from stablenet.core.questions import NEGATIVE, POSITIVE, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.core.registry import Registry, refuse_argument
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import Falsifier
