@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import pyomo.environ as pyo
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer, phase_handles
 
 from stablenet.core.arrays import Array
@@ -57,6 +56,7 @@ class Gdp(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """One disjunction per neuron, transformed."""
+        import pyomo.environ as pyo
         from pyomo.gdp import Disjunct, Disjunction
 
         index = layer.neurons.tolist()
@@ -82,6 +82,8 @@ class Gdp(Formulation):
     def _options(self, transformation: Any) -> dict[str, Any]:
         if self.transformation != "mbigm":
             return {}
+        import pyomo.environ as pyo
+
         options: dict[str, Any] = {"solver": pyo.SolverFactory("appsi_highs")}
         if "threads" in transformation.CONFIG:
             options["threads"] = 1  # else it starts processes of its own

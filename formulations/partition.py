@@ -27,7 +27,7 @@ from stablenet.formulations.base import Encoding, Formulation, ReluLayer
 
 from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import InputError, UnknownNameError
-from stablenet.milp.affine_rows import to_csr
+from stablenet.milp.matrices import to_csr
 
 
 def _rank(neuron: Index, key: Array) -> tuple[Index, Index]:

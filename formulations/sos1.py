@@ -17,9 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyomo.environ as pyo
 from stablenet.formulations.base import (
-    AffineRows,
     Capability,
     Encoding,
     Formulation,
@@ -43,6 +41,10 @@ class Sos1(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """One row and one set per neuron."""
+        import pyomo.environ as pyo
+
+        from stablenet.milp.affine_rows import AffineRows
+
         negative = add_variables(block, "negative_part", layer.neurons, 0.0, -layer.lower)
         rows = block_matrix(layer.size, [[1.0, -1.0, 1.0]])
         block.split = AffineRows(rows, [*layer.pre, *layer.post, *negative], 0.0, 0.0)

@@ -1,12 +1,12 @@
 """Branch and bound on the phases of neurons: trees of linear bounds, many nodes at a time.
 
-A tree is a question, an upper bound of ``sign`` times one row of an affine map. Its leaves cover the domain; each
-holds some neurons to a phase, within which their ReLUs are linear, and has multipliers of ``g >= 0`` or ``g <= 0``
-that add the phase to the bound (Wang et al., *Beta-CROWN: Efficient Bound Propagation with Per-neuron Split
-Constraints*, NeurIPS 2021, arXiv 2103.06624). Leaves are split at the neuron whose relaxation lifts the bound most
-(Bunel et al., *Branch and Bound for Piecewise Linear Neural Network Verification*, JMLR 2020, arXiv 1909.06588, judge
-neurons in a like way), and a child starts from its parent's linear bound, or a better one. `BoundOptimizer` chooses
-slopes and multipliers in single precision; what closes a leaf is the rigorous bound of `Backward` with these choices.
+A tree is a question, an upper bound of ``sign`` times one row of an affine map. Its leaves cover the domain; each holds
+some neurons to a phase, within which their ReLUs are linear, and has multipliers of ``g >= 0`` or ``g <= 0`` that make
+the phase felt (Wang et al., *Beta-CROWN: Efficient Bound Propagation with Per-neuron Split Constraints*, NeurIPS 2021,
+arXiv 2103.06624). Leaves are split at the neuron whose relaxation lifts the bound most (Bunel et al., *Branch and Bound
+for Piecewise Linear Neural Network Verification*, JMLR 2020, arXiv 1909.06588, judge neurons in a like way), and a
+child starts from its parent's linear bound, or a better one. `BoundOptimizer` chooses slopes and multipliers in single
+precision; what closes a leaf is the rigorous bound of `Backward` with these choices.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def alpha_bounds(
 
 
 def certified(optimizer: BoundOptimizer, affine: AffineMap, rows: Index, signs: Array, found: Optimised) -> Array:
-    """Rigorous upper bounds with the choices that gradient descent found, on the only part, (rows,)."""
+    """Rigorous upper bounds with the choices that descent found, on the only part, (rows,)."""
     choices = optimizer.choices(found.variables)
     bounds, _ = optimizer.backward.upper_bounds(affine, rows, signs, choices)
     return np.asarray(bounds[0])

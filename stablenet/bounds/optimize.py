@@ -30,7 +30,7 @@ from stablenet.core.network import AffineMap
 
 @dataclass(eq=False)
 class Optimised:
-    """What was found: values (parts, rows), not rigorous, their variables, and where the relaxation is loose.
+    """What descent found: values (parts, rows), not rigorous, their variables, and where the relaxation is loose.
 
     ``gap[k]`` (parts, rows, open) is by how much the relaxation of each undecided neuron of layer k lifts the bound, on
     average over the maximisers of the later steps; the last of these are ``points`` (parts, rows, n_inputs).

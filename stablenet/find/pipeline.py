@@ -88,7 +88,8 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     ledger.log.set_tolerances(tolerances_used(options))
     try:
         if setup.resume is not None:
-            resume_into(setup.resume, ledger, falsifier.witnesser)
+            with _timed(ledger, "load"):
+                resume_into(setup.resume, ledger, falsifier.witnesser)
         with _timed(ledger, "bounds"):
             bounds = _bound(setup, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):

@@ -65,6 +65,7 @@ class Supervised:
 class _Run:
     """State of one supervised engine."""
 
+    began: float
     ledger: Ledger | None = None
     reading: float | None = None
     job: Event = field(default_factory=dict)
@@ -93,7 +94,7 @@ def supervise(
         options = replace(options, memory_limit=default_megabytes())
     deadline = None if options.time_limit is None else began + options.time_limit
     request = {"network": network, "domain": domain, "options": options.to_json(), "deadline": deadline}
-    run = _Run()
+    run = _Run(began)
     with Interrupts() as run.interrupts, scratch_folder() as folder, tempfile.TemporaryFile() as errors:
         engine = subprocess.Popen(
             [sys.executable, "-P", "-m", "stablenet.find.engine", folder],  # -P: modules of the working folder stay out
@@ -176,6 +177,8 @@ def _replay(event: Event, run: _Run) -> None:
     elif kind == "job":
         run.job = event
         run.ledger = Ledger([layer["size"] for layer in event["network"]["layers"]], event["n_parts"])
+        if run.reading is not None:
+            run.ledger.log.add_seconds("start", run.reading - run.began)
     elif kind in {"done", "error"}:
         run.closing, run.ended = event, True
     elif run.ledger is not None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyomo.environ as pyo
 from scipy import sparse
 
 from stablenet.core.arrays import Array, Index
@@ -21,7 +20,10 @@ from stablenet.core.errors import DomainError, InputError
 from stablenet.core.network import AffineMap, Network
 from stablenet.domain.regions import Domain, Part
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_variables, registry
-from stablenet.milp.affine_rows import AffineRows, Matrix, Variables, to_csr
+from stablenet.milp.matrices import Matrix, Variables, to_csr
+
+if TYPE_CHECKING:
+    from stablenet.milp.affine_rows import AffineRows
 
 Phase = npt.NDArray[np.int8]
 
@@ -142,6 +144,8 @@ def assemble(
     ``margin`` widens affine rows and the bounds of pre-activations, in units of the scaled columns. With
     ``complete``, neurons of phase -1 get a post-activation that is 0, for users to find.
     """
+    import pyomo.environ as pyo
+
     model = pyo.ConcreteModel()
     inputs = _inputs(model, part, scaled=scaled, margin=margin)
     model.layer = pyo.Block(range(len(plans)))
@@ -161,6 +165,8 @@ def _inputs(model: Any, part: Part, *, scaled: bool, margin: float) -> Source:
     lower, upper = part.lower * scale, part.upper * scale
     variables = add_variables(model, "x", np.arange(n), lower, upper)
     if part.a is not None and part.b is not None:
+        from stablenet.milp.affine_rows import AffineRows
+
         rows = part.a / scale
         row_scale = power_of_two(np.abs(rows).max(axis=1, initial=0.0)) if scaled else np.ones(len(rows))
         model.domain = AffineRows(rows * row_scale[:, None], variables, -np.inf, part.b * row_scale + margin)
@@ -209,6 +215,8 @@ def _add(a: Matrix, b: Matrix) -> Matrix:
 
 def affine_rows(matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: float) -> AffineRows:
     """``values = matrix @ inputs + offset`` within ``margin``, as rows ``matrix @ inputs - values = -offset``."""
+    from stablenet.milp.affine_rows import AffineRows
+
     n = len(values)
     csr = to_csr(matrix)
     counts = np.diff(csr.indptr)
@@ -271,6 +279,8 @@ def _layer(
 
 def _readable_post(block: Any, plan: LayerPlan, carrying: Index, variables: Variables) -> None:
     """``block.post[i]`` for every neuron: the encoded one, the pre-activation of an active one, or a 0."""
+    import pyomo.environ as pyo
+
     idle = plan.neurons[plan.phase < 0]
     zeros = dict(zip(idle.tolist(), add_variables(block, "idle", idle, 0.0, 0.0), strict=True))
     named = zeros | dict(zip(plan.neurons[carrying].tolist(), variables, strict=True))
@@ -284,6 +294,8 @@ def build_model(network: Network, domain: Domain, *, bounds: Bounds, formulation
     what the formulation adds, such as ``layer[k].is_active[i]`` for neurons that the bounds leave undecided. ``bounds``
     hold on the domain. Raises `DomainError` for a domain of several parts, `InputError` for bounds that do not fit.
     """
+    import pyomo.environ as pyo
+
     part = one_part(domain)
     check_fit(network, part, bounds)
     plans = [LayerPlan(np.arange(len(b.lower)), b.phase, *usable(b), np.ones(len(b.lower))) for b in bounds.layers]

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from stablenet._version import __version__
-from stablenet.bounds.folded import folding_difference
 from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
-from stablenet.core.network import Network
 from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
 from stablenet.core.terminal import encodable
 from stablenet.domain.regions import Domain
-from stablenet.falsify.witness import Witnesser
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
+
+if TYPE_CHECKING:  # what reads and shows reports starts without them
+    from stablenet.core.network import Network
+    from stablenet.falsify.witness import Witnesser
 
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
 
@@ -38,6 +39,11 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+STEPS = ("start", "load", "bounds", "falsify", "search")
+"""What a run's time is spent on, in order: ``start`` is what processes take to start; then comes ``report``, which is
+handing on what was found, ending the engine process and making the report."""
+
+
 def network_to_json(network: Network, domain: Domain | None = None) -> dict[str, Any]:
     """The report's description of a network, and on what domain it is looked at.
 
@@ -49,6 +55,8 @@ def network_to_json(network: Network, domain: Domain | None = None) -> dict[str,
     if not network.exact:
         described |= {"function": "folded", "import_error": _bound(network.import_error)}
         if domain is not None:
+            from stablenet.bounds.folded import folding_difference
+
             described["import_difference"] = [_bound(value) for value in folding_difference(network, domain)]
     return described
 
@@ -181,7 +189,10 @@ def build_report(
     stopped_by: str | None,
     total_seconds: float,
 ) -> Report:
-    """The report of a ledger; ``stopped_by`` is dropped where every neuron has a verdict."""
+    """The report of a ledger; ``stopped_by`` is dropped where every neuron has a verdict.
+
+    ``seconds`` are those of the `STEPS`, and ``report`` for what ``total_seconds`` are more.
+    """
     verdicts = ledger.verdicts
     complete = ledger.complete
     if not complete and stopped_by is None:
@@ -193,7 +204,8 @@ def build_report(
         stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
     names = [verdict.name.lower() for verdict in Verdict]
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
-    seconds = {what: round(ledger.log.seconds.get(what, 0.0), 6) for what in ("load", "bounds", "falsify", "search")}
+    seconds = {what: round(ledger.log.seconds.get(what, 0.0), 6) for what in STEPS}
+    seconds["report"] = round(max(0.0, total_seconds - sum(seconds.values())), 6)
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "status": "complete" if complete else "stopped",

@@ -90,7 +90,7 @@ LAYER: dict[str, Check] = {"layer": whole, "name": text, "size": whole, "shape":
 BOX: dict[str, Check] = {"kind": text, "lower": each(number), "upper": each(number)}
 POLYTOPE: dict[str, Check] = {**BOX, "a": each(each(number)), "b": each(number)}
 UNION: dict[str, Check] = {"kind": text, "parts": lambda v: isinstance(v, list) and len(v) > 1}
-SECONDS: dict[str, Check] = dict.fromkeys(("load", "bounds", "falsify", "search", "total"), amount)
+SECONDS: dict[str, Check] = dict.fromkeys(("start", "load", "bounds", "falsify", "search", "report", "total"), amount)
 SOLVE: dict[str, Check] = {
     "by": text,
     "rows": whole,
@@ -146,7 +146,12 @@ def check_schema(report: Any) -> Iterator[str]:
     for k, layer in enumerate(report["network"].get("layers", [])):
         yield from _keys(layer, LAYER, f"network.layers[{k}]")
     yield from _domain(report["domain"], "domain")
-    yield from _keys(report["seconds"], SECONDS, "seconds")
+    found = list(_keys(report["seconds"], SECONDS, "seconds"))
+    yield from found
+    spent = dict(report["seconds"])
+    total = spent.pop("total", 0.0)
+    if not found and abs(total - sum(spent.values())) > 1e-3 * (1.0 + total):
+        yield f"seconds of {total} in all are accounted for as {spent}"
     for k, solve in enumerate(report["solves"]):
         yield from _keys(solve, SOLVE, f"solves[{k}]")
     yield from _keys(report["counts"], COUNTS, "counts")
