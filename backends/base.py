@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.core.arrays import Array
-from stablenet.core.registry import Registry, refuse_argument, wrong_set
+from stablenet.core.registry import Registry, refuse_argument, set_check
 from stablenet.milp.arrays import MILP, Rows
 
 

@@ -16,7 +16,7 @@ from stablenet.backends.base import Capability
 
 from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
-from stablenet.core.registry import Registry, refuse_argument, wrong_set
+from stablenet.core.registry import Registry, refuse_argument, set_check
 from stablenet.milp.matrices import Matrix, Variables, block_matrix
 
 if TYPE_CHECKING:

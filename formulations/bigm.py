@@ -22,8 +22,6 @@ from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_bi
 
 from stablenet.core.arrays import Array
 
-from stablenet.core.arrays import Array
-
 
 class BigM(Formulation):
     """Big-M from the neuron's own bounds."""
