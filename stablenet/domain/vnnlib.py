@@ -154,7 +154,8 @@ class Reader(SourceText):
             return
         (low, first), (high, second) = region.lower[index], region.upper[index]
         raise self.error(
-            max(first, second), f"{self.names.input(index)[0]} has lower bound {low} above upper bound {high}; the domain is empty"
+            max(first, second),
+            f"{self.names.input(index)[0]} has lower bound {low} above upper bound {high}; the domain is empty",
         )
 
     def simple_bound(self, form: Expression, region: Region) -> bool:
@@ -284,9 +285,7 @@ class Reader(SourceText):
             return result
         if op == "/" and len(operands) == 2 and not operands[1][0] and operands[1][1]:
             return self.scaled(operands[0], 1 / operands[1][1], where)
-        raise self.error(
-            where, f"{self.show(expression)} is not linear; +, -, * and / by numbers are supported"
-        )
+        raise self.error(where, f"{self.show(expression)} is not linear; +, -, * and / by numbers are supported")
 
     def exact(
         self, a: Fraction, b: Fraction, operate: Callable[[Fraction, Fraction], Fraction], position: int

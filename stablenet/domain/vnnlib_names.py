@@ -122,7 +122,9 @@ class Names:
     def _network(self, name: str, position: int, items: list[Expression]) -> None:
         known = {network.name for network in self.networks}
         if _IDENTIFIER.fullmatch(name) is None:
-            raise self.source.error(position, f"network {self.source.show(name)}; a letter, letters and digits expected")
+            raise self.source.error(
+                position, f"network {self.source.show(name)}; a letter, letters and digits expected"
+            )
         if name in known:
             raise self.source.error(position, f"network {name} is declared twice")
         if len(known) >= MAX_NETWORKS:
@@ -205,7 +207,7 @@ class Names:
         seen: set[tuple[int, int]] = set()
         for op, left, right in self._pairs(asserted):
             seen.add((left, right) if op != ">=" else (right, left))
-            if op in ("=", "==") or (right, left) in seen and (left, right) in seen:
+            if op in ("=", "==") or ((right, left) in seen and (left, right) in seen):
                 leader[max(root(left), root(right))] = min(root(left), root(right))
         roots = np.array([root(i) for i in range(len(leader))], dtype=np.intp)
         classes = np.searchsorted(np.unique(roots), roots)

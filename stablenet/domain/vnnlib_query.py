@@ -128,5 +128,3 @@ class _QueryReader(Reader):
         if found is None:
             return None
         return found[1] + (self.names.n_inputs if found[0] == "Y" else 0)
-
-
