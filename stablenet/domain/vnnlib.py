@@ -149,6 +149,7 @@ class Reader(SourceText):
         return distinct(result)
 
     def refuse_conflict(self, region: Region) -> None:
+        """Raise `DomainError` where a lower bound exceeds an upper one."""
         index = region.conflict()
         if index is None:
             return

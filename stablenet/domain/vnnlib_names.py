@@ -122,9 +122,7 @@ class Names:
     def _network(self, name: str, position: int, items: list[Expression]) -> None:
         known = {network.name for network in self.networks}
         if _IDENTIFIER.fullmatch(name) is None:
-            raise self.source.error(
-                position, f"network {self.source.show(name)}; a letter, letters and digits expected"
-            )
+            raise self.source.error(position, f"network {self.source.show(name)}; a name is expected")
         if name in known:
             raise self.source.error(position, f"network {name} is declared twice")
         if len(known) >= MAX_NETWORKS:

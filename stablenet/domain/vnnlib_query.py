@@ -1,7 +1,7 @@
-"""The whole of a VNN-LIB file, outputs included: for which inputs may all that it asserts hold?
+"""The whole of a VNN-LIB file, outputs included: it asks for an input at which all that it asserts holds.
 
-The assertions are multiplied out into cases: a part of the input space, and disjunctions of conjunctions of linear rows
-in inputs and outputs. Rows keep the file's decimals exactly; bounds on inputs are rounded as in `read_vnnlib`.
+The assertions are multiplied out into cases: a part of the input space, and disjunctions of conjunctions of linear
+rows in inputs and outputs. Rows keep the file's decimals exactly; bounds on inputs are rounded as in `read_vnnlib`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What a file asks: is there an input for which it all holds?
+    """What a file asks for: an input at which one of the cases holds.
 
     ``networks`` are those of version 2 (none for version 1); ``places[k]`` are the entries of the joint input that
     network k reads, ``n_outputs[k]`` how many outputs it declares. In a row, variables from ``n_inputs`` on are the

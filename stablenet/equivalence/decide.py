@@ -1,8 +1,7 @@
 """Whether a property of two networks holds on a domain: proven, violated at an input, or not decided.
 
-Proofs are by linear bounds over the joint system, on the whole part first, then on boxes that it is cut into: all are
-rigorous. A violation is an input whose outputs violate the property in exact arithmetic. What neither decides within the
-limits stays undecided.
+Proofs are by linear bounds, on the whole part first, then on boxes that it is cut into: all are rigorous. A violation is
+an input whose outputs violate the property in exact arithmetic. What neither decides within the limits stays undecided.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from stablenet.core.network import AffineMap, Network, Term
-from stablenet.core.rounding import SAFETY, gamma, underflow
-from stablenet.equivalence.backward import Relaxation
+from stablenet.core.rounding import SAFETY, UNIT, gamma, underflow
+from stablenet.equivalence.backward import Relaxation, System
 from stablenet.equivalence.functionals import Functionals, below, functionals
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.scaling import lost
@@ -16,6 +18,9 @@ from stablenet.equivalence.specification import Violation
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+
+
+Outputs = tuple[tuple[AffineMap, Array], tuple[AffineMap, Array]]
 
 
 class FormBounds:
@@ -38,48 +43,75 @@ class FormBounds:
         """
         joint = Joint(self.a, self.b, self.pairing, low=low, high=high)
         joint.push()
-        system = joint.system
-        none = np.zeros((len(low), self.a.n_outputs))
         difference, slack = joint.output_difference()
+        none = np.zeros_like(slack)
+        outputs = (joint.output_of_a(), none), (difference, slack)
+        refuted, influence = self._with(joint.system, outputs, refuted, apart=False)
+        open_ = np.flatnonzero(~refuted.all(axis=1))
+        if len(open_):
+            # A difference may be bounded badly however small the box; of each network alone the bounds converge.
+            system, outputs = self._apart(low[open_], high[open_])
+            refuted[open_], slopes = self._with(system, outputs, refuted[open_], apart=True)
+            influence[open_] = np.maximum(influence[open_], slopes)
+        return refuted, influence
+
+    def _apart(self, low: Array, high: Array) -> tuple[System, Outputs]:
+        """Both networks side by side, nothing shared: the system and the outputs of each."""
+        system = System(low, high)
+        outputs = []
+        for network in (self.a, self.b):
+            shift = len(system.nodes)
+            for layer in network.layers:
+                system.take(_moved(layer.affine, shift))
+            outputs.append((_moved(network.output, shift), np.zeros((len(low), network.n_outputs))))
+        return system, (outputs[0], outputs[1])
+
+    def _with(self, system: System, outputs: Outputs, refuted: Mask, *, apart: bool) -> tuple[Mask, Array]:
+        """`refute` with a system whose outputs are A(x) and ``B(x) - A(x)``, or, ``apart``, A(x) and B(x)."""
+        influence = np.zeros_like(system.lows[0])
+        bounds, places = [], []
+        for affine, slack in outputs:
+            bounds.append(system.bounds(affine, slack))
+            influence = np.maximum(influence, system.influence)
+            places.append(system.push(affine, slack, bounds[-1], Relaxation.identity(*bounds[-1])))
         if self.forms is None:
-            lower, upper = system.bounds(difference, slack)
-            return refuted | self._norm_below(np.maximum(np.abs(lower), np.abs(upper)))[:, None], system.influence
-        bounds = system.bounds(difference, slack)
-        influence = system.influence
-        place_d = system.push(difference, slack, bounds, Relaxation.identity(*bounds))
-        of_a = joint.output_of_a()
-        bounds = system.bounds(of_a, none)
-        place_a = system.push(of_a, none, bounds, Relaxation.identity(*bounds))
-        for linear in (False, True):
+            if apart:
+                lower, upper = (np.nextafter(bounds[1][i] - bounds[0][1 - i], (-np.inf, np.inf)[i]) for i in (0, 1))
+            else:
+                lower, upper = bounds[1]
+            return refuted | self._norm_below(np.maximum(np.abs(lower), np.abs(upper)))[:, None], influence
+        for rows in (np.zeros(0, np.intp), None):  # intervals, then linear bounds
             wanted = self.forms.needed(~refuted.all(axis=0))
             if not len(wanted):
                 break
-            affine, slack = self._affine(joint, wanted, (0, place_a, place_d))
-            rows = None if linear else np.zeros(0, np.intp)
-            lower, upper = np.full((2, len(low), self.forms.size), np.nan)
+            affine, slack = self._affine(system, wanted, places, apart=apart)
+            lower, upper = np.full((2, system.n_parts, self.forms.size), np.nan)
             lower[:, wanted], upper[:, wanted] = system.bounds(affine, slack, rows)
             refuted = refuted | self.forms.refuted(lower, upper)
-            if linear:
-                influence = system.influence
+            influence = np.maximum(influence, system.influence)
         return refuted, influence
 
-    def _affine(self, joint: Joint, wanted: Index, places: tuple[int, int, int]) -> tuple[AffineMap, Array]:
-        """The wanted forms as a map over the system, and what rounding their coefficients may hide."""
+    def _affine(self, system: System, wanted: Index, places: Sequence[int], *, apart: bool) -> tuple[AffineMap, Array]:
+        """The wanted forms as a map over a system, and what rounding their coefficients may hide."""
         forms = self.forms
         assert forms is not None  # noqa: S101 - for the type checker
+        second, second_error = forms.difference[wanted], forms.difference_error[wanted]
+        first, first_error = forms.a[wanted], forms.a_error[wanted]
+        if apart:  # c_A A + c_D (B - A) = (c_A - c_D) A + c_D B
+            gap = first - second
+            first_error = first_error + second_error + np.where(gap != 0, 2.0 * UNIT * np.abs(gap), 0.0)
+            first = gap
         terms = []
-        slack = np.zeros((joint.system.n_parts, len(wanted)))
-        for place, matrix, error in zip(
-            places,
-            (forms.x, forms.a, forms.difference),
-            (forms.x_error, forms.a_error, forms.difference_error),
-            strict=True,
+        slack = np.zeros((system.n_parts, len(wanted)))
+        for place, matrix, error in (
+            (0, forms.x[wanted], forms.x_error[wanted]),
+            (places[0], first, first_error),
+            (places[1], second, second_error),
         ):
-            chosen = matrix[wanted]
-            if chosen.any():
-                terms.append(Term(place, chosen))
-            if error[wanted].any():
-                slack += lost(error[wanted], joint.system.most(place))
+            if matrix.any():
+                terms.append(Term(place, matrix))
+            if error.any():
+                slack += lost(error, system.most(place))
         return AffineMap(np.zeros(len(wanted)), tuple(terms)), slack
 
     def _norm_below(self, most: Array) -> Mask:
@@ -92,6 +124,11 @@ class FormBounds:
                 total, limit = (most * most).sum(axis=1), below(self.violation.radius**2)
             rounded = np.nextafter(total * (1.0 + SAFETY * gamma(2 * count + 4)) + underflow(count), np.inf)
             return np.asarray(np.where((most == 0).all(axis=1), 0.0, rounded) <= limit)
+
+
+def _moved(affine: AffineMap, shift: int) -> AffineMap:
+    """A map of a network whose layers stand behind others of a system."""
+    return AffineMap(affine.offset, tuple(Term(t.source + shift if t.source else 0, t.matrix) for t in affine.terms))
 
 
 def outside(low: Array, high: Array, a: Array | None, b: Array | None) -> Mask:

@@ -371,7 +371,10 @@ class _Verifier:
 
 
 def halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
-    """Boxes, (parts, n_inputs) each side, cut at the middle of the input that matters most; None where one cannot be cut any more."""
+    """Boxes, (parts, n_inputs) each side, cut at the middle of the input that matters most.
+
+    None where one cannot be cut any more.
+    """
     width = high - low
     # Slopes of the difference guide; the width itself keeps inputs that they miss from being left for ever.
     score = width * (influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300) + 0.05)
