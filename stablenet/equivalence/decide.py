@@ -1,7 +1,7 @@
 """Whether a property of two networks holds on a domain: proven, violated at an input, or not decided.
 
-Proofs are by linear bounds, on the whole part first, then on boxes that it is cut into: all are rigorous. A violation is
-an input whose outputs violate the property in exact arithmetic. What neither decides within the limits stays undecided.
+Proofs are by linear bounds, on the whole part first, then on boxes that it is cut into: all are rigorous. A violation
+is an input whose outputs violate the property in exact arithmetic. What neither decides stays undecided.
 """
 
 from __future__ import annotations
@@ -113,9 +113,9 @@ def decide(
             a.n_outputs,
         ):
             raise DomainError(f"the domain has {case.part.n_inputs} inputs, the networks {a.n_inputs}")
-    for step in steps:
-        if step not in STEPS:
-            raise UnknownNameError("step", step, STEPS)
+    for name in steps:
+        if name not in STEPS:
+            raise UnknownNameError("step", name, STEPS)
     words = words or cases[0].violation.words
     deadline, seconds = Deadline(time_limit), dict[str, float]()
     work = _Decider((a, b), cases, deadline, seed)

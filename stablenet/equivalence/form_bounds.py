@@ -81,7 +81,7 @@ class FormBounds:
                 lower, upper = bounds[1]
             return refuted | self._norm_below(np.maximum(np.abs(lower), np.abs(upper)))[:, None], influence
         for rows in (np.zeros(0, np.intp), None):  # intervals, then linear bounds
-            wanted = self.forms.needed(~refuted.all(axis=0))
+            wanted = self.forms.needed(np.asarray(~refuted.all(axis=0)))
             if not len(wanted):
                 break
             affine, slack = self._affine(system, wanted, places, apart=apart)

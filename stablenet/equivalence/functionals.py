@@ -185,11 +185,15 @@ def functionals(violation: Violation) -> Functionals:
                 raise InputError("a coefficient of the property is beyond float64") from None
             gap = abs(Fraction(rounded) - value)
             error[number, index] = -below(-gap * Fraction(SAFETY)) if gap else 0.0
-    cut = slice(0, n), slice(n, n + m), slice(n + m, n + 2 * m)
+    of_x, of_a, of_difference = slice(0, n), slice(n, n + m), slice(n + m, n + 2 * m)
     references = collector.references
     return Functionals(
-        *(matrix[:, columns] for columns in cut),
-        *(error[:, columns] for columns in cut),
+        matrix[:, of_x],
+        matrix[:, of_a],
+        matrix[:, of_difference],
+        error[:, of_x],
+        error[:, of_a],
+        error[:, of_difference],
         np.array([r[0] for r in references], dtype=np.intp),
         np.array([r[1] for r in references]),
         np.array([refuting(r[2], strict=r[3]) for r in references]),
