@@ -53,6 +53,12 @@ class Relaxation:
         )
 
     @classmethod
+    def identity(cls, lower: Array, upper: Array) -> Self:
+        """``h = g`` on ``lower <= g <= upper``: for outputs that further rows are made of."""
+        one, zero = np.ones_like(lower), np.zeros_like(lower)
+        return cls(one, zero, one, zero, lower, upper)
+
+    @classmethod
     def difference(cls, lower: Array, upper: Array, base: tuple[Array, Array]) -> Self:
         """``h = max(g + d, 0) - max(g, 0)`` in terms of d on ``lower <= d <= upper``, with g within ``base``.
 
