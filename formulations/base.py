@@ -166,7 +166,7 @@ def add_variables(
 
     lows, highs = (np.broadcast_to(np.asarray(side, np.float64), index.shape).tolist() for side in (lower, upper))
     sides = dict(zip(index.tolist(), zip(lows, highs, strict=True), strict=True))
-    block.add_component(name, pyo.Var(list(sides), bounds=lambda _, i: sides[i]))
+    block.add_component(name, pyo.Var(list(sides), bounds=sides))
     return list(block.component(name).values())
 
 

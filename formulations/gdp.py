@@ -30,6 +30,11 @@ from stablenet.core.errors import UnknownNameError
 TRANSFORMATIONS = ("bigm", "hull", "mbigm")
 
 
+def _sides(block: Any, i: int) -> list[Any]:
+    """The two sides of disjunction i; a function of the module, so that models can be pickled."""
+    return [block.on[i], block.off[i]]
+
+
 class Gdp(Formulation):
     """A Pyomo disjunction and one of Pyomo's transformations."""
 
@@ -65,7 +70,7 @@ class Gdp(Formulation):
             block.on[i].same = pyo.Constraint(expr=h == g)
             block.off[i].zero = pyo.Constraint(expr=h <= 0)
             block.off[i].below = pyo.Constraint(expr=g <= 0)
-        block.phase = Disjunction(index, rule=lambda b, i: [b.on[i], b.off[i]])
+        block.phase = Disjunction(index, rule=_sides)
         transformation = pyo.TransformationFactory(f"gdp.{self.transformation}")
         transformation.apply_to(block, **self._options(transformation))
         on, off = ([d[i].binary_indicator_var for i in index] for d in (block.on, block.off))

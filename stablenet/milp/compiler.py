@@ -280,6 +280,7 @@ def _place(matrix: sparse.csr_array, columns: npt.NDArray[np.integer[Any]], n: i
 
 
 def _affine(component: AffineRows, index: dict[int, int], n: int) -> tuple[Rows, Columns]:
+    component.check()
     arrays, active = component.arrays, component.active_rows
     columns = np.fromiter((index[id(v)] for v in component.variables), dtype=np.int32, count=len(component.variables))
     matrix, lower, upper = arrays.matrix, arrays.lower, arrays.upper

@@ -148,15 +148,57 @@ def assemble(
 
     model = pyo.ConcreteModel()
     inputs = _inputs(model, part, scaled=scaled, margin=margin)
-    model.layer = pyo.Block(range(len(plans)))
+    return _add_layers(model, inputs, network, plans, formulation, margin=margin, complete=complete)
+
+
+def _add_layers(
+    block: Any,
+    inputs: Source,
+    network: Network,
+    plans: Sequence[LayerPlan],
+    formulation: Formulation,
+    *,
+    margin: float,
+    complete: bool,
+) -> Assembled:
+    """The layers as ``block.layer``, over inputs that are there already."""
+    import pyomo.environ as pyo
+
+    block.layer = pyo.Block(range(len(plans)))
     sources, layers = [inputs], []
     for k, plan in enumerate(plans):
         built, source = _layer(
-            model.layer[k], network.layers[k].affine, plan, sources, formulation, margin=margin, complete=complete
+            block.layer[k], network.layers[k].affine, plan, sources, formulation, margin=margin, complete=complete
         )
         layers.append(built)
         sources.append(source)
-    return Assembled(model, inputs, tuple(layers), tuple(sources))
+    return Assembled(block, inputs, tuple(layers), tuple(sources))
+
+
+def add_exact(
+    block: Any,
+    inputs: Source,
+    network: Network,
+    bounds: Bounds,
+    formulation: Formulation,
+    *,
+    outputs: Variables | None = None,
+) -> None:
+    """All layers, and the rows that tie the outputs to them, neither relaxed nor scaled.
+
+    Without ``outputs`` they are new variables, ``block.output``.
+    """
+    import pyomo.environ as pyo
+
+    plans = [LayerPlan(np.arange(len(b.lower)), b.phase, *usable(b), np.ones(len(b.lower))) for b in bounds.layers]
+    built = _add_layers(block, inputs, network, plans, formulation, margin=0.0, complete=True)
+    rows = np.arange(network.n_outputs)
+    matrix, used = stack_sources(network.output, rows, np.ones(len(rows)), built.sources)
+    read = [v for source in used for v in source.variables]
+    if outputs is None:
+        block.output = pyo.Var(rows.tolist())
+        outputs = list(block.output.values())
+    block.output_rows = affine_rows(matrix, read, network.output.offset, outputs, 0.0)
 
 
 def _inputs(model: Any, part: Part, *, scaled: bool, margin: float) -> Source:
@@ -298,12 +340,7 @@ def build_model(network: Network, domain: Domain, *, bounds: Bounds, formulation
 
     part = one_part(domain)
     check_fit(network, part, bounds)
-    plans = [LayerPlan(np.arange(len(b.lower)), b.phase, *usable(b), np.ones(len(b.lower))) for b in bounds.layers]
-    built = assemble(network, part, plans, resolve(formulation), margin=0.0, scaled=False, complete=True)
-    model = built.model
-    rows = np.arange(network.n_outputs)
-    matrix, used = stack_sources(network.output, rows, np.ones(len(rows)), built.sources)
-    inputs = [v for source in used for v in source.variables]
-    model.output = pyo.Var(rows.tolist())
-    model.output_rows = affine_rows(matrix, inputs, network.output.offset, list(model.output.values()), 0.0)
+    chosen = resolve(formulation)
+    model = pyo.ConcreteModel()
+    add_exact(model, _inputs(model, part, scaled=False, margin=0.0), network, bounds, chosen)
     return model
