@@ -27,7 +27,7 @@ from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, resume_into
-from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
+from stablenet.search.base import Problem, Search, bound_context, check_combination, options_used, tolerances_used
 from stablenet.search.base import registry as searches
 
 OWN_WITNESSES = 300
@@ -101,6 +101,8 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
             problem = Problem(
                 network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
             )
+            if job.search.needs_solver:
+                ledger.log.set_solver_options(options_used(options))
             with _timed(ledger, "search"):
                 try:
                     job.search.run(problem)
