@@ -27,7 +27,7 @@ from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, resume_into
-from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
+from stablenet.search.base import Problem, Search, bound_context, check_combination, options_used, tolerances_used
 from stablenet.search.base import registry as searches
 
 OWN_WITNESSES = 300
@@ -112,6 +112,8 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
                 deadline,
                 proof,
             )
+            if setup.search.needs_solver:
+                ledger.log.set_solver_options(options_used(options))
             with _timed(ledger, "search"):
                 try:
                     setup.search.run(problem)

@@ -226,6 +226,8 @@ def build_report(
         data["tightening"] = ledger.log.tightening
     if ledger.log.tolerances:
         data["tolerances"] = ledger.log.tolerances
+    if ledger.log.solver_options:
+        data["solver_options"] = ledger.log.solver_options
     if ledger.log.solver_failures:
         data["solver_failures"] = ledger.log.solver_failures
     if ledger.contradictions:

@@ -154,6 +154,8 @@ class PartModel:
                 "nodes": result.nodes,
                 "root_bound": _finite(result.root_bound),
                 "dual_bound": _finite(result.dual_bound),
+                "objective": _finite(result.objective),
+                "ended": result.status.value,
                 **{name: round(spent.get(name, 0.0), 6) for name in ("build_s", "translate_s", "cuts_s")},
                 "solver_s": round(result.seconds, 6),
                 "status": result.solver_status,

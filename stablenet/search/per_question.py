@@ -211,7 +211,9 @@ class _Asker:
             return self.queue.closed or not self.queue.is_open(question)
 
         callbacks, target = Callbacks(stop=lambda: self.queue.closed), None
-        if self.backend.supports(Capability.INCUMBENT):
+        if not self.problem.options.early_stop:
+            pass  # solved until its bound has a sign, or to its optimum
+        elif self.backend.supports(Capability.INCUMBENT):
             callbacks = replace(callbacks, on_incumbent=on_incumbent)
         else:
             # Well above what the relaxed rows can fake; whether it is shown, the forward pass says.

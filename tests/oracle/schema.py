@@ -71,7 +71,8 @@ REPORT: dict[str, Check] = {
     "curve": each(lambda v: isinstance(v, list) and len(v) == 2 and amount(v[0]) and whole(v[1])),
 }
 OPTIONAL: dict[str, Check] = dict.fromkeys(
-    ("contradictions", "tightening", "tolerances", "solver_failures"), lambda v: isinstance(v, list) and bool(v)
+    ("contradictions", "tightening", "tolerances", "solver_options", "solver_failures"),
+    lambda v: isinstance(v, list) and bool(v),
 )
 NETWORK: dict[str, Check] = {
     "file": text,
@@ -98,6 +99,8 @@ SOLVE: dict[str, Check] = {
     "nodes": maybe(whole),
     "root_bound": maybe(number),
     "dual_bound": maybe(number),
+    "objective": maybe(number),
+    "ended": text,
     "build_s": amount,
     "translate_s": amount,
     "cuts_s": amount,
