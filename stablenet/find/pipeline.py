@@ -29,6 +29,7 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, resume_into
 from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
 from stablenet.search.base import registry as searches
+from stablenet.search.certify import LEAST_SECONDS, certify
 
 OWN_WITNESSES = 300
 """How many of the last witnesses answers about bounds are held against."""
@@ -88,7 +89,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     ledger.log.set_tolerances(tolerances_used(options))
     try:
         if job.resume is not None:
-            resume_into(job.resume, ledger, falsifier.witnesser)
+            resume_into(job.resume, ledger, falsifier.witnesser, believe=proof is None or proof.appended)
         with _timed(ledger, "bounds"):
             bounds = _bound(job, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):
@@ -97,18 +98,10 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
             if options.falsify and not ledger.complete:
                 falsifier.run()
         deadline.check()
-        if not ledger.complete:
-            problem = Problem(
-                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
-            )
-            with _timed(ledger, "search"):
-                try:
-                    job.search.run(problem)
-                except InputError as error:
-                    if type(error) is not InputError:
-                        raise
-                    # Numbers that no solver takes: what was found before stands.
-                    raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
+        problem = Problem(
+            network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
+        )
+        return _search_and_certify(job, problem)
     except SearchStoppedError as stop:
         return stop.reason
     except MemoryError:
@@ -116,7 +109,48 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     finally:
         if proof is not None:
             proof.close()
-    return None
+
+
+def _search_and_certify(job: Job, problem: Problem) -> str | None:
+    """Search, then prove what a solver refuted, even where the search stopped early. Returns the stop reason."""
+    reason: str | None = None
+    failure: SolverError | None = None
+    try:
+        if not problem.ledger.complete:
+            _search(job, problem)
+    except SearchStoppedError as stop:
+        reason = stop.reason
+    except SolverError as error:
+        failure = error
+    if job.options.certify and reason not in {"interrupt", "memory"}:
+        with _timed(problem.ledger, "certify"):
+            certify(problem, max(LEAST_SECONDS, _solver_seconds(job, problem.ledger)))
+    if failure is not None:
+        raise failure
+    return reason
+
+
+def _search(job: Job, problem: Problem) -> None:
+    with _timed(problem.ledger, "search"):
+        try:
+            job.search.run(problem)
+        except InputError as error:
+            if type(error) is not InputError:
+                raise
+            # Numbers that no solver takes: what was found before stands.
+            raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
+
+
+def _solver_seconds(job: Job, ledger: Ledger) -> float:
+    """What solvers took for all that is refuted; solves on several threads overlap, so no more than their steps."""
+    log = ledger.log
+    runs = [(log.solves, log.seconds)]
+    if job.resume is not None:
+        runs.append((job.resume.data["solves"], job.resume.data["seconds"]))
+    taken = 0.0 if job.bounds.rigorous else log.seconds["bounds"]
+    for solves, seconds in runs:
+        taken += min(seconds.get("search", 0.0), sum(row.get("solver_s") or 0.0 for row in solves))
+    return taken
 
 
 def _proof(job: Job) -> ProofLog:
