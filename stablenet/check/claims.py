@@ -46,7 +46,7 @@ def check(network: Network, report: str | Path, proof: str | Path, *, domain: Do
     """
     try:
         data = json.loads(Path(report).read_text(encoding="utf-8"))
-        if data["schema"] != "stablenet.report/1" or data["network"]["sha256"] != network.sha256 or not network.sha256:
+        if data["schema"] != "stablenet.report/1" or data["network"]["sha256"] != network.identity:
             raise ReportError(f"{report}: not a report about this network")
         region = domain_from_json(data["domain"])
         if region.n_inputs != network.n_inputs or (domain is not None and domain.digest != region.digest):

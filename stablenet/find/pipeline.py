@@ -29,7 +29,7 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, resume_into
 from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
 from stablenet.search.base import registry as searches
-from stablenet.search.certify import LEAST_SECONDS, certify
+from stablenet.search.certify import LEAST_SECONDS, certify, claims_of
 
 OWN_WITNESSES = 300
 """How many of the last witnesses answers about bounds are held against."""
@@ -122,7 +122,8 @@ def _search_and_certify(job: Job, problem: Problem) -> str | None:
         reason = stop.reason
     except SolverError as error:
         failure = error
-    if job.options.certify and reason not in {"interrupt", "memory"}:
+    asked = job.options.certify and claims_of(problem.ledger).any()
+    if asked and reason not in {"interrupt", "memory"}:
         with _timed(problem.ledger, "certify"):
             certify(problem, max(LEAST_SECONDS, _solver_seconds(job, problem.ledger)))
     if failure is not None:
@@ -156,7 +157,7 @@ def _solver_seconds(job: Job, ledger: Ledger) -> float:
 def _proof(job: Job) -> ProofLog:
     parts = len(job.domain.parts)
     again = job.resume is not None
-    return ProofLog(str(job.options.proof), job.network.sha256, job.domain.digest, parts, resume=again)
+    return ProofLog(str(job.options.proof), job.network.identity, job.domain.digest, parts, resume=again)
 
 
 def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier, proof: ProofLog | None) -> list[Bounds]:

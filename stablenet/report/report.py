@@ -25,8 +25,8 @@ from stablenet.domain.regions import Domain
 from stablenet.falsify.witness import Witnesser
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
 
-STEPS = ("load", "bounds", "falsify", "search", "certify")
-"""What a run spends time on, as its report tells it."""
+STEPS = ("load", "bounds", "falsify", "search")
+"""What every run spends time on; ``certify`` follows where a solver refuted something."""
 
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
 
@@ -200,7 +200,8 @@ def build_report(
         stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
     names = [verdict.name.lower() for verdict in Verdict]
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
-    seconds = {what: round(ledger.log.seconds.get(what, 0.0), 6) for what in STEPS}
+    spent = dict.fromkeys(STEPS, 0.0) | ledger.log.seconds
+    seconds = {what: round(taken, 6) for what, taken in spent.items()}
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "status": "complete" if complete else "stopped",

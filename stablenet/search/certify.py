@@ -33,6 +33,9 @@ from stablenet.search.split import Splitter
 LEAST_SECONDS = 2.0
 """Time for certifying, where the solver took less."""
 
+FIRST_NODES = 16
+"""Nodes that branching may use for a claim at first."""
+
 LAST_NODES = 524_288
 """Nodes that branching may use for a claim before boxes are tried without a limit."""
 
@@ -82,13 +85,14 @@ class Certifier:
             return
         self.claims.emit = self._hear
         problem = self._problem()
+        problem.falsifier.run()
         for part in range(self.claims.n_parts):
             self._part(problem, part)
 
     def _problem(self) -> Problem:
         """The problem of the claims."""
         given, claims = self.given, self.claims
-        rng = np.random.default_rng(given.options.seed)
+        rng = np.random.default_rng([given.options.seed, 1])  # other points than those that the run has tried
         self.problem = Problem(
             network=given.network,
             domain=given.domain,
@@ -116,6 +120,8 @@ class Certifier:
         self.claims.refute_by_bounds(part, problem.bounds[part])
         steps = RigorousPart(problem, part)
         try:
+            # Time is short: a few nodes close what is easy, however many inputs there are.
+            Brancher(problem, part).run(FIRST_NODES)
             if steps.pending.any():
                 steps.run()
                 Brancher(problem, part).run(LAST_NODES)

@@ -91,6 +91,7 @@ BOX: dict[str, Check] = {"kind": text, "lower": each(number), "upper": each(numb
 POLYTOPE: dict[str, Check] = {**BOX, "a": each(each(number)), "b": each(number)}
 UNION: dict[str, Check] = {"kind": text, "parts": lambda v: isinstance(v, list) and len(v) > 1}
 SECONDS: dict[str, Check] = dict.fromkeys(("load", "bounds", "falsify", "search", "total"), amount)
+CERTIFY: dict[str, Check] = {"certify": amount}
 SOLVE: dict[str, Check] = {
     "by": text,
     "rows": whole,
@@ -121,6 +122,12 @@ QUESTION: dict[str, dict[str, Check]] = {
 }
 
 
+def certificate(value: Any) -> bool:
+    """Leaves and seconds of a proof that did not need the solver."""
+    known = isinstance(value, dict) and value.keys() == {"leaves", "seconds"}
+    return known and whole(value["leaves"]) and value["leaves"] > 0 and amount(value["seconds"])
+
+
 def check_schema(report: Any) -> Iterator[str]:
     """What is missing, too much, or of the wrong kind."""
     if not isinstance(report, dict):
@@ -146,7 +153,7 @@ def check_schema(report: Any) -> Iterator[str]:
     for k, layer in enumerate(report["network"].get("layers", [])):
         yield from _keys(layer, LAYER, f"network.layers[{k}]")
     yield from _domain(report["domain"], "domain")
-    yield from _keys(report["seconds"], SECONDS, "seconds")
+    yield from _keys(report["seconds"], SECONDS, "seconds", CERTIFY)
     for k, solve in enumerate(report["solves"]):
         yield from _keys(solve, SOLVE, f"solves[{k}]")
     yield from _keys(report["counts"], COUNTS, "counts")
@@ -198,4 +205,6 @@ def _neuron(value: Any, where: str) -> Iterator[str]:
         if state not in QUESTION:
             yield f"{where}.{side}.state is {state!r}"
         else:
-            yield from _keys(value[side], QUESTION[state], f"{where}.{side}")
+            certified = "certified" in value[side] and value[side].get("rigorous") is True
+            checks = QUESTION[state] | ({"certified": certificate} if certified else {})
+            yield from _keys(value[side], checks, f"{where}.{side}")
