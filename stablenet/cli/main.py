@@ -17,7 +17,7 @@ from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import compress as cli_compress
-from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.signals import EXIT_CODE, end_at_once, install
@@ -78,6 +78,9 @@ def find(
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
     start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
+    certify: Annotated[
+        str, typer.Option(metavar="on|off", help="Prove anew, without the solver, what a MILP solver refuted.")
+    ] = "on",
     margin: Annotated[
         float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
     ] = None,
@@ -118,6 +121,7 @@ def find(
         falsify=falsify,
         start=start,
         tighten=tighten,
+        certify=_on_or_off("certify", certify),
         margin=margin,
         resume=resume,
         proof=proof,
@@ -139,6 +143,12 @@ def find(
         reads={"--samples": samples, "--resume": resume},
     ):
         raise typer.Exit(_find(net, domain, options, output, page))
+
+
+def _on_or_off(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UnknownNameError(name, value, ("on", "off"))
+    return value == "on"
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:

@@ -28,6 +28,7 @@ STEP_OPTIONS = {
     "removal": str,
     "start": bool,
     "tighten": bool,
+    "certify": bool,
     "margin": float,
     "check_with": str,
     "solver_defaults": bool,

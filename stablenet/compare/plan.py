@@ -275,9 +275,9 @@ def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, 
     permute = seed if grid.permute and uses_solver else None
     if uses_solver:
         chosen["solver_options"] = grid.solver_options[values["solver_options"]].get(values["solver"], ())
-    options = Options(
-        **chosen, **step.options, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute
-    )
+    # What a solver refuted is compared as it is, unless a step asks for more.
+    steps = {"certify": False, **step.options}
+    options = Options(**chosen, **steps, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute)
     content = {
         "network": loaded.network_sha256,
         "domain": loaded.domain_digest,
@@ -329,6 +329,7 @@ def find_arguments(run: Run) -> list[str]:
     for name in ("decide_by_bounds", "falsify", "start", "tighten", "early_stop"):
         if not getattr(options, name):
             arguments.append(f"--no-{name.replace('_', '-')}")
+    arguments += ["--certify", "on" if options.certify else "off"]
     if options.margin is not None:
         arguments += ["--margin", repr(options.margin)]
     if options.check_with is not None:
@@ -344,7 +345,7 @@ def find_arguments(run: Run) -> list[str]:
 
 def frozen_arguments(instance: Instance, spec: FrozenSpec, threads: int) -> list[str]:
     """Arguments of the `stablenet` command that makes an instance's frozen set; files as tokens."""
-    arguments = [*_target(instance), "--bounds", spec.bounds, "--search", "off"]
+    arguments = [*_target(instance), "--bounds", spec.bounds, "--search", "off", "--certify", "off"]
     if not spec.falsify:
         arguments.append("--no-falsify")
     if instance.samples is not None:

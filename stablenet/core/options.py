@@ -28,12 +28,13 @@ class Options:
     ``formulation``, ``bounds``, ``solver`` and ``search`` follow the grammar ``name[:argument]``; ``samples`` is a
     file of points; ``inject`` says where forward passes beside the solver come from, ``removal`` how closed
     questions leave the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a
-    search refutes fixes phases and tightens bounds in its later models; ``proof`` is a file for certificates of
-    refutations; ``margin`` is the relaxation of each row in the scaled model (None: what the solver was measured to
-    need; 0: the paper's model); times are in seconds, memory in megabytes; ``permute`` seeds a permutation of rows and
-    columns. With ``solver_defaults`` the solver keeps its own defaults, threads, limits and seed apart;
-    ``solver_options`` are texts ``NAME=VALUE`` with the solver's own names; without ``early_stop`` no solve ends at the
-    first solution that shows a question, which some solvers cannot do.
+    search refutes fixes phases and tightens bounds in its later models; with ``certify`` what a solver refuted is
+    proven anew without it; ``proof`` is a file for certificates of refutations; ``margin`` is the relaxation of each
+    row in the scaled model (None: what the solver was measured to need; 0: the paper's model); times are in seconds,
+    memory in megabytes; ``permute`` seeds a permutation of rows and columns. With ``solver_defaults`` the solver keeps
+    its own defaults, threads, limits and seed apart; ``solver_options`` are texts ``NAME=VALUE`` with the solver's own
+    names; without ``early_stop`` no solve ends at the first solution that shows a question, which some solvers cannot
+    do.
     """
 
     formulation: str = "bigm"
@@ -47,6 +48,7 @@ class Options:
     falsify: bool = True
     start: bool = True
     tighten: bool = True
+    certify: bool = True
     margin: float | None = None
     resume: str | None = None
     proof: str | None = None

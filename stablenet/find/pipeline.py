@@ -29,6 +29,7 @@ from stablenet.formulations.base import registry as formulations
 from stablenet.report.report import Report, check_belongs, resume_into
 from stablenet.search.base import Problem, Search, bound_context, check_combination, options_used, tolerances_used
 from stablenet.search.base import registry as searches
+from stablenet.search.certify import LEAST_SECONDS, certify, claims_of
 
 OWN_WITNESSES = 300
 """How many of the last witnesses answers about bounds are held against."""
@@ -89,7 +90,7 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     try:
         if setup.resume is not None:
             with _timed(ledger, "load"):
-                resume_into(setup.resume, ledger, falsifier.witnesser)
+                resume_into(setup.resume, ledger, falsifier.witnesser, believe=proof is None or proof.appended)
         with _timed(ledger, "bounds"):
             bounds = _bound(setup, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):
@@ -98,30 +99,10 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
             if options.falsify and not ledger.complete:
                 falsifier.run()
         deadline.check()
-        if not ledger.complete:
-            problem = Problem(
-                network,
-                domain,
-                ledger,
-                bounds,
-                setup.formulation,
-                setup.backend,
-                options,
-                falsifier,
-                rng,
-                deadline,
-                proof,
-            )
-            if setup.search.needs_solver:
-                ledger.log.set_solver_options(options_used(options))
-            with _timed(ledger, "search"):
-                try:
-                    setup.search.run(problem)
-                except InputError as error:
-                    if type(error) is not InputError:
-                        raise
-                    # Numbers that no solver takes: what was found before stands.
-                    raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
+        problem = Problem(
+            network, domain, ledger, bounds, setup.formulation, setup.backend, options, falsifier, rng, deadline, proof
+        )
+        return _search_and_certify(setup, problem)
     except SearchStoppedError as stop:
         return stop.reason
     except MemoryError:
@@ -129,13 +110,57 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     finally:
         if proof is not None:
             proof.close()
-    return None
+
+
+def _search_and_certify(setup: Setup, problem: Problem) -> str | None:
+    """Search, then prove what a solver refuted, even where the search stopped early. Returns the stop reason."""
+    reason: str | None = None
+    failure: SolverError | None = None
+    try:
+        if not problem.ledger.complete:
+            _search(setup, problem)
+    except SearchStoppedError as stop:
+        reason = stop.reason
+    except SolverError as error:
+        failure = error
+    asked = setup.options.certify and claims_of(problem.ledger).any()
+    if asked and reason not in {"interrupt", "memory"}:
+        with _timed(problem.ledger, "certify"):
+            certify(problem, max(LEAST_SECONDS, _solver_seconds(setup, problem.ledger)))
+    if failure is not None:
+        raise failure
+    return reason
+
+
+def _search(setup: Setup, problem: Problem) -> None:
+    if setup.search.needs_solver:
+        problem.ledger.log.set_solver_options(options_used(setup.options))
+    with _timed(problem.ledger, "search"):
+        try:
+            setup.search.run(problem)
+        except InputError as error:
+            if type(error) is not InputError:
+                raise
+            # Numbers that no solver takes: what was found before stands.
+            raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
+
+
+def _solver_seconds(setup: Setup, ledger: Ledger) -> float:
+    """What solvers took for all that is refuted; solves on several threads overlap, so no more than their steps."""
+    log = ledger.log
+    runs = [(log.solves, log.seconds)]
+    if setup.resume is not None:
+        runs.append((setup.resume.data["solves"], setup.resume.data["seconds"]))
+    taken = 0.0 if setup.bounds.rigorous else log.seconds["bounds"]
+    for solves, seconds in runs:
+        taken += min(seconds.get("search", 0.0), sum(row.get("solver_s") or 0.0 for row in solves))
+    return taken
 
 
 def _proof(setup: Setup) -> ProofLog:
     parts = len(setup.domain.parts)
     again = setup.resume is not None
-    return ProofLog(str(setup.options.proof), setup.network.sha256, setup.domain.digest, parts, resume=again)
+    return ProofLog(str(setup.options.proof), setup.network.identity, setup.domain.digest, parts, resume=again)
 
 
 def _bound(

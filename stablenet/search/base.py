@@ -8,6 +8,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult, Tolerance
 from stablenet.backends.base import registry as backends
@@ -117,11 +118,14 @@ class Problem:
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
+    leaves: npt.NDArray[np.int64] = field(init=False)
+    """Leaves of the trees, and boxes, by which rigorous searches refuted each question on the part in hand, (2, n)."""
 
     def __post_init__(self, found: list[Bounds]) -> None:
         decide = self.options.decide_by_bounds
         self.bounds = TrustedBounds(self.network, self.domain, self.ledger, found, decide=decide)
         self.refuted_before = self.ledger.part_by >= 0
+        self.leaves = np.zeros((2, self.ledger.n_neurons), np.int64)
 
     def proof_of(self, part: int) -> PartProof | None:
         """Where certificates of a part go."""

@@ -142,8 +142,9 @@ class _Layer(BranchAndBound):
         """See `BranchAndBound`: no leaf is left, so the question is refuted."""
         self._record(trees, complete=True)
         for side in SIDES:
-            neurons = np.array([tree.row for tree in trees if _side(tree) == side], dtype=np.intp)
-            indices = self.offset + neurons
+            mine = [tree for tree in trees if _side(tree) == side]
+            indices = self.offset + np.array([tree.row for tree in mine], dtype=np.intp)
+            self.problem.leaves[side, indices] = [(tree.n_nodes + 1) // 2 for tree in mine]
             self.ledger.refute(self.at, side, indices, self.by, rigorous=self.rigorous, since=self.since)
 
 

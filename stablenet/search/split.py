@@ -114,6 +114,7 @@ class Splitter:
         self.ties = np.zeros(len(self.flat), dtype=np.int64)
         self.n_boxes = 0
         self.n_numbers = 1
+        problem.leaves[self.side, self.flat] = 0
         self.proof = problem.proof_of(part)
         if self.proof is not None:
             asked = {"question": self.flat.astype("<u4"), "sign": np.where(self.side == POSITIVE, 1, -1).astype("<i1")}
@@ -235,6 +236,7 @@ class Splitter:
             cuts, corners = np.where(halves, outcome.cut, -1), (boxes.lower, boxes.upper)
             record = Batch(boxes.number, corners, refuted, cuts, outcome.carried)
             record_boxes(self.proof, record, first=self.n_numbers)
+        self.problem.leaves[self.side, self.flat] += (boxes.mask & refuted).sum(axis=0)
         self._count(boxes.mask, left, halves)
         if halves.any():
             parents = Boxes(boxes.lower[halves], boxes.upper[halves], left[halves], boxes.number[halves])
