@@ -93,6 +93,15 @@ def find(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
     solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
+    solver_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option by the solver's own name; repeatable.")
+    ] = None,
+    solver_defaults: Annotated[
+        bool, typer.Option("--solver-defaults", help="Leave the solver its own defaults; limits and the seed are set.")
+    ] = False,
+    early_stop: Annotated[
+        bool, typer.Option(help="End solves at the first solution that shows a question, where the solver can.")
+    ] = True,
     output: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report to write; -: print it.")] = None,
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
@@ -123,6 +132,9 @@ def find(
         seed=seed,
         permute=permute,
         solver_log=solver_log,
+        solver_defaults=solver_defaults,
+        solver_options=tuple(solver_option or ()),
+        early_stop=early_stop,
     )
     with command_files(
         {"--output": output, "--page": page, "--solver-log": solver_log, "--proof": proof},

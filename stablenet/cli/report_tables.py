@@ -30,6 +30,9 @@ STOPPED = {
 }
 """What can be done about each reason for which a search stopped."""
 
+UNNAMED = 5e-4
+"""Seconds from which on a rest without a name is shown."""
+
 SHOWN_FAILURES = 3
 """Solver failures that are told in full; the report has all."""
 
@@ -162,9 +165,11 @@ def _solves(solves: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _seconds(seconds: Mapping[str, float]) -> Table:
-    """The steps, and the rest of the total: starting the engine, reading and writing."""
+    """The steps, from starting processes to making the report; reports of older versions have a rest without a name."""
     steps = {what: value for what, value in seconds.items() if what != "total"}
-    steps["rest"] = max(0.0, seconds["total"] - sum(steps.values()))
+    rest = seconds["total"] - sum(steps.values())
+    if rest > UNNAMED:
+        steps["rest"] = rest
     table = _table("Time", "", *steps, "total")
     table.add_row("seconds", *(f"{value:.3f}" for value in (*steps.values(), seconds["total"])))
     return table

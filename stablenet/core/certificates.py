@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.core.questions import Array, Index, Mask, Side
+from stablenet.core.arrays import Array, Index, Mask
+from stablenet.core.questions import Side
 
 CERTIFIER = "certify"
 """The source of certified refutations in a ledger; reports name the one that had claimed them."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.bounds import Bounds
 from stablenet.core.certificates import Certificate, Certified
 from stablenet.core.errors import InputError
@@ -23,10 +24,7 @@ from stablenet.core.questions import (
     POSITIVE,
     SIDE_NAMES,
     SIDES,
-    Array,
     Contradiction,
-    Index,
-    Mask,
     Side,
     State,
     Verdict,

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 
 MAGIC = b"stablenet.proof/1\n"
-Array = npt.NDArray[np.float64]
 Pairs = Sequence[tuple[Array, Array]]
 
 

@@ -8,25 +8,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from stablenet._version import __version__
-from stablenet.bounds.folded import folding_difference
 from stablenet.core.certificates import CERTIFIER, Certificate
 from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
-from stablenet.core.network import Network
 from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
 from stablenet.core.terminal import encodable
 from stablenet.domain.regions import Domain
-from stablenet.falsify.witness import Witnesser
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
 
-STEPS = ("load", "bounds", "falsify", "search")
-"""What every run spends time on; ``certify`` follows where a solver refuted something."""
+if TYPE_CHECKING:  # what reads and shows reports starts without them
+    from stablenet.core.network import Network
+    from stablenet.falsify.witness import Witnesser
 
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
 
@@ -42,6 +40,11 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+STEPS = ("start", "load", "bounds", "falsify", "search")
+"""What a run's time is spent on, in order: ``start`` is what processes take to start; then comes ``report``, which is
+handing on what was found, ending the engine process and making the report."""
+
+
 def network_to_json(network: Network, domain: Domain | None = None) -> dict[str, Any]:
     """The report's description of a network, and on what domain it is looked at.
 
@@ -53,6 +56,8 @@ def network_to_json(network: Network, domain: Domain | None = None) -> dict[str,
     if not network.exact:
         described |= {"function": "folded", "import_error": _bound(network.import_error)}
         if domain is not None:
+            from stablenet.bounds.folded import folding_difference
+
             described["import_difference"] = [_bound(value) for value in folding_difference(network, domain)]
     return described
 
@@ -188,7 +193,10 @@ def build_report(
     stopped_by: str | None,
     total_seconds: float,
 ) -> Report:
-    """The report of a ledger; ``stopped_by`` is dropped where every neuron has a verdict."""
+    """The report of a ledger; ``stopped_by`` is dropped where every neuron has a verdict.
+
+    ``seconds`` are those of the `STEPS`, and ``report`` for what ``total_seconds`` are more.
+    """
     verdicts = ledger.verdicts
     complete = ledger.complete
     if not complete and stopped_by is None:
@@ -202,6 +210,7 @@ def build_report(
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
     spent = dict.fromkeys(STEPS, 0.0) | ledger.log.seconds
     seconds = {what: round(taken, 6) for what, taken in spent.items()}
+    seconds["report"] = round(max(0.0, total_seconds - sum(seconds.values())), 6)
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "status": "complete" if complete else "stopped",
@@ -222,6 +231,8 @@ def build_report(
         data["tightening"] = ledger.log.tightening
     if ledger.log.tolerances:
         data["tolerances"] = ledger.log.tolerances
+    if ledger.log.solver_options:
+        data["solver_options"] = ledger.log.solver_options
     if ledger.log.solver_failures:
         data["solver_failures"] = ledger.log.solver_failures
     if ledger.contradictions:

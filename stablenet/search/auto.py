@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from stablenet.search.base import Problem, Search, check_combination
 from stablenet.search.branch import Brancher
-from stablenet.search.per_question import Singles
+from stablenet.search.per_question import PerQuestion
 from stablenet.search.rigorous import RigorousPart
 from stablenet.search.single_milp import PartSearch
 
@@ -40,7 +40,7 @@ def _run_part(problem: Problem, part: int) -> None:
     if problem.options.decide_by_bounds:
         rigorous.run()
     if problem.formulation.exact and rigorous.pending.any():
-        Singles(problem, part, "single", nodes=NODES).run(rigorous.pending)
+        PerQuestion(problem, part, "per_question", nodes=NODES).run(rigorous.pending)
     if problem.options.decide_by_bounds:
         Brancher(problem, part).run(LAST_BRANCH_NODES)
     if problem.formulation.exact and rigorous.pending.any():

@@ -18,12 +18,13 @@ import numpy as np
 
 from stablenet.bounds import Context
 from stablenet.bounds import run as run_bounds
+from stablenet.core.arrays import Mask
 from stablenet.core.bounds import Bounds
 from stablenet.core.certificates import CERTIFIER, Certificate
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.events import Event, decode_array
 from stablenet.core.ledger import Ledger
-from stablenet.core.questions import SIDES, Mask, State
+from stablenet.core.questions import SIDES, State
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.search.base import Problem
 from stablenet.search.branch import Brancher

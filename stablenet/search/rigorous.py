@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from stablenet.bounds import run as run_bounds
+from stablenet.core.arrays import Mask
 from stablenet.core.bounds import Bounds
-from stablenet.core.questions import Mask
 from stablenet.search.base import Problem
 from stablenet.search.branch import Brancher
 from stablenet.search.split import Splitter
