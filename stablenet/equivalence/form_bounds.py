@@ -48,7 +48,7 @@ class FormBounds:
         outputs = (joint.output_of_a(), none), (difference, slack)
         refuted, influence = self._with(joint.system, outputs, refuted, apart=False)
         open_ = np.flatnonzero(~refuted.all(axis=1))
-        if len(open_):
+        if len(open_) and self.a is not self.b:
             # A difference may be bounded badly however small the box; of each network alone the bounds converge.
             system, outputs = self._apart(low[open_], high[open_])
             refuted[open_], slopes = self._with(system, outputs, refuted[open_], apart=True)

@@ -40,7 +40,8 @@ def below(value: Fraction) -> float:
 def refuting(rhs: Fraction, *, strict: bool) -> float:
     """The largest float64 u such that ``value <= u`` excludes ``value >= rhs`` (``value > rhs`` if strict)."""
     limit = below(rhs)
-    return float(np.nextafter(limit, -np.inf)) if not strict and Fraction(limit) == rhs else limit
+    exact = np.isfinite(limit) and Fraction(limit) == rhs
+    return float(np.nextafter(limit, -np.inf)) if exact and not strict else limit
 
 
 @dataclass(frozen=True, eq=False)
