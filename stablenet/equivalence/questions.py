@@ -65,8 +65,8 @@ def question(query: Query, networks: Sequence[Network], reading: Reading = "mean
     band = _band(moved, n, most) if len(query.n_outputs) > 1 else None
     if band is not None and reading == "meant":
         words = (
-            f"{start}; it asks for outputs within {float(band):.6g} of each other (joined by and); read as what is meant: "
-            f"no output may differ by more than {float(band):.6g}"
+            f"{start}; it asks for outputs within {float(band):.6g} of each other (joined by and); read as what is "
+            f"meant: no output may differ by more than {float(band):.6g}"
         )
         violation = within(n, most, band)
         cases = tuple(Case(case.part, violation) for case in query.cases)
@@ -75,11 +75,14 @@ def question(query: Query, networks: Sequence[Network], reading: Reading = "mean
             a, b, cases, words, violation.words, violated, tolerance=band, satisfiable=False, notes=tuple(notes)
         )
     differ = _differ(moved, n, most) if len(query.n_outputs) > 1 else None
-    cases, at = [], 0
-    for case in query.cases:
-        rows = tuple(moved[at : at + len(case.conjunctions)])
-        at += len(case.conjunctions)
-        cases.append(Case(case.part, Violation("no input satisfies the file", n, most, rows)))
+    rest = iter(moved)
+    cases = tuple(
+        Case(
+            case.part,
+            Violation("no input satisfies the file", n, most, tuple(next(rest) for _ in case.conjunctions)),
+        )
+        for case in query.cases
+    )
     if differ is not None:
         tolerance, strict = differ
         how = "more than " if strict else ""
@@ -88,7 +91,7 @@ def question(query: Query, networks: Sequence[Network], reading: Reading = "mean
         return Question(
             a,
             b,
-            tuple(cases),
+            cases,
             words,
             f"no output differs by {how}{float(tolerance):.6g}{more}",
             "the input satisfies the file",
@@ -102,7 +105,7 @@ def question(query: Query, networks: Sequence[Network], reading: Reading = "mean
     if band is not None:
         words += f" (all outputs within {float(band):.6g}), taken as written"
     return Question(
-        a, b, tuple(cases), words, "no input satisfies the file", "the input satisfies the file", notes=tuple(notes)
+        a, b, cases, words, "no input satisfies the file", "the input satisfies the file", notes=tuple(notes)
     )
 
 
