@@ -117,7 +117,7 @@ class _QueryReader(Reader):
         if op == "!=":
             if len(arguments) > 2:
                 raise self.error(form.position, f"{self.show(form)}: two sides are expected")
-            terms, rhs = self.difference(*arguments, form)
+            terms, rhs = self.difference(arguments[0], arguments[1], form)
             if not terms and not rhs:
                 raise self.contradiction(form.position, f"{self.show(form)} never holds")
             return [self._rows(form, side, arguments) for side in ("<", ">")] if terms else [Region(form.position)]

@@ -121,7 +121,8 @@ class _Collector:
         self.pairs = 0
 
     def take(self, rows: Rows) -> None:
-        """The rows of a conjunction, and the sums of them that cancel A."""
+        """The rows of a conjunction, and the sums of them that cancel A; without rows it always holds."""
+        rows = rows or (OutputRow((), Fraction(0), strict=False),)
         self.first.append(len(self.references))
         for row in rows:
             if row not in self.known:

@@ -120,6 +120,8 @@ def _fitting(query: Query, networks: Sequence[Network]) -> tuple[list[Network], 
         raise DomainError(f"{query.file}: declares {wanted} networks; one or two are supported")
     if len(given) != wanted:
         raise DomainError(f"{query.file}: declares {wanted} networks, but {len(given)} are given")
+    if not min(query.n_outputs):
+        raise DomainError(f"{query.file}: declares no output; a question about outputs is expected")
     for k, (network, places, size) in enumerate(zip(given, query.places, query.n_outputs, strict=True)):
         name = declared[k].name if declared else "X"
         if network.n_inputs != len(places) or network.n_outputs < size or (declared and network.n_outputs != size):
