@@ -71,69 +71,63 @@ def answer(
     time_limit: float | None,
     seed: int,
     steps: Sequence[str] | None,
-) -> tuple[Decision, Question]:
-    """Decide; returns the answer and the question as it was understood. Raises `InputError`."""
-    from stablenet.domain.spec import parse_domain
+) -> tuple[Decision, Question | None]:
+    """Decide; returns the answer and the file's question as it was understood, if it asked. Raises `InputError`."""
     from stablenet.domain.vnnlib_query import read_query
-    from stablenet.equivalence.decide import STEPS, Case, decide
-    from stablenet.equivalence.questions import Question, question
-    from stablenet.equivalence.specification import parse_property
+    from stablenet.equivalence.decide import STEPS, decide
+    from stablenet.equivalence.properties import verify_property
+    from stablenet.equivalence.questions import question
     from stablenet.onnx_io.reader import load_onnx
 
-    first = load_onnx(a)
-    second = load_onnx(b)
+    chosen = STEPS if steps is None else steps
     if asked.property is None and asked.norm is None:
         written = asked.reading == "written"
-        found = question(read_query(asked.domain), [first, second], "written" if written else "meant")
-    else:
-        name = asked.property or "within"
-        if asked.tolerance is not None and name != "within":
-            raise InputError(f"--tolerance is of the property within; the margin of {name} is written {name}:MARGIN")
-        region = parse_domain(asked.domain, first.n_inputs)
-        violation = parse_property(
-            name,
-            first.n_inputs,
-            first.n_outputs,
-            tolerance=1e-5 if asked.tolerance is None else asked.tolerance,
-            norm=asked.norm or "linf",
+        found = question(read_query(asked.domain), [load_onnx(a), load_onnx(b)], "written" if written else "meant")
+        decision = decide(
+            found.a, found.b, found.cases, words=found.holds, time_limit=time_limit, seed=seed, steps=chosen
         )
-        cases = tuple(Case(part, violation) for part in region.parts)
-        found = Question(first, second, cases, "", violation.words, f"it is not so that {violation.words}")
-    decision = decide(
-        found.a,
-        found.b,
-        found.cases,
-        words=found.holds,
+        return decision, found
+    name = asked.property or "within"
+    if asked.tolerance is not None and name != "within":
+        raise InputError(f"--tolerance is of the property within; the margin of {name} is written {name}:MARGIN")
+    decision = verify_property(
+        a,
+        b,
+        asked.domain,
+        name,
+        tolerance=1e-5 if asked.tolerance is None else asked.tolerance,
+        norm=asked.norm or "linf",
         time_limit=time_limit,
         seed=seed,
-        steps=STEPS if steps is None else steps,
+        steps=chosen,
     )
-    return decision, found
+    return decision, None
 
 
-def show(decision: Decision, found: Question, output: str | None, *, as_json: bool) -> int:
+def show(decision: Decision, found: Question | None, output: str | None, *, as_json: bool) -> int:
     """Print the answer, and write the counterexample to ``output``; returns the exit code."""
     failed = (
         None if output is None else write_point(output, None if decision.witness is None else decision.witness.point)
     )
-    for note in (*found.notes, *decision.notes, *(() if failed is None else (failed,))):
+    for note in (*(found.notes if found is not None else ()), *decision.notes, *(() if failed is None else (failed,))):
         complain(note)
     if as_json:
         data: dict[str, Any] = decision.to_json()
-        if found.words:
+        if found is not None:
             data |= {"read": found.words, "meaning": found.violated if decision.witness else found.holds}
         say_json(json.dumps(data, ensure_ascii=False) + "\n")
     else:
-        if found.words:
+        if found is not None:
             say(found.words)
         _print(decision, found, output if failed is None else None)
     return 3 if failed is not None else CODES[decision.verdict]
 
 
-def _print(decision: Decision, found: Question, output: str | None) -> None:
+def _print(decision: Decision, found: Question | None, output: str | None) -> None:
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in decision.seconds.items())
     if decision.witness is not None:
-        say(f"{found.violated} (shown in exact arithmetic, by {decision.by})")
+        violated = f"it is not so that {decision.words}" if found is None else found.violated
+        say(f"{violated} (shown in exact arithmetic, by {decision.by})")
         say(f"A(x) = {json.dumps([float(v) for v in decision.witness.a])}")
         say(f"B(x) = {json.dumps([float(v) for v in decision.witness.b])}")
         say(f"at x = {json.dumps(decision.witness.point.tolist())}" if output is None else f"at x in {output}")

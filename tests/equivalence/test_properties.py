@@ -356,5 +356,5 @@ def test_questions_that_do_not_fit_are_refused():
         decided(a, dense(0, (2, 3, 2)), named("top1", 2, 3))
     with pytest.raises(DomainError, match="3 inputs"):
         decided(a, a, named("top1", 2, 3), Box(np.zeros(3), np.ones(3)))
-    with pytest.raises(UnknownNameError, match="bounds, gradient, split"):
+    with pytest.raises(UnknownNameError, match="bounds, gradient, split, stable"):
         decided(a, a, named("top1", 2, 3), steps=["milp"])
