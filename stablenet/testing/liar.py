@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from stablenet.backends.base import (
     Status,
 )
 from stablenet.backends.base import registry as backends
+from stablenet.backends.session import ArraySession
 from stablenet.milp.arrays import MILP
 
 
@@ -46,7 +47,7 @@ class _LyingSession(Session):
     @property
     def milp(self) -> MILP:
         """The model as it stands."""
-        return self.honest.milp
+        return cast(ArraySession, self.honest).milp
 
     def solve(
         self,

@@ -33,7 +33,7 @@ from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.core.options import Options
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDE_NAMES, State, Verdict
 from stablenet.domain.regions import Box, Domain, Union
-from stablenet.find.pipeline import Job, find
+from stablenet.find.pipeline import Setup, find
 from stablenet.search.base import Search, registry
 from stablenet.testing.bounds import polytopes
 from stablenet.testing.exact import exact_pre_activations
@@ -113,13 +113,13 @@ def run_on(
     found end the search, as in a run.
     """
     options = Options(bounds="interval", search="off", falsify=falsify, threads=1)
-    job = Job(task.network, task.domain, options)
-    job.search = search
+    setup = Setup(task.network, task.domain, options)
+    setup.search = search
     if backend is not None:
-        job.backend = backend
+        setup.backend = backend
     ledger = Ledger([layer.size for layer in task.network.layers], len(task.domain.parts))
     with contextlib.suppress(SolverError, ContradictionError):
-        find(job, ledger, Deadline(SECONDS * slowness() if seconds is None else seconds))
+        find(setup, ledger, Deadline(SECONDS * slowness() if seconds is None else seconds))
     return ledger
 
 
