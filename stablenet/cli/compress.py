@@ -141,6 +141,10 @@ def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     return outcome.report, outcome.exit_code
 
 
+EXIT_CODES = {"equal": 0, "bounded": 0, "different": 4, "undecided": 3}
+"""Of `verify`, by outcome."""
+
+
 def verify(
     a: Annotated[str, typer.Argument(metavar="A.onnx", help="ONNX file.")],
     b: Annotated[str, typer.Argument(metavar="B.onnx", help="ONNX file with the same inputs and outputs.")],
@@ -149,6 +153,10 @@ def verify(
     tolerance: Annotated[
         float | None, typer.Option(metavar="T", help="Default: the bound that a compressed file states, else 1e-5.")
     ] = None,
+    bound: Annotated[
+        bool,
+        typer.Option("--bound", help="No tolerance: the largest difference, from both sides."),
+    ] = False,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: MemoryLimit = None,
     solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
@@ -166,7 +174,7 @@ def verify(
 ) -> None:
     """Prove that two networks agree on a domain within T, or show an input on which they do not.
 
-    Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
+    Exit code 0: equal, or with --bound the range is narrow; 4: an input shows a larger difference; 3: not decided.
     """
     from stablenet.cli.files import command_files
     from stablenet.core.options import Options
@@ -191,6 +199,7 @@ def verify(
             b,
             domain,
             tolerance=tolerance,
+            bound=bound,
             time_limit=left,
             solver=solver,
             formulation=formulation,
@@ -206,7 +215,7 @@ def verify(
         say_json(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
     else:
         _print(result, output if failed is None else None)
-    raise typer.Exit(3 if failed is not None else {"equal": 0, "different": 4, "undecided": 3}[result.outcome])
+    raise typer.Exit(3 if failed is not None else EXIT_CODES[result.outcome])
 
 
 def _write_point(result: Verification, target: Path) -> str | None:
@@ -232,6 +241,11 @@ def _print(result: Verification, output: str | None) -> None:
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
     if result.outcome == "equal":
         say(f"equal within {result.tolerance:.6g}: |A - B| <= {result.bound:.6g} ({proof}, by {result.by})")
+    elif result.tolerance is None:
+        least = 0.0 if result.found is None else result.found.difference
+        at = "" if result.found is None else f" (output {result.found.output})"
+        met = "" if result.outcome == "bounded" else f"; stopped by {result.by}"
+        say(f"the largest |A - B| lies between {least:.6g}{at} and {result.bound:.6g} ({proof}){met}")
     elif result.outcome == "different" and result.found is not None:
         found = result.found
         say(

@@ -63,7 +63,7 @@ def aligned(a: Network, b: Network, pairing: Pairing) -> Aligned | None:
             sources = [term.source for term in affine.terms]
             if len(set(sources)) < len(sources):
                 return None
-            weights += sum(int(np.prod(term.matrix.shape)) for term in affine.terms)
+            weights += affine.size * sum(int(term.matrix.shape[1]) for term in affine.terms)
     if weights > MOST_WEIGHTS:
         return None
     second = _unscaled(b, pairing)
@@ -97,7 +97,7 @@ def _unscaled(b: Network, pairing: Pairing) -> Network | None:
             rows, lost_rows = times(columns, own[:, None])
             exact &= not (lost_columns.any() or lost_rows.any())
             terms.append(Term(term.source, rows))
-        if not exact or not all(np.isfinite(term.matrix).all() for term in terms):
+        if not exact or not all(np.isfinite(to_dense(term.matrix)).all() for term in terms):
             return None
         maps.append(AffineMap(offset, tuple(terms)))
     return _with_maps(b, maps)

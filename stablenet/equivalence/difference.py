@@ -54,12 +54,12 @@ class DifferenceBounds:
 
     ``upper`` and ``lower`` bound ``A(x) - B(x)``, (parts, n_outputs). ``slopes`` are the coefficients in the inputs of
     the linear upper bounds of ``A - B``, then of ``B - A``, (parts, 2 n_outputs, n_inputs). ``gain`` estimates how much
-    of the worst output's gap each input's width makes, (parts, n_inputs).
+    of the worst output's gap each input's width makes, (parts, n_inputs). Slopes are None where they are not known.
     """
 
     lower: Array
     upper: Array
-    slopes: Array
+    slopes: Array | None
     gain: Array
 
     @property
@@ -214,7 +214,7 @@ class DifferenceSystem:
 
     def _rows(self, change: Change, rows: Index, *, gaps: bool = False) -> tuple[Array, _Rows]:
         """Upper bounds of ``+d`` and ``-d`` at the given rows, (parts, 2 rows), and the state that made them."""
-        state = _Rows(self, change, rows, gaps)
+        state = _Rows(self, change, rows, gaps=gaps)
         for source in range(len(self.stages), 0, -1):
             state.through(source)
         return state.concretise(), state
@@ -277,7 +277,7 @@ def _up(values: Array) -> Array:
 class _Rows(LinearBounds):
     """Rows of differences on their way back: coefficients on e and h_B of layer k stand at 2 k + 1 and 2 k + 2."""
 
-    def __init__(self, system: DifferenceSystem, change: Change, rows: Index, gaps: bool) -> None:
+    def __init__(self, system: DifferenceSystem, change: Change, rows: Index, *, gaps: bool) -> None:
         signs = np.repeat([1.0, -1.0], len(rows))
         both = np.concatenate([rows, rows])
         super().__init__(signs * change.affine.offset[both], len(system.low))
