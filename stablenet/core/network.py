@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NetworkError
 from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
 
-Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import DomainError
-from stablenet.domain.regions import Array, Box, Domain, Part, Polytope, Union
+from stablenet.domain.regions import Box, Domain, Part, Polytope, Union
 from stablenet.domain.vnnlib_names import Kind, Names
 from stablenet.domain.vnnlib_region import Region, distinct
 from stablenet.domain.vnnlib_text import Expression, Form, SourceText, read_text

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.api import find_stable
 from stablenet.core.deadline import Deadline
@@ -30,8 +29,6 @@ from stablenet.equivalence.verify import BATCH_BYTES, FINDING_SHARE, MOST_FINDIN
 from stablenet.falsify.falsifier import random_points
 from stablenet.report.evidence import Evidence, witnesses_of
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 Verdict = Literal["holds", "violated", "undecided"]
 
 STEPS = ("bounds", "gradient", "split", "stable")

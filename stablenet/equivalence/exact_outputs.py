@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Matrix, Network
 
-Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.object_]
 
 

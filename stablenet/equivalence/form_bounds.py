@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import AffineMap, Network, Term
 from stablenet.core.rounding import SAFETY, UNIT, gamma, underflow
 from stablenet.equivalence.backward import Relaxation, System
@@ -14,11 +14,6 @@ from stablenet.equivalence.functionals import Functionals, below, functionals
 from stablenet.equivalence.joint import Joint, Pairing, Sides
 from stablenet.equivalence.scaling import lost
 from stablenet.equivalence.specification import Violation
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
-
 
 Outputs = tuple[tuple[AffineMap, Array], tuple[AffineMap, Array]]
 

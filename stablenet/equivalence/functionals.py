@@ -13,16 +13,12 @@ from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.core.rounding import SAFETY
 from stablenet.domain.vnnlib_region import OutputRow
 from stablenet.equivalence.specification import MOST_REFERENCES, Rows, Violation
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 MOST_PAIRS = 2**18
 """Pairs of rows that are looked at for a sum in which A(x) cancels."""

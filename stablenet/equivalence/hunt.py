@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import Network, apply_transposed
 from stablenet.domain.regions import Part
 from stablenet.equivalence.exact_outputs import exact_outputs
 from stablenet.equivalence.functionals import Functionals
 from stablenet.equivalence.specification import Violation
 from stablenet.falsify.falsifier import LEAK, STEPS, puller, random_points
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 TARGETS = 40
 """Conjunctions that are climbed; those that hold most nearly on samples come first."""

@@ -10,18 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.bounds.crown import crown_layers
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import AffineMap, Matrix, Network, Term
 from stablenet.equivalence.backward import Relaxation, System
 from stablenet.equivalence.scaling import lost, outward, times, times_columns, times_rows
 from stablenet.onnx_io.exact_matrices import added
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 Sides = Sequence[tuple[Array, Array]]
 
 

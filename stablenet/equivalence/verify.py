@@ -19,6 +19,7 @@ import numpy.typing as npt
 from stablenet.api import find_stable
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
+from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import (
     ContradictionError,
@@ -40,8 +41,6 @@ from stablenet.equivalence.verification import Outcome, Verification
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
-
-Array = npt.NDArray[np.float64]
 
 DEFAULT_TOLERANCE = 1e-5
 

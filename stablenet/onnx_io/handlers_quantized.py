@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.core.network import Array
+from stablenet.core.arrays import Array
 from stablenet.core.rounding import TINY, UNIT
 from stablenet.onnx_io.budget import work
 from stablenet.onnx_io.expression import Constant, Expression, Value
