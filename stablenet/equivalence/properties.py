@@ -27,10 +27,25 @@ def verify_property(
 ) -> Decision:
     """Whether a property of two networks holds on a whole domain; proofs and counterexamples are rigorous.
 
-    ``name`` is ``within`` (the difference stays within ``tolerance`` in ``norm``: ``linf``, ``l1`` or ``l2``), ``top1``
-    (the same largest output), ``top1:MARGIN`` (wherever A's exceeds its others by more than that), ``order`` or
-    ``order:MARGIN``; `stablenet.equivalence.specification` says what each means with ties. ``steps`` are those of
-    `stablenet.equivalence.decide.decide`. Raises `InputError` where anything does not fit.
+    `stablenet.equivalence.specification` says what each property means, with ties.
+
+    Args:
+        a: a network, or an ONNX file.
+        b: another with as many inputs and outputs.
+        domain: a domain, or the text of ``--domain``.
+        name: ``within`` (the difference stays within ``tolerance`` in ``norm``), ``top1`` (the same largest output),
+            ``top1:MARGIN`` (wherever A's exceeds its others by more than that), ``order`` or ``order:MARGIN``.
+        tolerance: of ``within``, in the units of the outputs.
+        norm: of ``within``: ``linf`` (each output), ``l1`` or ``l2``.
+        time_limit: seconds; None: until `stablenet.equivalence.decide.MOST_BOXES` boxes were bounded.
+        seed: of sampled points and of the search for stable neurons.
+        steps: those of `stablenet.equivalence.decide.STEPS` that are taken.
+
+    Returns:
+        The verdict (``holds``, ``violated``, ``undecided``), with an input that violates the property, if one was seen.
+
+    Raises:
+        InputError: networks, domain, property or steps do not fit.
     """
     first = a if isinstance(a, Network) else load_onnx(a)
     second = b if isinstance(b, Network) else load_onnx(b)
