@@ -30,7 +30,7 @@ class ReluLayer:
     ``neurons`` are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase
     never get here. All this is in the model's units: ``pre[i]`` is ``scale[i]`` times the network's
     pre-activation. A row that states pre-activations in terms of the inputs anew must be a range of
-    ``margin`` to either side; rows between ``pre``, ``post`` and own variables need none.
+    ``slack`` (n,) to either side, or of ``margin``, the largest of them; rows between ``pre``, ``post`` and own variables need none.
     """
 
     neurons: npt.NDArray[np.intp]
@@ -45,6 +45,7 @@ class ReluLayer:
     input_upper: Array
     scale: Array
     margin: float
+    slack: Array
 
     @property
     def size(self) -> int:

@@ -25,6 +25,10 @@ MemoryLimit = Annotated[
     typer.Option(metavar="MB", help="Megabytes of address space. Default: 75 % of the memory, at least 4096."),
 ]
 
+Arithmetic = Annotated[
+    str, typer.Option(help="What verdicts speak of: real, or float32 for every evaluation in float32 as well.")
+]
+
 Spec = typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
 
 

@@ -26,7 +26,7 @@ from stablenet.domain.regions import Domain
 from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
-from stablenet.report.report import Report, check_belongs, resume_into
+from stablenet.report.report import Report, check_arithmetic, check_belongs, resume_into
 from stablenet.search.base import Problem, Search, bound_context, check_combination, tolerances_used
 from stablenet.search.base import registry as searches
 
@@ -73,6 +73,7 @@ class Job:
         if options.resume is not None:
             self.resume = Report.read(options.resume)
             check_belongs(self.resume, network, domain)
+            check_arithmetic(self.resume, options.arithmetic)
 
 
 def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:

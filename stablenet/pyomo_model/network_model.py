@@ -137,10 +137,12 @@ def assemble(
     margin: float,
     scaled: bool,
     complete: bool,
+    deviations: Sequence[Array | None] | None = None,
 ) -> Assembled:
     """Inputs and the layers of ``plans`` as a Pyomo model.
 
-    ``margin`` widens affine rows and the bounds of pre-activations, in units of the scaled columns. With
+    ``margin`` widens affine rows and the bounds of pre-activations, in units of the scaled columns. ``deviations`` are
+    what float32 evaluations may be off each layer's affine map, (n_k,) in its own units: they widen its rows too. With
     ``complete``, neurons of phase -1 get a post-activation that is 0, for users to find.
     """
     model = pyo.ConcreteModel()
@@ -148,12 +150,38 @@ def assemble(
     model.layer = pyo.Block(range(len(plans)))
     sources, layers = [inputs], []
     for k, plan in enumerate(plans):
+        slack = np.full(len(plan.neurons), margin)
+        deviation = None if deviations is None else deviations[k]
+        if deviation is not None:
+            slack = np.nextafter(slack + deviation[plan.neurons] * plan.scale, np.inf)
         built, source = _layer(
-            model.layer[k], network.layers[k].affine, plan, sources, formulation, margin=margin, complete=complete
+            model.layer[k],
+            network.layers[k].affine,
+            plan,
+            sources,
+            formulation,
+            margin=margin,
+            slack=slack,
+            complete=complete,
         )
         layers.append(built)
         sources.append(source)
     return Assembled(model, inputs, tuple(layers), tuple(sources))
+
+
+def source_magnitudes(part: Part, bounds: Bounds) -> list[Array]:
+    """Largest magnitudes of the inputs and of each layer's post-activations, by bounds of its pre-activations."""
+    box = np.maximum(np.abs(part.lower), np.abs(part.upper))
+    return [box, *(np.maximum(known.upper, 0.0) for known in bounds.layers)]
+
+
+def row_deviations(network: Network, part: Part, bounds: Bounds) -> list[Array | None]:
+    """What float32 evaluations may be off each layer's affine map on a part, (n_k,); None where only the real counts.
+
+    ``bounds`` bound every evaluation's pre-activations.
+    """
+    most = source_magnitudes(part, bounds)
+    return [layer.affine.deviation(most) for layer in network.layers]
 
 
 def _inputs(model: Any, part: Part, *, scaled: bool, margin: float) -> Source:
@@ -208,8 +236,8 @@ def _add(a: Matrix, b: Matrix) -> Matrix:
     return sparse.csr_array(sparse.csr_array(a) + sparse.csr_array(b))
 
 
-def affine_rows(matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: float) -> AffineRows:
-    """``values = matrix @ inputs + offset`` within ``margin``, as rows ``matrix @ inputs - values = -offset``."""
+def affine_rows(matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: Array) -> AffineRows:
+    """``values = matrix @ inputs + offset`` within ``margin``, (rows,), as rows ``matrix @ inputs - values = -offset``."""
     n = len(values)
     csr = to_csr(matrix)
     counts = np.diff(csr.indptr)
@@ -228,6 +256,7 @@ def _layer(
     formulation: Formulation,
     *,
     margin: float,
+    slack: Array,
     complete: bool,
 ) -> tuple[BuiltLayer, Source]:
     matrix, used = stack_sources(affine, plan.neurons, plan.scale, sources)
@@ -238,7 +267,7 @@ def _layer(
     lower[undecided] = np.minimum(lower[undecided], 0.0)
     upper[undecided] = np.maximum(upper[undecided], 0.0)
     pre = add_variables(block, "pre", plan.neurons, lower, upper)
-    block.affine = affine_rows(matrix, inputs, offset, pre, margin)
+    block.affine = affine_rows(matrix, inputs, offset, pre, slack)
 
     open_post = plan.neurons[undecided]
     own = "encoded" if complete else "post"
@@ -258,7 +287,8 @@ def _layer(
             input_lower=np.concatenate([s.lower for s in used] or [np.zeros(0)]),
             input_upper=np.concatenate([s.upper for s in used] or [np.zeros(0)]),
             scale=plan.scale[undecided],
-            margin=margin,
+            margin=float(slack[undecided].max()),
+            slack=slack[undecided],
         )
         encoding = formulation.encode(block, relu)
     carrying = np.flatnonzero(plan.phase >= 0)
@@ -288,11 +318,19 @@ def build_model(network: Network, domain: Domain, *, bounds: Bounds, formulation
     part = one_part(domain)
     check_fit(network, part, bounds)
     plans = [LayerPlan(np.arange(len(b.lower)), b.phase, *usable(b), np.ones(len(b.lower))) for b in bounds.layers]
-    built = assemble(network, part, plans, resolve(formulation), margin=0.0, scaled=False, complete=True)
+    built = assemble(
+        *(network, part, plans, resolve(formulation)),
+        margin=0.0,
+        scaled=False,
+        complete=True,
+        deviations=row_deviations(network, part, bounds),
+    )
     model = built.model
     rows = np.arange(network.n_outputs)
     matrix, used = stack_sources(network.output, rows, np.ones(len(rows)), built.sources)
     inputs = [v for source in used for v in source.variables]
     model.output = pyo.Var(rows.tolist())
-    model.output_rows = affine_rows(matrix, inputs, network.output.offset, list(model.output.values()), 0.0)
+    deviation = network.output.deviation(source_magnitudes(part, bounds))
+    slack = np.zeros(len(rows)) if deviation is None else deviation
+    model.output_rows = affine_rows(matrix, inputs, network.output.offset, list(model.output.values()), slack)
     return model

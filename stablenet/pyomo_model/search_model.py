@@ -34,6 +34,7 @@ from stablenet.pyomo_model.network_model import (
     assemble,
     check_fit,
     resolve,
+    row_deviations,
 )
 from stablenet.pyomo_model.search_plan import (
     Questions,
@@ -294,7 +295,13 @@ def build_search_model(
         raise InputError(f"margin {margin}; a finite number >= 0 is expected")
     questions = questions_of(network, positive, negative)
     plans = layer_plans(network, bounds, questions, decide=decide, phases=phases, witness=witness)
-    assembled = assemble(network, part, plans, formulation, margin=margin, scaled=True, complete=False)
+    assembled = assemble(
+        *(network, part, plans, formulation),
+        margin=margin,
+        scaled=True,
+        complete=False,
+        deviations=row_deviations(network, part, bounds),
+    )
     handles: list[Handle] = []
     values: list[Any] = []
     if witness:
