@@ -5,10 +5,10 @@ relaxation, through an affine map by a matrix product, and at the input it is ma
 (Zhang et al., *Efficient Neural Network Robustness Certification with General Activation Functions*,
 NeurIPS 2018; Singh et al., *An Abstract Domain for Certifying Neural Networks*, POPL 2019).
 
-Soundness in floating point: computed coefficients are *choices*. Whatever the exact coefficients of a step
-would have been, the ones in hand are used from there on, and what the difference can make over the bounds of
-the quantities it multiplies is added to the constant at that very step. Bounding only the final coefficients
-is not enough: terms may cancel in floating point and not in truth. What float32 evaluations may add to a layer's affine map
+Soundness in floating point: computed coefficients are *choices*. Whatever the exact coefficients of a step would have
+been, the ones in hand are used from there on, and what the difference can make over the bounds of the quantities it
+multiplies is added to the constant at that very step. Bounding only the final coefficients is not enough: terms may
+cancel in floating point and not in truth. What float32 evaluations may add to a layer's affine map
 (`AffineMap.deviation`) is added in the same place.
 """
 

@@ -45,7 +45,8 @@ def matrix_sizes(matrix: Matrix) -> Matrix:
 def roundoff_of(roundings: int, lost: float, offset: Array, terms: tuple[Term, ...], peak: float = 0.0) -> Roundoff:
     """What ``roundings`` on the way to a result, and a loss of ``lost`` by underflow, make at most.
 
-    ``peak`` is the `Roundoff.peak` of what comes before the result itself, if anything. One more rounding stands for what folding in float64 has rounded; twice the loss, for what is rounded after it.
+    ``peak`` is the `Roundoff.peak` of what comes before the result itself, if anything. One more rounding stands for
+    what folding in float64 has rounded; twice the loss, for what is rounded after it.
     """
     return Roundoff(gamma32(roundings + 1), 2.0 * lost, offset, terms, max(peak, peak_of(offset, terms)))
 

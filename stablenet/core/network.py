@@ -22,7 +22,7 @@ from stablenet.core.errors import NetworkError
 from stablenet.core.rounding import LARGEST32, OVERFLOW, SAFETY, gamma, underflow
 
 MAY_UNDERFLOW = -900.0
-"""Exponent of 2 below which a product may not be told from 0 in float64, which would hide that a row reads something."""
+"""Exponent of 2 below which products may underflow in float64, which would hide that a row reads something."""
 
 Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
@@ -107,8 +107,8 @@ class Roundoff:
 
     With the bounds ``m[source] >= |h[source]|``, row i is off by at most ``relative * size[i] + absolute``, where
     ``size = offset + sum over terms of matrix @ m[source]``. Nothing in ``offset`` or ``terms`` is negative; where the
-    map is a single product, they are the absolute values of its own. ``relative`` is a gamma, ``absolute`` underflow. No
-    number on the way is larger than ``peak`` times the largest magnitude, or than ``peak``.
+    map is a single product, they are the absolute values of its own. ``relative`` is a gamma, ``absolute`` underflow.
+    No number on the way is larger than ``peak`` times the largest magnitude, or than ``peak``.
     """
 
     relative: float
@@ -197,9 +197,9 @@ class AffineMap:
     def rounding(self, posts: Sequence[Array], errors: Sequence[Array]) -> Array:
         """Bound on |computed - exact| of ``self(posts)`` when each post carries an error of ``errors``.
 
-        With a `roundoff`, "exact" is any float32 evaluation as well as the real one. The classical bound for a scalar product in any order of summation, plus what the errors of
-        the inputs can move (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1), plus underflow. Infinite
-        or NaN where a partial sum may have overflowed.
+        With a `roundoff`, "exact" is any float32 evaluation as well as the real one. The classical bound for a scalar
+        product in any order of summation, plus what the errors of the inputs can move (Higham, *Accuracy and Stability
+        of Numerical Algorithms*, 3.1), plus underflow. Infinite or NaN where a partial sum may have overflowed.
         """
         factor = gamma(self.n_terms + len(self.terms) + 8)
         size = np.broadcast_to(np.abs(self.offset), (*posts[0].shape[:-1], self.size))

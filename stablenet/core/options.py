@@ -26,13 +26,13 @@ def usable_cores() -> int:
 class Options:
     """Options of a search.
 
-    ``formulation``, ``bounds``, ``solver`` and ``search`` follow the grammar ``name[:argument]``; ``samples`` is a
-    file of points; ``inject`` says where forward passes beside the solver come from, ``removal`` how closed
-    questions leave the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a
-    search refutes fixes phases and tightens bounds in its later models; ``proof`` is a file for certificates of
-    refutations; ``arithmetic`` "float32" makes verdicts hold for every evaluation in float32 too; ``margin`` is the relaxation of each row in the scaled model (None: what the solver was measured to
-    need; 0: the paper's model); times are in seconds, memory in megabytes; ``permute`` seeds a permutation of rows and
-    columns.
+    ``formulation``, ``bounds``, ``solver`` and ``search`` follow the grammar ``name[:argument]``; ``samples`` is a file
+    of points; ``inject`` says where forward passes beside the solver come from, ``removal`` how closed questions leave
+    the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a search refutes fixes
+    phases and tightens bounds in its later models; ``proof`` is a file for certificates of refutations; ``arithmetic``
+    "float32" makes verdicts hold for every evaluation in float32 too; ``margin`` is the relaxation of each row in the
+    scaled model (None: what the solver was measured to need; 0: the paper's model); times are in seconds, memory in
+    megabytes; ``permute`` seeds a permutation of rows and columns.
     """
 
     formulation: str = "bigm"

@@ -102,6 +102,23 @@ class Falsifier:
         per_point = 8 * 3 * (sum(network.source_sizes) + network.n_inputs)
         self.batch = max(16, BATCH_BYTES // per_point)
         self._probes: dict[int, Probe] = {}
+        self._levels: list[Array] = []
+
+    def level(self, layer: int) -> Array:
+        """How large pre-activations of a layer should get before climbing ends, (n,): 0 in real arithmetic.
+
+        In float32 twice the largest error bound at a few points of the domain: below it few signs are certain.
+        """
+        with self.ledger.lock:
+            if not self._levels:
+                sizes = [k.size for k in self.network.layers]
+                self._levels = [np.zeros(size) for size in sizes]
+                if self.network.arithmetic == "float32":
+                    rng = np.random.default_rng(0)
+                    points = np.concatenate([random_points(part, 4, rng) for part in self.domain.parts])
+                    errors = self.network.evaluate(points).pre_error
+                    self._levels = [2.0 * error.max(axis=0) for error in errors]
+            return self._levels[layer]
 
     def samples(self, points: Array) -> int:
         """Use points that the user gave; those outside the domain are ignored. Returns how many were kept."""
@@ -146,13 +163,14 @@ class Falsifier:
         """From ``points[i]`` of a part, raise ``signs[i] * g[neurons[i]]`` of a layer; offer what gets positive."""
         box = self.domain.parts[part]
         width = box.upper - box.lower
+        enough = self.level(layer)[neurons]
         values, slopes = gradient(self.network, layer, neurons, signs, points)
         for step in steps:
-            done = values > 0
+            done = values > enough
             if done.any():
                 self.witnesser.offer(points[done], "falsify")
                 points, values, slopes = points[~done], values[~done], slopes[~done]
-                neurons, signs = neurons[~done], signs[~done]
+                neurons, signs, enough = neurons[~done], signs[~done], enough[~done]
             if not len(points) or self.stop():
                 return
             moved = self.pullers[part](points + step * width * np.sign(slopes))

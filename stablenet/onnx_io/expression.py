@@ -69,11 +69,12 @@ class Constant:
 class Expression:
     """An affine expression over sources, one row per element of a tensor.
 
-    ``shape`` is the tensor's shape with a batch dimension of 1, ``batch`` and ``channel`` the axes that
-    are known to be those (None: none is). ``error`` bounds the absolute error of every coefficient and offset;
-    ``nodes`` are the indices of the graph nodes folded into it. ``roundings`` is how many times float32 rounds on any way
-    from a source to an element (for expressions that are not ``absolute``: whether it does), ``lost`` bounds what underflow
-    and subnormals taken for zero cost an element, whatever the sources are; ``peak`` is that of `Roundoff`, for absolute ones.
+    ``shape`` is the tensor's shape with a batch dimension of 1, ``batch`` and ``channel`` the axes that are known to be
+    those (None: none is). ``error`` bounds the absolute error of every coefficient and offset; ``nodes`` are the
+    indices of the graph nodes folded into it. ``roundings`` is how many times float32 rounds on any way from a source
+    to an element (for expressions that are not ``absolute``: whether it does), ``lost`` bounds what underflow and
+    subnormals taken for zero cost an element, whatever the sources are; ``peak`` is that of `Roundoff`, for absolute
+    ones.
     """
 
     shape: tuple[int, ...]
@@ -191,9 +192,9 @@ class Expression:
             error=total * _OUTWARD,
             roundings=roundings,
             lost=lost * _OUTWARD,
-        )._peaked()
+        ).peaked()
 
-    def _peaked(self) -> Expression:
+    def peaked(self) -> Expression:
         """The same with its own sums among those that ``peak`` bounds."""
         if not self.absolute:
             return self
@@ -211,7 +212,7 @@ class Expression:
         lost = size * (self.lost + 2.0 * SMALLEST32) + 2.0 * SMALLEST32
         return replace(
             result, error=(carried + rounding) * _OUTWARD, roundings=self.roundings + 2, lost=lost * _OUTWARD
-        )._peaked()
+        ).peaked()
 
     def over(self, constant: Constant) -> Expression:
         """Elementwise quotient, broadcast; the constant must be further from 0 than its error."""
@@ -224,7 +225,7 @@ class Expression:
         lost = (self.lost + 2.0 * SMALLEST32) / distance + 4.0 * SMALLEST32
         return replace(
             result, error=(carried + rounding) * _OUTWARD, roundings=self.roundings + 3, lost=lost * _OUTWARD
-        )._peaked()
+        ).peaked()
 
     def _against(self, constant: Constant) -> tuple[Expression, Array]:
         shape = np.broadcast_shapes(self.shape, constant.shape)
@@ -274,7 +275,7 @@ class Expression:
             roundings=max(left.roundings, right.roundings) + 2,
             lost=(left.lost + right.lost + 2.0 * SMALLEST32) * _OUTWARD,
             peak=max(left.peak, right.peak),
-        )._peaked()
+        ).peaked()
 
     def minus(self, other: Expression | Constant) -> Expression:
         """Elementwise difference, broadcast."""

@@ -9,14 +9,14 @@ import numpy as np
 from scipy import sparse
 
 from stablenet.core.float32 import roundoff_of
-from stablenet.core.network import AffineMap, Network, Term
+from stablenet.core.network import AffineMap, Matrix, Network, Term
 
 
 def with_roundoff(network: Network, sizes: Network, counted: Sequence[tuple[int, float, float]]) -> Network:
     """The network with a `Roundoff` for each map, the output last.
 
-    ``sizes`` is the network of the same file read with absolute expressions, ``counted`` are for each map the roundings,
-    the loss and the peak of its expression.
+    ``sizes`` is the network of the same file read with absolute expressions, ``counted`` are for each map the
+    roundings, the loss and the peak of its expression.
     """
     maps = [
         replace(own, roundoff=roundoff_of(roundings, lost, size.offset, _terms(own, size), peak))
@@ -36,9 +36,14 @@ def _terms(own: AffineMap, sizes: AffineMap) -> tuple[Term, ...]:
     found = []
     for term in sizes.terms:
         mine = known.get(term.source)
-        if isinstance(mine, sparse.csr_array) and isinstance(term.matrix, sparse.csr_array):
-            same = mine.shape == term.matrix.shape and (mine != term.matrix).nnz == 0
-        else:
-            same = isinstance(mine, np.ndarray) and np.array_equal(mine, term.matrix)
-        found.append(Term(term.source, mine) if same and mine is not None else term)
+        found.append(Term(term.source, mine) if mine is not None and _equal(mine, term.matrix) else term)
     return tuple(found)
+
+
+def _equal(a: Matrix, b: Matrix) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    if not (isinstance(a, sparse.csr_array) and isinstance(b, sparse.csr_array)):
+        return False
+    parts = ((a.indptr, b.indptr), (a.indices, b.indices), (a.data, b.data))
+    return a.shape == b.shape and all(np.array_equal(one, two) for one, two in parts)

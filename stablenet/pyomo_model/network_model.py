@@ -237,7 +237,7 @@ def _add(a: Matrix, b: Matrix) -> Matrix:
 
 
 def affine_rows(matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: Array) -> AffineRows:
-    """``values = matrix @ inputs + offset`` within ``margin``, (rows,), as rows ``matrix @ inputs - values = -offset``."""
+    """Rows ``matrix @ inputs - values = -offset``, each within ``margin``, (rows,)."""
     n = len(values)
     csr = to_csr(matrix)
     counts = np.diff(csr.indptr)

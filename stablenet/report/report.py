@@ -254,8 +254,8 @@ def check_arithmetic(report: Report, wanted: str) -> None:
 def float32_words() -> str:
     """What a report of float32 arithmetic speaks of, in a sentence."""
     return (
-        "arithmetic: float32. Verdicts and bounds hold for every evaluation in float32, in any order of summation, with or "
-        "without fused multiply-adds and subnormals, and for the real function"
+        "arithmetic: float32. Verdicts and bounds hold for the real function and for every evaluation in float32, in "
+        "any order of summation, with or without fused multiply-adds and subnormals"
     )
 
 
