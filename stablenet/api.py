@@ -41,7 +41,7 @@ def find_stable(
     if isolate:
         return _isolated(network, domain, choice)
     began = time.monotonic()
-    net = _network(network, choice.arithmetic)
+    net = read_network(network, choice.arithmetic)
     region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
     job = Job(net, region, choice)
     ledger = Ledger([layer.size for layer in net.layers], len(region.parts))
@@ -68,7 +68,7 @@ def find_stable(
     return _settle(report, "; ".join(words) or None, contradiction=contradiction or bool(ledger.contradictions))
 
 
-def _network(network: Network | str | Path, arithmetic: str) -> Network:
+def read_network(network: Network | str | Path, arithmetic: str) -> Network:
     """The network itself, or that of a file; for float32 a file is read anew, for how its nodes compute each map."""
     if not isinstance(network, Network):
         return load_onnx(network, arithmetic)

@@ -65,6 +65,12 @@ def in_float32(network: Network) -> Network:
     return replace(network, layers=layers, output=_single(network.output))
 
 
+def in_real(network: Network) -> Network:
+    """The same network of which only the real function counts."""
+    layers = tuple(replace(layer, affine=replace(layer.affine, roundoff=None)) for layer in network.layers)
+    return replace(network, layers=layers, output=replace(network.output, roundoff=None))
+
+
 def _single(affine: AffineMap) -> AffineMap:
     terms = tuple(Term(term.source, matrix_sizes(term.matrix)) for term in affine.terms)
     # On each way: the input and a weight (or the offset) are rounded to float32, one product, a sum for every term.

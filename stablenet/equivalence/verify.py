@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.api import find_stable
+from stablenet.api import find_stable, read_network
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
+from stablenet.bounds.deviation import output_deviation
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import (
     ContradictionError,
@@ -28,6 +29,7 @@ from stablenet.core.errors import (
     SolverError,
     UnknownNameError,
 )
+from stablenet.core.float32 import in_real
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain, Part
 from stablenet.domain.spec import parse_domain
@@ -37,7 +39,6 @@ from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance
 from stablenet.equivalence.verification import Outcome, Verification
-from stablenet.onnx_io.reader import load_onnx
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
 
@@ -79,17 +80,18 @@ def verify(
     seed: int = 0,
     steps: Sequence[str] = STEPS,
     report: Report | str | Path | None = None,
+    arithmetic: str = "real",
 ) -> Verification:
     """Whether |A(x) - B(x)| <= tolerance for every output on the whole domain.
 
     ``steps`` are those of `STEPS` that are taken: the joint system's bounds, gradient steps, splitting of the domain,
     the search for stable neurons, the MILP. A ``report`` about the original takes the place of that search: what it
     calls refuted is believed, and what follows holds if it does (``by`` then names it). ``tolerance`` None means the
-    bound that one of the files states about itself, if it was made from the other, else 1e-5. Raises `InputError` where
+    bound that one of the files states about itself, if it was made from the other, else 1e-5. With ``arithmetic``
+    "float32" A(x) and B(x) are any float32 evaluations, in whichever order they add. Raises `InputError` where
     the networks' inputs or outputs, or the domain, do not fit, and `ReportError` where the report does not.
     """
-    first = a if isinstance(a, Network) else load_onnx(a)
-    second = b if isinstance(b, Network) else load_onnx(b)
+    first, second = (read_network(network, arithmetic) for network in (a, b))
     if (first.n_inputs, first.n_outputs) != (second.n_inputs, second.n_outputs):
         raise NetworkError(
             f"the first network has {first.n_inputs} inputs and {first.n_outputs} outputs, the second "
@@ -158,6 +160,13 @@ class _Verifier:
         self.proofs = np.ones(len(self.parts), bool)
         self.rigorous_bounds = np.full(len(self.parts), np.inf)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
+        self.arithmetic = self.a.arithmetic
+        both = [output_deviation(network, self.domain) for network in (self.a, self.b)]
+        self.deviation = float((both[0] + both[1]).max(initial=0.0))
+        self.limit = self.tolerance - self.deviation  # for proofs, which are about the real functions
+        if self.limit < 0:
+            self.notes.append(f"float32 rounding may be up to {self.deviation:.3g}, more than the tolerance")
+        self.a, self.b = in_real(self.a), in_real(self.b)
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
         self.phases: Sides | None = None
@@ -178,7 +187,7 @@ class _Verifier:
         if self.stated is not None:
             order.sort(key=lambda step: step[0] not in ("bounds", "stable"))  # a report costs no search
         for name, step in order:
-            if name not in self.steps:
+            if name not in self.steps or (self.limit < 0 and name not in ("bounds", "gradient")):
                 continue
             began = time.monotonic()
             step()
@@ -196,6 +205,7 @@ class _Verifier:
         return [int(i) for i in np.flatnonzero(~(self.bounds <= self.tolerance))]
 
     def _prove(self, part: int, bound: float, *, rigorous: bool) -> None:
+        bound = float(np.nextafter(bound + self.deviation, np.inf)) if self.deviation else bound
         if rigorous:
             self.rigorous_bounds[part] = min(self.rigorous_bounds[part], bound)
         if bound < self.bounds[part]:
@@ -230,6 +240,8 @@ class _Verifier:
             self.neurons,
             self.seconds,
             tuple(self.notes),
+            self.arithmetic,
+            self.deviation,
         )
 
     def _joint(self, low: Array, high: Array, trusted: Sides | None = None) -> tuple[Joint, Array]:
@@ -299,7 +311,7 @@ class _Verifier:
             joint, bound = self._joint(low[chosen], high[chosen])
             used += len(bound)
             worst = bound.max(axis=1, initial=0.0)
-            open_ = worst > self.tolerance
+            open_ = worst > self.limit
             proven = max(proven, float(worst[~open_].max(initial=0.0)))
             self.seeker.offer(0.5 * low[chosen] + 0.5 * high[chosen])
             if self._differs() or used > budget or self.deadline.over:
@@ -342,7 +354,7 @@ class _Verifier:
         """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""
         for part in self._open():
             joint, bound = self._on_part(part, self.phases)
-            outputs = np.flatnonzero(~(bound <= self.tolerance))
+            outputs = np.flatnonzero(~(bound <= self.limit))
             rest = float(np.delete(bound, outputs).max(initial=0.0))
             try:
                 limits = self._largest(joint, part, outputs, bound[outputs])
@@ -361,7 +373,7 @@ class _Verifier:
             most=most,
             formulation=self.formulation,
             backend=self.backend,
-            tolerance=self.tolerance,
+            tolerance=self.limit,
             deadline=self.deadline,
             threads=self.threads,
             found=lambda point: self.seeker.offer(point[None]),

@@ -79,7 +79,7 @@ class _Layer(Forest):
         super().__init__(backward, part, owner.problem.deadline, options.threads)
         self.proof = owner.problem.proof_of(owner.part) if self.rigorous else None
         bounds = self.problem.bounds[self.at].layers[layer]
-        tie = TIE * (bounds.upper - bounds.lower)
+        tie = TIE * (bounds.upper - bounds.lower) + self.problem.falsifier.level(layer)
         self.trees = [
             Tree(int(neuron), 1.0 if side == POSITIVE else -1.0, float(tie[neuron]))
             for side in SIDES

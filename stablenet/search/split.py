@@ -109,7 +109,8 @@ class Splitter:
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
         ranges = np.concatenate([np.zeros(0), *(layer.upper - layer.lower for layer in layers)])
-        self.tie = TIE * ranges[self.flat]
+        levels = [problem.falsifier.level(k) for k in range(len(layers))]
+        self.tie = (TIE * ranges + np.concatenate([np.zeros(0), *levels]))[self.flat]
         self.ties = np.zeros(len(self.flat), dtype=np.int64)
         self.n_boxes = 0
         self.n_numbers = 1
