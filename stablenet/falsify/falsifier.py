@@ -18,7 +18,7 @@ from stablenet.core.ledger import Ledger
 from stablenet.core.network import Matrix, Network, apply_transposed
 from stablenet.core.questions import NEGATIVE, POSITIVE, Index, Mask
 from stablenet.domain.regions import Domain, Part
-from stablenet.falsify.witness import Signs, Witnesser
+from stablenet.falsify.witness import Sharpen, Signs, Witnesser
 
 POOL = 256
 """Random points of each kind per part."""
@@ -90,14 +90,21 @@ class Falsifier:
     """Seeks witnesses for the pending questions of a ledger."""
 
     def __init__(
-        self, network: Network, domain: Domain, ledger: Ledger, rng: np.random.Generator, stop: Callable[[], bool]
+        self,
+        network: Network,
+        domain: Domain,
+        ledger: Ledger,
+        rng: np.random.Generator,
+        stop: Callable[[], bool],
+        *,
+        sharpen: Sharpen | None = None,
     ) -> None:
         self.network = network
         self.domain = domain
         self.ledger = ledger
         self.rng = rng
         self.stop = stop
-        self.witnesser = Witnesser(network, domain, ledger)
+        self.witnesser = Witnesser(network, domain, ledger, sharpen)
         self.pullers = [puller(part) for part in domain.parts]
         per_point = 8 * 3 * (sum(network.source_sizes) + network.n_inputs)
         self.batch = max(16, BATCH_BYTES // per_point)
@@ -179,8 +186,9 @@ class Falsifier:
             values = np.where(better, new_values, values)
             points = np.where(better[:, None], moved, points)
             slopes = np.where(better[:, None], new_slopes, slopes)
-        if (values > 0).any():
-            self.witnesser.offer(points[values > 0], "falsify")
+        near = values > -enough  # in float32 it may be that nothing can refute what they nearly show
+        if near.any():
+            self.witnesser.offer(points[near], "falsify")
 
 
 def _own(values: Array, neurons: Index) -> Array:

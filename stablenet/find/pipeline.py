@@ -14,7 +14,8 @@ from stablenet.backends.base import registry as backends
 from stablenet.bounds import Context
 from stablenet.bounds import registry as bound_methods
 from stablenet.bounds import run as run_bounds
-from stablenet.core.bounds import Bounds
+from stablenet.bounds.crown import crown_layers
+from stablenet.core.bounds import Array, Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import InputError, NotInstalledError, SolverError
 from stablenet.core.files import check_target
@@ -22,6 +23,7 @@ from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.proofs import ProofLog
+from stablenet.core.questions import SIDES
 from stablenet.domain.regions import Domain
 from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
@@ -85,7 +87,7 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     options, network, domain = job.options, job.network, job.domain
     proof = None if options.proof is None else _proof(job)
     rng = np.random.default_rng(options.seed)
-    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
+    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over, sharpen=partial(bounds_at, network))
     ledger.log.set_tolerances(tolerances_used(options))
     try:
         if job.resume is not None:
@@ -115,9 +117,17 @@ def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
     except MemoryError:
         return "memory"
     finally:
+        left = ledger.pending() & falsifier.witnesser.uncertain
+        for side in SIDES if left.any() else ():
+            ledger.set_borderline(side, np.flatnonzero(left[side]))
         if proof is not None:
             proof.close()
     return None
+
+
+def bounds_at(network: Network, points: Array, n_layers: int) -> list[tuple[Array, Array]]:
+    """Bounds of all evaluations of the first layers at points, (b, n_inputs): per layer (lower, upper), (b, n_k)."""
+    return crown_layers(network, points, points, up_to=n_layers)
 
 
 def _proof(job: Job) -> ProofLog:

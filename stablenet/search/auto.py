@@ -67,7 +67,7 @@ class _AutoPart:
         self.part = part
 
     def _pending(self) -> Mask:
-        return self.problem.ledger.pending(self.part)
+        return self.problem.pending(self.part)
 
     def run(self) -> None:
         """Close the part's questions."""

@@ -60,7 +60,7 @@ class Brancher:
         """Work on a layer; False if meanwhile a source was withdrawn on which the work may rest."""
         ledger = self.problem.ledger
         self.problem.deadline.check()
-        pending = ledger.pending(self.part)[:, ledger.layer_slice(layer)]
+        pending = self.problem.pending(self.part)[:, ledger.layer_slice(layer)]
         if self.by in ledger.dead_sources or not pending.any():
             return True
         work = _Layer(self, layer, pending)
@@ -79,7 +79,7 @@ class _Layer(Forest):
         super().__init__(backward, part, owner.problem.deadline, options.threads)
         self.proof = owner.problem.proof_of(owner.part) if self.rigorous else None
         bounds = self.problem.bounds[self.at].layers[layer]
-        tie = TIE * (bounds.upper - bounds.lower) + self.problem.falsifier.level(layer)
+        tie = TIE * (bounds.upper - bounds.lower)
         self.trees = [
             Tree(int(neuron), 1.0 if side == POSITIVE else -1.0, float(tie[neuron]))
             for side in SIDES
@@ -102,7 +102,7 @@ class _Layer(Forest):
         """See `Forest`: a question may have been closed by a witness, or all of the work be in vain."""
         if self.stale:
             return []
-        pending = self.ledger.pending(self.at)
+        pending = self.problem.pending(self.at)
         return [tree for tree in super().live(trees) if pending[_side(tree), self.offset + tree.row]]
 
     def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:

@@ -97,7 +97,7 @@ class Splitter:
         self.part = part
         self.by = by
         self.ledger = problem.ledger
-        pending = self.ledger.pending(part)
+        pending = problem.pending(part)
         self.flat = np.concatenate([np.flatnonzero(pending[POSITIVE]), np.flatnonzero(pending[NEGATIVE])])
         self.side = np.repeat([POSITIVE, NEGATIVE], np.count_nonzero(pending, axis=1)).astype(np.intp)
         box = problem.domain.parts[part]
@@ -109,8 +109,7 @@ class Splitter:
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
         ranges = np.concatenate([np.zeros(0), *(layer.upper - layer.lower for layer in layers)])
-        levels = [problem.falsifier.level(k) for k in range(len(layers))]
-        self.tie = (TIE * ranges + np.concatenate([np.zeros(0), *levels]))[self.flat]
+        self.tie = TIE * ranges[self.flat]
         self.ties = np.zeros(len(self.flat), dtype=np.int64)
         self.n_boxes = 0
         self.n_numbers = 1
@@ -140,7 +139,7 @@ class Splitter:
         return not self._still_pending().any()
 
     def _still_pending(self) -> Mask:
-        return np.asarray(self.ledger.pending(self.part)[self.side, self.flat])
+        return np.asarray(self.problem.pending(self.part)[self.side, self.flat])
 
     def _next_batches(self, workers: int, live: Mask) -> list[Boxes]:
         """Up to a batch per worker from the top of the stack: depth first, so that the stack stays small."""
