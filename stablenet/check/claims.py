@@ -46,10 +46,9 @@ def check(network: Network, report: str | Path, proof: str | Path, *, domain: Do
     """
     try:
         data = json.loads(Path(report).read_text(encoding="utf-8"))
-        if data["schema"] != "stablenet.report/1" or data["network"]["sha256"] != network.sha256 or not network.sha256:
-            raise ReportError(f"{report}: not a report about this network")
-        if data["config"].get("arithmetic", "real") != "real":
-            raise ReportError(f"{report}: speaks of float32 arithmetic; proofs speak of the real function only")
+        about = data["schema"], data["network"]["sha256"], data["config"].get("arithmetic", "real")
+        if about != ("stablenet.report/1", network.sha256, "real") or not network.sha256:
+            raise ReportError(f"{report}: not a report about this network in real arithmetic")
         region = domain_from_json(data["domain"])
         if region.n_inputs != network.n_inputs or (domain is not None and domain.digest != region.digest):
             raise ReportError(f"{report}: about another domain")
