@@ -15,23 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
-from stablenet.formulations.base import (
-    AffineRows,
-    Array,
-    Encoding,
-    ReluLayer,
-    add_binaries,
-    add_variables,
-    block_matrix,
-    phase_handles,
-)
+from stablenet.formulations.base import Encoding, ReluLayer, add_binaries, add_variables, block_matrix, phase_handles
 from stablenet.formulations.bigm import big_m_matrix
 
-from stablenet.milp.affine_rows import Matrix, Variables, to_csr
-
-Index = npt.NDArray[np.intp]
+from stablenet.core.arrays import Array, Index
+from stablenet.milp.matrices import Matrix, Variables, to_csr
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +62,8 @@ def grouped(layer: ReluLayer, label: Index | None) -> Groups:
 
 def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
     """Add the disjunction over the groups; single inputs need no variable for their ``s``."""
+    from stablenet.milp.affine_rows import AffineRows
+
     n, size = layer.size, groups.size
     active = add_binaries(block, "is_active", layer.neurons)
     block.relu = AffineRows(

@@ -23,11 +23,12 @@ from typing import Literal, Self
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import Array, Capability, Cuts, Encoding, ReluLayer, block_matrix
+from stablenet.formulations.base import Capability, Cuts, Encoding, ReluLayer, block_matrix
 from stablenet.formulations.bigm import BigM
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import UnknownNameError
-from stablenet.milp.affine_rows import Variables, to_csr
+from stablenet.milp.matrices import Variables, to_csr
 
 VIOLATED = 1e-6
 """Cuts violated by less (in the model's units, where pre-activations are below 1) are not worth a row."""

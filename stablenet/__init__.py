@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stablenet._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from stablenet.api import build_model, find_stable
+    from stablenet.api import add_network, build_model, find_stable
     from stablenet.compression.compress import Compressed, compress
     from stablenet.core.bounds import Bounds
     from stablenet.core.network import AffineMap, Layer, Network, Term
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from stablenet.equivalence.verify import verify
     from stablenet.onnx_io.convert import from_sklearn, from_torch
     from stablenet.onnx_io.reader import load_onnx
+    from stablenet.pyomo_model.embedded import EmbeddedNetwork, embedded_networks
     from stablenet.report.report import Report
 
 _HOMES = {
+    "add_network": "stablenet.api",
+    "EmbeddedNetwork": "stablenet.pyomo_model.embedded",
+    "embedded_networks": "stablenet.pyomo_model.embedded",
     "build_model": "stablenet.api",
     "find_stable": "stablenet.api",
     "Bounds": "stablenet.core.bounds",
@@ -56,6 +60,7 @@ __all__ = [
     "Box",
     "Compressed",
     "Domain",
+    "EmbeddedNetwork",
     "Layer",
     "LinfBall",
     "Network",
@@ -65,8 +70,10 @@ __all__ = [
     "Term",
     "Union",
     "Verification",
+    "add_network",
     "build_model",
     "compress",
+    "embedded_networks",
     "find_stable",
     "from_sklearn",
     "from_torch",

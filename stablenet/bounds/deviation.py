@@ -6,7 +6,8 @@ import numpy as np
 
 from stablenet.bounds.crown import crown_layers
 from stablenet.bounds.interval import magnitude, post_bounds
-from stablenet.core.network import AffineMap, Array, Network, apply
+from stablenet.core.arrays import Array
+from stablenet.core.network import AffineMap, Network, apply
 from stablenet.core.rounding import SAFETY, underflow
 from stablenet.domain.regions import Domain
 

@@ -17,7 +17,7 @@ from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import compress as cli_compress
-from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.signals import EXIT_CODE, end_at_once, install
@@ -70,14 +70,15 @@ def find(
     solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
     search: Annotated[str, typer.Option(help="How questions are closed; see `stablenet searches`.")] = "auto",
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
-    inject: Annotated[str, typer.Option(help="Forward passes offered to the solver: relaxation, random, off.")] = (
-        "relaxation"
-    ),
+    inject: Annotated[str, typer.Option(help="The solver's forward passes: relaxation, random, off.")] = "relaxation",
     removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds close questions and fix phases.")] = True,
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
     start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
+    certify: Annotated[
+        str, typer.Option(metavar="on|off", help="Prove anew, without the solver, what a MILP solver refuted.")
+    ] = "on",
     margin: Annotated[
         float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
     ] = None,
@@ -91,6 +92,15 @@ def find(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
     solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
+    solver_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option by the solver's own name; repeatable.")
+    ] = None,
+    solver_defaults: Annotated[
+        bool, typer.Option("--solver-defaults", help="Leave the solver its own defaults; limits and the seed are set.")
+    ] = False,
+    early_stop: Annotated[
+        bool, typer.Option(help="End solves at the first solution that shows a question, where the solver can.")
+    ] = True,
     output: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report to write; -: print it.")] = None,
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
@@ -110,6 +120,7 @@ def find(
         falsify=falsify,
         start=start,
         tighten=tighten,
+        certify=_on_or_off("certify", certify),
         margin=margin,
         resume=resume,
         proof=proof,
@@ -121,6 +132,9 @@ def find(
         seed=seed,
         permute=permute,
         solver_log=solver_log,
+        solver_defaults=solver_defaults,
+        solver_options=tuple(solver_option or ()),
+        early_stop=early_stop,
     )
     with command_files(
         {"--output": output, "--page": page, "--solver-log": solver_log, "--proof": proof},
@@ -129,6 +143,12 @@ def find(
         reads={"--samples": samples, "--resume": resume},
     ):
         raise typer.Exit(_find(net, domain, options, output, page))
+
+
+def _on_or_off(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UnknownNameError(name, value, ("on", "off"))
+    return value == "on"
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:

@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, UnknownNameError
-from stablenet.core.network import AffineMap, Array, Matrix, Network, Roundoff, Term
+from stablenet.core.network import AffineMap, Matrix, Network, Roundoff, Term
 from stablenet.core.rounding import LARGEST32, SAFETY, SMALLEST32, UNIT32, gamma32
 
 ARITHMETICS = ("real", "float32")

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NetworkError
 from stablenet.core.rounding import LARGEST32, OVERFLOW, SAFETY, gamma, underflow
 
 MAY_UNDERFLOW = -900.0
 """Exponent of 2 below which products may underflow in float64, which would hide that a row reads something."""
 
-Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
 
 

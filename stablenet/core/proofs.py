@@ -15,24 +15,26 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 
 MAGIC = b"stablenet.proof/1\n"
-Array = npt.NDArray[np.float64]
 Pairs = Sequence[tuple[Array, Array]]
 
 
 class ProofLog:
     """A proof file that is being written. ``path`` is created anew, or appended to if ``resume``.
 
-    ``network`` and ``domain`` are their digests; the domain has so many parts.
+    ``network`` and ``domain`` are their digests; the domain has so many parts. ``appended`` says whether the file was
+    there and holds the proofs of the runs before.
     """
 
     def __init__(self, path: str | Path, network: str, domain: str, n_parts: int, *, resume: bool = False) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
+        self.appended = resume and self.path.exists()
         try:
-            if resume and self.path.exists():
+            if self.appended:
                 _drop_torn_end(self.path)
                 self._file: BinaryIO = self.path.open("ab")
             else:

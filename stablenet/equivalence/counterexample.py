@@ -9,15 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.float32 import in_real
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import STEPS, gradient, puller, random_points
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 STARTS = 24
 """Points that climb for each output and sign."""

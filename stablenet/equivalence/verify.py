@@ -20,6 +20,7 @@ from stablenet.api import find_stable, read_network
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
 from stablenet.bounds.deviation import output_deviation
+from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import (
     ContradictionError,
@@ -41,8 +42,6 @@ from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance
 from stablenet.equivalence.verification import Outcome, Verification
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
-
-Array = npt.NDArray[np.float64]
 
 DEFAULT_TOLERANCE = 1e-5
 
@@ -316,11 +315,11 @@ class _Verifier:
             self.seeker.offer(0.5 * low[chosen] + 0.5 * high[chosen])
             if self._differs() or used > budget or self.deadline.over:
                 return np.inf, used
-            halves = _halves(low[chosen][open_], high[chosen][open_], joint.system.influence[open_])
-            if halves is None:
+            cut = halves(low[chosen][open_], high[chosen][open_], joint.system.influence[open_])
+            if cut is None:
                 return np.inf, used
             # Depth first: what is cut comes before what waits, so that the list stays short.
-            low, high = (np.concatenate([new, old[batch:]]) for new, old in zip(halves, (low, high), strict=True))
+            low, high = (np.concatenate([new, old[batch:]]) for new, old in zip(cut, (low, high), strict=True))
         return proven, used
 
     def _stable(self) -> None:
@@ -382,8 +381,11 @@ class _Verifier:
         )
 
 
-def _halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
-    """Boxes cut at the middle of the input that matters most; None where one cannot be cut any more."""
+def halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
+    """Boxes, (parts, n_inputs) each side, cut at the middle of the input that matters most.
+
+    None where one cannot be cut any more.
+    """
     width = high - low
     # Slopes of the difference guide; the width itself keeps inputs that they miss from being left for ever.
     score = width * (influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300) + 0.05)

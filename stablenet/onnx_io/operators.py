@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import NetworkError, UnsupportedOperatorError
-from stablenet.core.network import AffineMap, Array, Layer, Term
+from stablenet.core.network import AffineMap, Layer, Term
 from stablenet.core.rounding import SMALLEST32, UNIT
 from stablenet.onnx_io import exact_matrices as folding
 from stablenet.onnx_io.budget import afford_tensor, work
-from stablenet.onnx_io.exact_matrices import Index, Selection
+from stablenet.onnx_io.exact_matrices import Selection
 from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value
 
 Handler: TypeAlias = "Callable[[Call], Value | tuple[Value, ...]]"

@@ -29,14 +29,23 @@ from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, support
 
 
 def load_onnx(path: str | Path, arithmetic: str = "real") -> Network:
-    """The network of an ONNX file; its ``sha256`` is that of the file, followed by the external data of its tensors.
+    """Read the network of an ONNX file.
 
-    With ``arithmetic`` "float32" its maps have a `Roundoff`: all that is said of them holds for every evaluation of the
-    file's nodes in float32 as well.
+    The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample. Other
+    dimensions must be known.
 
-    The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample.
-    Other dimensions must be known. Raises `NetworkError` for a file that is no such network and
-    `UnsupportedOperatorError` for an operator, or a use of one, without an exact piecewise-linear form.
+    Args:
+        path: the file; external data of its tensors is looked for beside it.
+        arithmetic: with "float32" the maps have a `Roundoff`: all that is said of them holds for every evaluation of
+            the file's nodes in float32 as well.
+
+    Returns:
+        The network. Its ``sha256`` is that of the file, followed by the external data.
+
+    Raises:
+        NetworkError: the file is no such network.
+        UnsupportedOperatorError: an operator, or a use of one, has no exact piecewise-linear form.
+        TooLargeError: the network needs more than the limits on size or memory allow.
     """
     file = Path(path)
     data = read_model(file)

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linprog
 
+from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Box
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
