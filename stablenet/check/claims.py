@@ -131,10 +131,8 @@ class _Claims:
                         place = f"{where}: that it cannot be {side} is not proven on part {state.number}"
                         self.result.problems.append(f"{place} (bound {bound:.3g})")
                 return "rigorous"
-            case "refuted", False:
-                return "refuted"
-            case "open", _:
-                return "open"
+            case ("refuted", False) | ("open", _):
+                return str(claim["state"])
         raise ReportError(f"{where}: a question that is neither open, witnessed nor refuted")
 
     def _signs(self) -> npt.NDArray[np.int8]:
