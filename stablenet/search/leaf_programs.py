@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,9 @@ from stablenet.backends.base import Backend, Limits, Settings, Status
 from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.linear import to_dense
 from stablenet.bounds.lp_tightening import dual_choices
+from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap
-from stablenet.milp.arrays import MILP, Array, Rows
+from stablenet.milp.arrays import MILP, Rows
 
 Phases = npt.NDArray[np.int8]
 
@@ -53,15 +55,15 @@ def solve_leaf(
     """
     if not backward.stages:
         return None
-    milp, first = _program(backward, affine, row, sign, phases)
-    with backend.open(milp, Settings()) as session:
+    program = _Program(backward, phases)
+    with backend.open(program.milp(affine, row, sign), Settings()) as session:
         answer = session.relax(limits)
     if answer.status is not Status.OPTIMAL or answer.row_duals is None or answer.x is None:
         return None
     # Rows are ``W h - g = -b``: raising the right-hand side by one lowers g by one.
-    sizes = [len(stage.offset) for stage in backward.stages]
-    wanted = [-answer.row_duals[start : start + size][None] for start, size in zip(first, sizes, strict=True)]
-    neurons = [np.arange(n) if s.alive is None else s.alive for s, n in zip(backward.stages, sizes, strict=True)]
+    pairs = zip(program.first, program.sizes, strict=True)
+    wanted = [-answer.row_duals[start : start + size][None] for start, size in pairs]
+    neurons = [np.arange(len(s.offset)) if s.alive is None else s.alive for s in backward.stages]
     held = [phase[None] for phase in phases]
     asked = np.array([row]), np.array([sign])
     choices = dual_choices(backward, affine, *asked, neurons=neurons, duals=wanted, phases=held)
@@ -71,83 +73,75 @@ def solve_leaf(
     return Solved(choices, answer.x[: backward.network.n_inputs])
 
 
-def _program(
-    backward: Backward, affine: AffineMap, row: int, sign: float, phases: Sequence[Phases]
-) -> tuple[MILP, list[int]]:
-    """Columns: inputs, then g and h of each stage, then the violation. Rows: those that define g stage by stage, whose
-    first are returned, then relaxations and phases, then a polytope's.
+class _Program:
+    """Columns: inputs, then g and h of each stage, then the violation. Rows: those that define g, stage by stage, with
+    their ``first`` ones, then relaxations and phases, then a polytope's.
     """
-    sizes = [len(stage.offset) for stage in backward.stages]
-    starts = np.cumsum([backward.network.n_inputs, *(2 * n for n in sizes)])
-    n_columns = int(starts[-1]) + 1
-    centre, radius = backward.centre[0], backward.radius[0]
-    lower, upper = [centre - radius], [centre + radius]
-    blocks: list[sparse.csr_array] = []
-    sides: list[tuple[Array, Array]] = []
 
-    def h_of(source: int) -> int:
-        return 0 if source == 0 else int(starts[source - 1]) + sizes[source - 1]
+    def __init__(self, backward: Backward, phases: Sequence[Phases]) -> None:
+        self.backward = backward
+        self.phases = phases
+        self.sizes = [len(stage.offset) for stage in backward.stages]
+        self.starts = np.cumsum([backward.network.n_inputs, *(2 * n for n in self.sizes)]).tolist()
+        self.violation = self.starts[-1]
+        self.first = np.cumsum([0, *self.sizes])[:-1].tolist()
+        centre, radius = backward.centre[0], backward.radius[0]
+        self.lower, self.upper = [centre - radius], [centre + radius]
+        self.blocks: list[sparse.csr_array] = []
+        self.sides: list[tuple[Array, Array]] = []
+        for k, stage in enumerate(backward.stages):
+            terms = [(self._post(source), matrix) for source, matrix in stage.terms]
+            self._add([*terms, (self.starts[k], -sparse.eye_array(self.sizes[k]))], -stage.offset, -stage.offset)
+        for k in range(len(backward.stages)):
+            self._relax(k)
+        if backward.rows is not None:
+            rhs = backward.rows.relaxation.upper[0]
+            self._add([(0, backward.rows.terms[0][1])], np.full(len(rhs), -np.inf), rhs)
+        self.lower.append(np.zeros(1))
+        self.upper.append(np.full(1, np.inf))
 
-    def add(parts: list[tuple[int, object]], low: Array, high: Array) -> None:
+    def _post(self, source: int) -> int:
+        """The first column of a source."""
+        return 0 if source == 0 else int(self.starts[source - 1]) + self.sizes[source - 1]
+
+    def _add(self, parts: Sequence[tuple[int, Any]], low: Array, high: Array) -> None:
         """Rows with matrices whose first columns are given."""
-        placed = [_placed(matrix, column, n_columns) for column, matrix in parts]
-        blocks.append(sparse.csr_array(sum(placed[1:], start=placed[0])))
-        sides.append((low, high))
+        placed = []
+        for column, matrix in parts:
+            found = sparse.coo_array(matrix)
+            shape = found.shape[0], self.violation + 1
+            placed.append(sparse.csr_array((found.data, (found.row, found.col + column)), shape=shape))
+        self.blocks.append(sparse.csr_array(sum(placed[1:], start=placed[0])))
+        self.sides.append((low, high))
 
-    first, at = [], 0
-    for k, stage in enumerate(backward.stages):
-        n = sizes[k]
-        eye = sparse.eye_array(n, format="csr")
-        first.append(at)
-        at += n
-        terms: list[tuple[int, object]] = [(h_of(source), matrix) for source, matrix in stage.terms]
-        add([*terms, (int(starts[k]), -eye)], -stage.offset, -stage.offset)
-    for k, stage in enumerate(backward.stages):
-        relaxation, phase, n = stage.relaxation, phases[k], sizes[k]
+    def _relax(self, k: int) -> None:
+        """The ReLUs of a stage: h >= g, for an inactive phase g <= violation; h below the chord, for an active phase
+        h <= g + violation.
+        """
+        relaxation, phase, n = self.backward.stages[k].relaxation, self.phases[k], self.sizes[k]
         low, high, open_ = relaxation.lower[0], relaxation.upper[0], relaxation.open[0]
-        slope, offset = relaxation.up_slope[0], relaxation.up_offset[0]
         active, dead = (phase > 0) | (~open_ & (high > 0)), (phase < 0) | (~open_ & (high <= 0))
-        lower += [low, np.zeros(n)]
-        upper += [high, np.where(dead, 0.0, np.maximum(high, 0.0))]
-        g, h, last = int(starts[k]), h_of(k + 1), n_columns - 1
-        eye, inf = sparse.eye_array(n, format="csr"), np.full(n, np.inf)
-        on, off = (sparse.csr_array((phase == sign)[:, None].astype(np.float64)) for sign in (1, -1))
-        # h >= g, for an inactive phase g <= violation; h below the chord, for an active phase h <= g + violation.
-        add([(h, eye), (g, -eye), (last, off)], np.where(dead & (phase == 0), -inf, 0.0), inf)
-        chord = sparse.diags_array(np.where(active, 1.0, slope), format="csr")
-        add([(h, eye), (g, -chord), (last, -on)], -inf, np.where(active, 0.0, np.where(dead, inf, offset)))
-    if backward.rows is not None:
-        matrix = backward.rows.terms[0][1]
-        rhs = backward.rows.relaxation.upper[0]
-        add([(0, matrix)], np.full(len(rhs), -np.inf), rhs)
-    objective = np.zeros(n_columns)
-    for term in affine.terms:
-        weights = to_dense(backward.restrict(term.matrix, np.array([row]), term.source))[0]
-        begin = h_of(term.source)
-        objective[begin : begin + len(weights)] += sign * weights
-    objective[-1] = -PRICE * max(float(np.abs(objective).max(initial=0.0)), 1e-300)
-    lower.append(np.zeros(1))
-    upper.append(np.full(1, np.inf))
-    rows = Rows(
-        sparse.csr_array(sparse.vstack(blocks, format="csr")),
-        np.concatenate([low for low, _ in sides]),
-        np.concatenate([high for _, high in sides]),
-    )
-    return (
-        MILP(
-            rows,
-            np.concatenate(lower),
-            np.concatenate(upper),
-            np.zeros(n_columns, bool),
-            objective,
-            sign * float(affine.offset[row]),
-            maximize=True,
-        ),
-        first,
-    )
+        self.lower += [low, np.zeros(n)]
+        self.upper += [high, np.where(dead, 0.0, np.maximum(high, 0.0))]
+        g, h = self.starts[k], self._post(k + 1)
+        eye, inf = sparse.eye_array(n), np.full(n, np.inf)
+        on, off = ((phase == sign)[:, None].astype(np.float64) for sign in (1, -1))
+        least = np.where(dead & (phase == 0), -inf, 0.0)
+        self._add([(h, eye), (g, -eye), (self.violation, off)], least, inf)
+        chord = sparse.diags_array(np.where(active, 1.0, relaxation.up_slope[0]))
+        most = np.where(active, 0.0, np.where(dead, inf, relaxation.up_offset[0]))
+        self._add([(h, eye), (g, -chord), (self.violation, -on)], -inf, most)
 
-
-def _placed(matrix: object, column: int, n_columns: int) -> sparse.csr_array:
-    """A matrix among so many columns, from a given one on."""
-    found = sparse.coo_array(matrix)
-    return sparse.csr_array((found.data, (found.row, found.col + column)), shape=(found.shape[0], n_columns))
+    def milp(self, affine: AffineMap, row: int, sign: float) -> MILP:
+        """Maximise ``sign`` times a row, less the price of violation."""
+        objective = np.zeros(self.violation + 1)
+        for term in affine.terms:
+            weights = to_dense(self.backward.restrict(term.matrix, np.array([row]), term.source))[0]
+            begin = self._post(term.source)
+            objective[begin : begin + len(weights)] += sign * weights
+        objective[-1] = -PRICE * max(float(np.abs(objective).max(initial=0.0)), 1e-300)
+        low, high = (np.concatenate(side) for side in zip(*self.sides, strict=True))
+        rows = Rows(sparse.csr_array(sparse.vstack(self.blocks, format="csr")), low, high)
+        columns = np.concatenate(self.lower), np.concatenate(self.upper)
+        integer = np.zeros(len(objective), bool)
+        return MILP(rows, *columns, integer, objective, sign * float(affine.offset[row]), maximize=True)
