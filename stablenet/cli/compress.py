@@ -141,6 +141,10 @@ def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     return outcome.report, outcome.exit_code
 
 
+EXIT_CODES = {"equal": 0, "bounded": 0, "different": 4, "undecided": 3}
+"""Of `verify`, by outcome."""
+
+
 def verify(
     a: Annotated[str, typer.Argument(metavar="A.onnx", help="ONNX file.")],
     b: Annotated[str, typer.Argument(metavar="B.onnx", help="ONNX file with the same inputs and outputs.")],
@@ -158,6 +162,10 @@ def verify(
         str | None,
         typer.Option(help="Of a VNN-LIB file's band joined by `and`: meant (stay within it), written."),
     ] = None,
+    bound: Annotated[
+        bool,
+        typer.Option("--bound", help="No tolerance: the largest difference, from both sides."),
+    ] = False,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: MemoryLimit = None,
     solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
@@ -175,8 +183,8 @@ def verify(
 ) -> None:
     """Prove that two networks agree on a domain, within T or in another property, or show an input where they do not.
 
-    A VNN-LIB 2.0 file of two networks says what is asked, unless T or a property is given. Exit code 0: proven;
-    4: an input shows the contrary; 3: not decided.
+    A VNN-LIB 2.0 file of two networks says what is asked, unless T or a property is given. Exit code 0: proven, or with
+    --bound the range is narrow; 4: an input shows the contrary; 3: not decided.
     """
     from stablenet.cli.files import command_files
     from stablenet.cli.properties import Asked, answer, own_question, show, write_point
@@ -209,6 +217,7 @@ def verify(
             b,
             domain,
             tolerance=tolerance,
+            bound=bound,
             time_limit=left,
             solver=solver,
             formulation=formulation,
@@ -225,7 +234,7 @@ def verify(
         say_json(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
     else:
         _print(result, output if failed is None else None)
-    raise typer.Exit(3 if failed is not None else {"equal": 0, "different": 4, "undecided": 3}[result.outcome])
+    raise typer.Exit(3 if failed is not None else EXIT_CODES[result.outcome])
 
 
 def _print(result: Verification, output: str | None) -> None:
@@ -235,6 +244,11 @@ def _print(result: Verification, output: str | None) -> None:
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
     if result.outcome == "equal":
         say(f"equal within {result.tolerance:.6g}: |A - B| <= {result.bound:.6g} ({proof}, by {result.by})")
+    elif result.tolerance is None:
+        least = 0.0 if result.found is None else result.found.difference
+        at = "" if result.found is None else f" (output {result.found.output})"
+        met = "" if result.outcome == "bounded" else f"; stopped by {result.by}"
+        say(f"the largest |A - B| lies between {least:.6g}{at} and {result.bound:.6g} ({proof}){met}")
     elif result.outcome == "different" and result.found is not None:
         found = result.found
         say(

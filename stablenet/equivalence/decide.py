@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stablenet.api import find_stable
+from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import ContradictionError, DomainError, NetworkError, SolverError, UnknownNameError
 from stablenet.core.network import Network
@@ -25,7 +26,7 @@ from stablenet.equivalence.joint import Sides
 from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import by_provenance
 from stablenet.equivalence.specification import Violation
-from stablenet.equivalence.verify import BATCH_BYTES, FINDING_SHARE, MOST_FINDING, SPLIT_INPUTS, halves
+from stablenet.equivalence.verify import FINDING_SHARE, MOST_FINDING, SPLIT_INPUTS
 from stablenet.falsify.falsifier import random_points
 from stablenet.report.evidence import Evidence, witnesses_of
 
@@ -38,6 +39,9 @@ MOST_BOXES = 100_000
 """Boxes that are bounded where no time limit is given."""
 
 SAMPLES = 256
+
+BATCH_BYTES = 96 * 2**20
+"""What the bounds of a batch of boxes may hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,3 +267,22 @@ class _Decider:
             low, high = (np.concatenate([new, old[batch:]]) for new, old in zip(cut, (low, high), strict=True))
             refuted = np.concatenate([found[open_], found[open_], refuted[batch:]])
         return 0
+
+
+def halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
+    """Boxes, (parts, n_inputs) each side, cut at the middle of the input that matters most.
+
+    None where one cannot be cut any more.
+    """
+    width = high - low
+    # Slopes of the difference guide; the width itself keeps inputs that they miss from being left for ever.
+    score = width * (influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300) + 0.05)
+    axis = np.argmax(score, axis=1)
+    rows = np.arange(len(low))
+    middle = 0.5 * low[rows, axis] + 0.5 * high[rows, axis]
+    if ((middle <= low[rows, axis]) | (middle >= high[rows, axis])).any():
+        return None
+    left_high, right_low = high.copy(), low.copy()
+    left_high[rows, axis] = middle
+    right_low[rows, axis] = middle
+    return np.concatenate([low, right_low]), np.concatenate([left_high, high])
