@@ -17,7 +17,8 @@ trusts another bound. A method whose bounds are merely wide passes; `tightness` 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -139,13 +140,13 @@ def exact_values(method: str | BoundMethod) -> None:
                 _hold(chosen, found, instance.label, k, values)
 
 
-def _hold(method: BoundMethod, found: Bounds, label: str, k: int, values: list[object]) -> None:
+def _hold(method: BoundMethod, found: Bounds, label: str, k: int, values: Sequence[Fraction]) -> None:
     known = found.layers[k]
     for i, value in enumerate(values):
         low, high = float(known.lower[i]), float(known.upper[i])
-        wrong = (known.lower_rigorous[i] and low > value) or (known.upper_rigorous[i] and high < value)  # type: ignore[operator]
+        wrong = (known.lower_rigorous[i] and low > value) or (known.upper_rigorous[i] and high < value)
         if wrong:
-            what = f"[{low!r}, {high!r}] is marked rigorous, but {float(value)!r} is reached"  # type: ignore[arg-type]
+            what = f"[{low!r}, {high!r}] is marked rigorous, but {float(value)!r} is reached"
             raise ConformanceError(_say(method, label, k, i, what + " in exact arithmetic"))
 
 
@@ -205,7 +206,7 @@ def deadline(method: str | BoundMethod) -> None:
             continue
         for point in instance.points:
             for k, values in enumerate(exact_pre_activations(instance.network, point)):
-                _hold(chosen, found, f"{instance.label}, no time left", k, list(values))
+                _hold(chosen, found, f"{instance.label}, no time left", k, values)
 
 
 CHECKS: tuple[Callable[[str | BoundMethod], None], ...] = (
