@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from stablenet.core.bounds import Bounds
 from stablenet.core.errors import ContradictionError, InputError, SolverError
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import AffineMap, Layer, Network, Term
-from stablenet.core.options import Options
+from stablenet.core.options import FindOptions, Options
 from stablenet.core.signals import Interrupts
 from stablenet.domain.regions import Domain, Part
 from stablenet.domain.spec import parse_domain
@@ -31,7 +31,7 @@ from stablenet.search.base import Deadline
 
 
 def find_stable(
-    network: Network | str | Path, domain: Domain | str, *, isolate: bool = False, **options: Any
+    network: Network | str | Path, domain: Domain | str, *, isolate: bool = False, **options: Unpack[FindOptions]
 ) -> Report:
     """Find every stable neuron of a network on a domain.
 
@@ -41,7 +41,7 @@ def find_stable(
     a report with ``status`` "stopped"; the last also warns. Raises `ContradictionError`, with the report as its
     ``report``, if a witness disproves a refutation, and `InputError` for what cannot be searched.
     """
-    choice = Options.from_json(options)
+    choice = Options.from_json(dict(options))
     if isolate:
         return _isolated(network, domain, choice)
     began = time.monotonic()

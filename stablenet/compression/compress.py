@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.api import find_stable
 from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
 from stablenet.compression.check import check_points, check_written, compare_files, unit_of
 from stablenet.compression.reduce import Operations, reduce
@@ -22,7 +23,7 @@ from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import domain_text
+from stablenet.domain.spec import domain_text, parse_domain
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.provenance import (
     BOUND_KEY,
@@ -90,20 +91,22 @@ class Compressed:
 
 
 def compress(
-    network: str | Path,
-    report: Report | str | Path,
+    network: Network | str | Path,
+    report: Report | str | Path | None = None,
     *,
-    domain: Domain | None = None,
+    domain: Domain | str | None = None,
     dtype: str | None = None,
     merge: bool = True,
     dense: bool = False,
     tolerance: float | None = None,
     samples: Array | None = None,
     check: int = 1000,
-    seed: int = 0,
+    **options: Any,
 ) -> Compressed:
     """Compress the network of an ONNX file by what a report has refuted.
 
+    ``network`` is the file, or a network that was read from it. Without a report, stable neurons are found on
+    ``domain`` first, by `find_stable` with ``options`` (all but ``samples``); ``seed`` of them serves the check too.
     ``dtype`` is float32 or float64, None for the file's own. Without ``merge`` neurons are only removed: that is exact.
     Convolutional layers keep their nodes unless Gemm nodes hold fewer numbers, or wherever they can with ``dense``.
     ``tolerance`` is the bound up to which active neurons are merged and layers folded (None: `RELATIVE` times the
@@ -114,10 +117,12 @@ def compress(
     a type that the graph cannot be stored in, and `ContradictionError` where the result differs from the original by
     more than is proven: the report then holds what is not true.
     """
-    found = report if isinstance(report, Report) else Report.read(report)
-    graph = Graph(network)
+    graph = Graph(_file(network))
     unit_of(graph)
-    evidence = Evidence.of(found, graph.network, domain)
+    region = parse_domain(domain, graph.network.n_inputs) if isinstance(domain, str) else domain
+    found = _found(graph.network, report, region, options)
+    seed = int(options.get("seed", 0))
+    evidence = Evidence.of(found, graph.network, region)
     limit = _tolerance(graph.network, evidence.domain, tolerance)
     builder = _Builder(evidence, _stored(dtype, graph))
     usable = evidence if merge else evidence.merging_after(len(graph.network.layers))
@@ -136,6 +141,28 @@ def compress(
         stored=builder.stored,
     )
     return replace(result, checked=count, runtime=runtime)
+
+
+def _file(network: Network | str | Path) -> str | Path:
+    """The file to compress; raises `InputError` for a network that is not that of its file."""
+    if not isinstance(network, Network):
+        return network
+    if not network.file or network.identity != network.sha256:
+        raise InputError("a network that was not read from a file, or was changed since, cannot be compressed")
+    return network.file
+
+
+def _found(
+    network: Network, report: Report | str | Path | None, domain: Domain | None, options: dict[str, Any]
+) -> Report:
+    if report is not None:
+        unused = sorted(set(options) - {"seed"})
+        if unused:
+            raise InputError(f"{unused[0]} is an option of finding stable neurons, which a report has been given for")
+        return report if isinstance(report, Report) else Report.read(report)
+    if domain is None:
+        raise InputError("a report or a domain is missing: stable neurons are found on a domain")
+    return find_stable(network, domain, **options)
 
 
 def _tolerance(network: Network, domain: Domain, tolerance: float | None) -> float:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stablenet.core import html
 from stablenet.equivalence.counterexample import Found
 
 Outcome = Literal["equal", "different", "undecided"]
@@ -31,6 +32,25 @@ class Verification:
     neurons: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        proof = "rigorous" if self.rigorous else "by solver"
+        seen = "" if self.found is None else f", seen {self.found.difference:.3g}"
+        return f"<Verification: {self.outcome} within {self.tolerance:g}; |A - B| <= {self.bound:.3g} ({proof}){seen}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer and what it rests on."""
+        rows = [
+            ("outcome", self.outcome),
+            ("tolerance", f"{self.tolerance:.6g}"),
+            ("proven bound of |A - B|", f"{self.bound:.6g}"),
+            ("rigorous", "yes" if self.rigorous else "no"),
+            ("largest difference seen", "-" if self.found is None else f"{self.found.difference:.6g}"),
+            ("decided by", self.by),
+            *((f"neurons {name}", count) for name, count in self.neurons.items()),
+            *((f"seconds for {name}", seconds) for name, seconds in self.seconds.items()),
+        ]
+        return html.table(("", ""), rows)
 
     @property
     def equal(self) -> bool:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from stablenet._version import __version__
-from stablenet.core.errors import ReportError
+from stablenet.core import html
+from stablenet.core.errors import NotInstalledError, ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
 from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
-from stablenet.core.terminal import encodable
+from stablenet.core.terminal import encodable, plain
 from stablenet.domain.regions import Domain
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
 
@@ -113,6 +114,47 @@ class Report:
         for neuron in self.data["neurons"]:
             result[neuron["layer"]].append(neuron["verdict"])
         return result
+
+    def __repr__(self) -> str:
+        counts = self.data["counts"]
+        stable = counts["stably_active"] + counts["stably_inactive"]
+        state = "complete" if self.complete else f"stopped by {self.stopped_by}"
+        file = self.data["network"].get("file") or "network"
+        return (
+            f"<Report on {plain(str(file))!r}: {stable} stable, {counts['unstable']} unstable, "
+            f"{counts['unknown']} unknown; {state}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdicts by layer, and a map of the neurons."""
+        layers, verdicts = self.data["network"]["layers"], self.verdicts()
+        rows = [
+            (layer["layer"], layer["name"], layer["size"], *(found.count(verdict) for verdict in VERDICTS))
+            for layer, found in zip(layers, verdicts, strict=True)
+        ]
+        headings = ("layer", "name", "neurons", *(verdict.replace("_", " ") for verdict in VERDICTS))
+        return f"<div>{html.text(repr(self))}</div>{html.table(headings, rows)}{html.neuron_map(verdicts)}"
+
+    def to_frame(self) -> Any:
+        """A pandas ``DataFrame`` with a row for each neuron, indexed by layer and neuron.
+
+        Columns: ``verdict``, ``lower``, ``upper``, and for either question ``positive`` and ``negative`` its state,
+        with ``_by`` what closed it and ``_rigorous`` whether its refutation is rigorous. Raises `NotInstalledError` without
+        pandas.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise NotInstalledError('pandas is not installed: pip install "stablenet[pandas]"') from None
+        rows = []
+        for neuron in self.data["neurons"]:
+            row = {name: neuron[name] for name in ("layer", "neuron", "verdict", "lower", "upper")}
+            for side in ("positive", "negative"):
+                question = neuron[side]
+                row |= {side: question["state"], f"{side}_by": question.get("by")}
+                row[f"{side}_rigorous"] = question.get("rigorous")
+            rows.append(row)
+        return pd.DataFrame(rows).set_index(["layer", "neuron"])
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
