@@ -139,8 +139,8 @@ class Report:
         """A pandas ``DataFrame`` with a row for each neuron, indexed by layer and neuron.
 
         Columns: ``verdict``, ``lower``, ``upper``, and for either question ``positive`` and ``negative`` its state,
-        with ``_by`` what closed it and ``_rigorous`` whether its refutation is rigorous. Raises `NotInstalledError` without
-        pandas.
+        with ``_by`` what closed it and ``_rigorous`` whether its refutation is rigorous. Raises `NotInstalledError`
+        without pandas.
         """
         try:
             import pandas as pd

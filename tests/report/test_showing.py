@@ -31,9 +31,9 @@ def _report(path: Path) -> Report:
 
 
 def well_formed(text: str) -> None:
-    import xml.etree.ElementTree as tree
+    import xml.etree.ElementTree as ET
 
-    tree.fromstring(f"<div>{text}</div>".replace("&nbsp;", " "))  # noqa: S314 - our own text
+    ET.fromstring(f"<div>{text}</div>".replace("&nbsp;", " "))  # noqa: S314 - our own text
 
 
 def test_every_result_has_a_line_and_a_table(path: Path, report: Report) -> None:
