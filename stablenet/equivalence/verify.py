@@ -35,7 +35,7 @@ from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
-from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance
+from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance, outside_stated_domain
 from stablenet.equivalence.verification import Outcome, Verification
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.report.evidence import Evidence, witnesses_of
@@ -106,6 +106,8 @@ def verify(
     if first.metadata.get(SOURCE_KEY) == second.identity:
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
     limit = _tolerance(first, second) if tolerance is None else tolerance
+    told = [outside_stated_domain(network, region) for network in (first, second)]
+    notes = [note for note in told if note is not None]
     stated, points = None, np.zeros((0, first.n_inputs))
     if report is not None:
         found = report if isinstance(report, Report) else Report.read(report)
@@ -126,6 +128,7 @@ def verify(
         steps=steps,
         stated=stated,
         points=points,
+        notes=notes,
     ).run()
 
 
