@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from stablenet.backends.base import Capability
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
-from stablenet.core.registry import Registry, refuse_argument, wrong_set
+from stablenet.core.registry import Registry, refuse_argument, set_check
 from stablenet.milp.matrices import Matrix, Variables, block_matrix
 
 if TYPE_CHECKING:
     from stablenet.milp.affine_rows import AffineRows, IndicatorRows
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,18 +183,12 @@ def phase_handles(binaries: Variables) -> tuple[list[Handle], list[Handle]]:
     return [AffineHandle(z, 1.0, 0.0) for z in binaries], [AffineHandle(z, -1.0, 1.0) for z in binaries]
 
 
-def _wrong(cls: type[Formulation]) -> str | None:
-    if isinstance(cls.__dict__.get("requires"), property):  # known of an instance only
-        return None
-    return wrong_set(cls.requires, "requirements", Capability)
-
-
 registry: Registry[Formulation] = Registry(
     "formulation",
     Formulation,  # type: ignore[type-abstract]
     "stablenet.formulations",
     "stablenet.formulations",
-    _wrong,
+    set_check("requires", "requirements", Capability),
 )
 
 

@@ -18,15 +18,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import (
-    Array,
-    Encoding,
-    Formulation,
-    ReluLayer,
-    add_binaries,
-    block_matrix,
-    phase_handles,
-)
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_binaries, block_matrix, phase_handles
+
+from stablenet.core.arrays import Array
 
 
 class BigM(Formulation):

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from stablenet.formulations.base import (
-    Array,
     Encoding,
     Formulation,
     ReluLayer,
@@ -30,6 +29,8 @@ from stablenet.formulations.base import (
     block_matrix,
     phase_handles,
 )
+
+from stablenet.core.arrays import Array
 
 
 class BigMLoose(Formulation):

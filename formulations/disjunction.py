@@ -15,22 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
-from stablenet.formulations.base import (
-    Array,
-    Encoding,
-    ReluLayer,
-    add_binaries,
-    add_variables,
-    block_matrix,
-    phase_handles,
-)
+from stablenet.formulations.base import Encoding, ReluLayer, add_binaries, add_variables, block_matrix, phase_handles
 from stablenet.formulations.bigm import big_m_matrix
 
+from stablenet.core.arrays import Array, Index
 from stablenet.milp.matrices import Matrix, Variables, to_csr
-
-Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer, phase_handles
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer, phase_handles
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import UnknownNameError
 
 TRANSFORMATIONS = ("bigm", "hull", "mbigm")

@@ -23,9 +23,10 @@ from typing import Literal, Self
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import Array, Capability, Cuts, Encoding, ReluLayer, block_matrix
+from stablenet.formulations.base import Capability, Cuts, Encoding, ReluLayer, block_matrix
 from stablenet.formulations.bigm import BigM
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import UnknownNameError
 from stablenet.milp.matrices import Variables, to_csr
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from stablenet.formulations.base import (
-    Array,
     Capability,
     Encoding,
     Formulation,
@@ -28,6 +27,8 @@ from stablenet.formulations.base import (
     block_matrix,
     phase_handles,
 )
+
+from stablenet.core.arrays import Array
 
 
 class Indicator(Formulation):

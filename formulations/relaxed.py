@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer, block_matrix
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer, block_matrix
+
+from stablenet.core.arrays import Array
 
 
 class Relaxed(Formulation):

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from stablenet.formulations.base import (
-    Array,
     Capability,
     Encoding,
     Formulation,
@@ -28,6 +27,8 @@ from stablenet.formulations.base import (
     add_variables,
     block_matrix,
 )
+
+from stablenet.core.arrays import Array
 
 
 def _pair(pairs: Sequence[tuple[Any, Any]], _: Any, i: int) -> list[Any]:

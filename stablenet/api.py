@@ -11,6 +11,7 @@ import numpy as np
 
 from stablenet.bounds import run as run_bounds
 from stablenet.bounds.interval import affine_bounds, post_bounds
+from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import ContradictionError, InputError, SolverError
 from stablenet.core.ledger import Ledger
@@ -19,10 +20,10 @@ from stablenet.core.options import FindOptions, Options
 from stablenet.core.signals import Interrupts
 from stablenet.domain.regions import Domain, Part
 from stablenet.domain.spec import parse_domain
-from stablenet.find.pipeline import Job, find
+from stablenet.find.pipeline import Setup, find
 from stablenet.find.supervisor import EngineRefusedError, supervise
 from stablenet.formulations.base import Formulation
-from stablenet.milp.matrices import Array, Variables
+from stablenet.milp.matrices import Variables
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.pyomo_model.embedded import EmbeddedNetwork, box_of_inputs, embed
 from stablenet.pyomo_model.network_model import build_model as build_from_bounds
@@ -47,13 +48,13 @@ def find_stable(
     began = time.monotonic()
     net = network if isinstance(network, Network) else load_onnx(network)
     region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
-    job = Job(net, region, choice)
+    setup = Setup(net, region, choice)
     ledger = Ledger([layer.size for layer in net.layers], len(region.parts))
     ledger.log.add_seconds("load", time.monotonic() - began)
     trouble: str | None = None
     contradiction = False
     try:
-        stopped_by = find(job, ledger, Deadline(choice.time_limit))
+        stopped_by = find(setup, ledger, Deadline(choice.time_limit))
     except KeyboardInterrupt:
         stopped_by = "interrupt"
     except (SolverError, ContradictionError) as error:
@@ -125,16 +126,23 @@ def add_network(
 ) -> EmbeddedNetwork:
     """Add a network to a Pyomo model of your own: ``outputs = network(inputs)`` holds in every solution.
 
-    ``block`` is a Pyomo block (or a concrete model) that takes the network's variables and rows; give each network
-    one of its own. ``inputs`` are as many scalar variables of the model as the network has inputs, wherever they
-    stand, and ``outputs`` as many as it has outputs; without them ``block.output`` is made. Variables may be shared:
-    the outputs of one network may be the inputs of another (see `EmbeddedNetwork.tighten_outputs`).
+    The input variables need finite bounds, since the encoding rests on them. They may be narrowed later, not widened:
+    the model is then refused where it is compiled, written or solved. Variables may be shared: the outputs of one
+    network may be the inputs of another (see `EmbeddedNetwork.tighten_outputs`).
 
-    The input variables need finite bounds, from which ``bounds`` follow (the name of a method, or `Bounds` at hand that
-    hold in this box). They may be narrowed later, not widened: the model is then refused where it is compiled,
-    written or solved. ``formulation`` is the encoding of the ReLUs.
+    Args:
+        block: a Pyomo block, or a concrete model, that takes the network's variables and rows: one for each network.
+        network: a network, or an ONNX file.
+        inputs: as many scalar variables as the network has inputs, wherever in the model they stand.
+        outputs: as many scalar variables as it has outputs; None makes ``block.output``.
+        bounds: the name of a method, or bounds at hand that hold in the box of the inputs' bounds.
+        formulation: the encoding of the ReLUs.
 
-    Raises `InputError` for variables, bounds or a block that do not fit.
+    Returns:
+        What was embedded, to check a solution by a forward pass; it stands in the block as ``block.embedded`` too.
+
+    Raises:
+        InputError: variables, bounds or block do not fit.
     """
     net = network if isinstance(network, Network) else load_onnx(network)
     part = box_of_inputs(net, inputs)

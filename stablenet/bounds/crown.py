@@ -23,12 +23,10 @@ import numpy.typing as npt
 from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, post_bounds
 from stablenet.bounds.linear import LinearBounds, dot, to_dense
 from stablenet.bounds.polytope_duals import row_multipliers
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
 from stablenet.core.rounding import UNIT, gamma, underflow
 from stablenet.domain.regions import Part
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 DENSE = 0.85
 """Neurons known to be inactive are left out of the matrices if no more than this share is alive."""
@@ -111,7 +109,7 @@ class Backward:
     Layers are pushed in order, each with the bounds of its pre-activations, (parts, n_k); then the rows of
     any affine map that reads only pushed layers can be bounded. ``box_lower`` and ``box_upper`` are
     (parts, n_inputs). ``rows`` are a and b of ``a @ x <= b``, (m, n_inputs) and (m,): they count as a stage after all
-    pushed ones whose post-activations nobody reads, and are felt through its multipliers.
+    pushed ones whose post-activations nothing reads, and act on a bound through their multipliers.
     """
 
     def __init__(

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Network, apply
 from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
-
-Array = npt.NDArray[np.float64]
 
 _EXACT_WORK = 200_000
 """Multiplications in rational arithmetic that one call may spend on ties."""

@@ -20,6 +20,7 @@ from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import CheckedSession, SolverFailedError, SolverFailure
 from stablenet.bounds.base import Context
 from stablenet.bounds.linear import to_dense
+from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import NotInstalledError, SolverError
 from stablenet.core.network import AffineMap, Network
@@ -29,8 +30,6 @@ from stablenet.milp.arrays import MILP
 from stablenet.milp.compiler import compile_model
 from stablenet.pyomo_model.network_model import LayerPlan, assemble, power_of_two
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 T = TypeVar("T")
 
 OWN_POINTS = 64

@@ -148,3 +148,23 @@ def render_formulations(data: list[dict[str, Any]], console: Console) -> None:
             table.add_row(variant["spec"], told[0], ", ".join(variant["requires"]) or "-", told[1])
             told = ("", "")
     console.print(table)
+
+
+def render_rows(data: list[dict[str, Any]], console: Console) -> None:
+    """Print entries with the same keys as a table, without those that are broken."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in data[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in data:
+        if "broken" not in row:
+            table.add_row(*(Text(_cell(value)) for value in row.values()))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value or "-")

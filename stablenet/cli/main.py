@@ -16,14 +16,16 @@ import typer
 from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
+from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
 from stablenet.cli import new as cli_new
+from stablenet.cli import panels
 from stablenet.cli.panels import Grouped, names_of
-from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.signals import EXIT_CODE, end_at_once, install
-from stablenet.core.terminal import complain, console, say, say_json
+from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from stablenet.report.report import Report
 
 STARTED = time.time()
-
-COMPLETION = "_STABLENET_COMPLETE"
-"""The variable by which a shell asks for completions, once ``--install-completion`` was called."""
 
 PARSER_INTERRUPTED = 130
 """What the argument parser returns for Ctrl-C; no command does."""
@@ -92,6 +91,9 @@ def find(
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
     start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
+    certify: Annotated[
+        str, typer.Option(metavar="on|off", help="Prove anew, without the solver, what a MILP solver refuted.")
+    ] = "on",
     margin: Annotated[
         float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
     ] = None,
@@ -104,6 +106,15 @@ def find(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
     solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
+    solver_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option by the solver's own name; repeatable.")
+    ] = None,
+    solver_defaults: Annotated[
+        bool, typer.Option("--solver-defaults", help="Leave the solver its own defaults; limits and the seed are set.")
+    ] = False,
+    early_stop: Annotated[
+        bool, typer.Option(help="End solves at the first solution that shows a question, where the solver can.")
+    ] = True,
     output: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report to write; -: print it.")] = None,
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
@@ -123,6 +134,7 @@ def find(
         falsify=falsify,
         start=start,
         tighten=tighten,
+        certify=_on_or_off("certify", certify),
         margin=margin,
         resume=resume,
         proof=proof,
@@ -133,6 +145,9 @@ def find(
         seed=seed,
         permute=permute,
         solver_log=solver_log,
+        solver_defaults=solver_defaults,
+        solver_options=tuple(solver_option or ()),
+        early_stop=early_stop,
     )
     with command_files(
         {"--output": output, "--page": page, "--solver-log": solver_log, "--proof": proof},
@@ -141,6 +156,12 @@ def find(
         reads={"--samples": samples, "--resume": resume},
     ):
         raise typer.Exit(_find(net, domain, options, output, page))
+
+
+def _on_or_off(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UnknownNameError(name, value, ("on", "off"))
+    return value == "on"
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
@@ -304,6 +325,7 @@ def solvers(*, as_json: AsJson = False) -> None:
 
 app.command(cls=Grouped)(cli_compress.compress)
 app.command(cls=Grouped)(cli_compress.verify)
+app.command()(cli_competition.run_instance)
 app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
@@ -324,41 +346,15 @@ def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> N
 
 
 def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -> None:
-    def render(data: list[dict[str, Any]], console: Any) -> None:
-        from rich.table import Table
-        from rich.text import Text
+    from stablenet.cli.lists import render_rows
 
-        table = Table(box=None, pad_edge=False)
-        for column in data[0]:
-            table.add_column(column, overflow="fold", no_wrap=column == "name")
-        for row in data:
-            if "broken" not in row:
-                table.add_row(*(Text(_cell(value)) for value in row.values()))
-        console.print(table)
-
-    _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list) else str(value or "-")
-
-
-def _open_closed_streams() -> None:
-    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render_rows)
 
 
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
-    _open_closed_streams()
-    if COMPLETION in os.environ:  # a shell asks what could follow; the answer is all that is printed
+    open_closed_streams()
+    if panels.COMPLETION in os.environ:  # a shell asks what could follow; the answer is all that is printed
         app(prog_name="stablenet")
     install()
     limit_memory()

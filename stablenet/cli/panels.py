@@ -7,13 +7,17 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+COMPLETION = "_STABLENET_COMPLETE"
+"""The variable by which a shell asks for completions, once ``--install-completion`` was called."""
+
 MAIN = "Main options"
 
 PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "find": {
         MAIN: ("domain", "search", "bounds", "solver", "time_limit", "output"),
         "Other files": ("page", "resume", "samples", "proof", "solver_log"),
-        "The MILP": ("formulation", "inject", "removal", "margin", "check_with", "permute"),
+        "The MILP": ("formulation", "inject", "removal", "margin", "check_with", "certify", "permute"),
+        "The solver": ("solver_option", "solver_defaults", "early_stop"),
         "Steps that can be left out": ("decide_by_bounds", "falsify", "start", "tighten"),
         "Resources": ("memory_limit", "threads", "seed"),
     },
@@ -31,6 +35,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "verify": {
         MAIN: ("domain", "tolerance", "time_limit", "report", "output", "as_json"),
+        "What is asked": ("wanted", "norm", "bound", "reading"),
         "How": ("steps", "solver", "formulation"),
         "Resources": ("memory_limit", "threads", "seed"),
     },

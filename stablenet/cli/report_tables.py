@@ -114,6 +114,7 @@ def _closed(report: Mapping[str, Any]) -> Table:
     table = _table("What closed the questions", "by", "refuted", "witnessed", "evidence", words=("evidence",))
     solving = {row["by"] for row in report.get("solves", ())}
     refuted: Counter[str] = Counter()
+    certified: Counter[str] = Counter()
     rigorous: Counter[str] = Counter()
     witnessed: Counter[str] = Counter()
     needless = pending = 0
@@ -122,6 +123,7 @@ def _closed(report: Mapping[str, Any]) -> Table:
             if question["state"] == "refuted":
                 refuted[question["by"]] += 1
                 rigorous[question["by"]] += bool(question["rigorous"])
+                certified[question["by"]] += "certified" in question
             elif question["state"] == "witnessed":
                 witnessed[question["by"]] += 1
             elif neuron["verdict"] == "unknown":
@@ -131,17 +133,19 @@ def _closed(report: Mapping[str, Any]) -> Table:
     for by in dict.fromkeys([*refuted, *witnessed]):
         label = f"{by} (MILP)" if by in solving else by
         counts = [_cell(counter[by], "") for counter in (refuted, witnessed)]
-        table.add_row(label, *counts, _evidence(refuted[by], rigorous[by], witnessed[by]))
+        table.add_row(label, *counts, _evidence(refuted[by], rigorous[by], certified[by], witnessed[by]))
     table.add_section()
     table.add_row("open, not needed", str(needless))
     table.add_row("open, pending", _cell(pending, "red"))
     return table
 
 
-def _evidence(refuted: int, rigorous: int, witnessed: int) -> str:
+def _evidence(refuted: int, rigorous: int, certified: int, witnessed: int) -> str:
     words = []
-    if rigorous:
+    if rigorous > certified:
         words.append("rigorous")
+    if certified:
+        words.append(f"rigorous ({certified} certified)")
     if refuted > rigorous:
         words.append("within solver tolerance")
     if witnessed:

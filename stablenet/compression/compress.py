@@ -18,7 +18,7 @@ from stablenet.compression.check import check_points, check_written, compare_fil
 from stablenet.compression.reduce import Operations, reduce
 from stablenet.compression.steps import Step
 from stablenet.compression.store_weights import Settled, Stored, settle
-from stablenet.compression.working_network import Array
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
@@ -105,17 +105,33 @@ def compress(
 ) -> Compressed:
     """Compress the network of an ONNX file by what a report has refuted.
 
-    ``network`` is the file, or a network that was read from it. Without a report, stable neurons are found on
-    ``domain`` first, by `find_stable` with ``options`` (all but ``samples``); ``seed`` of them serves the check too.
-    ``dtype`` is float32 or float64, None for the file's own. Without ``merge`` neurons are only removed: that is exact.
-    Convolutional layers keep their nodes unless Gemm nodes hold fewer numbers, or wherever they can with ``dense``.
-    ``tolerance`` is the bound up to which active neurons are merged and layers folded (None: `RELATIVE` times the
-    largest output on points of the domain); where it would be exceeded, the earlier layers are left as they are.
-    ``samples``, (batch, n_inputs), are further points on which the result is compared with the original before it is
-    returned, beside ``check`` random points of the domain, its vertices and the report's witnesses. Raises
-    `ReportError` where the report is about another network (or another ``domain``, if one is given), `InputError` for
-    a type that the graph cannot be stored in, and `ContradictionError` where the result differs from the original by
-    more than is proven: the report then holds what is not true.
+    Stably inactive neurons are removed, stably active ones merged or their layers folded (Serra et al., *Scaling Up
+    Exact Neural Network Compression by ReLU Stability*, NeurIPS 2021, section 3, and rank reductions beyond it).
+
+    Args:
+        network: the ONNX file that the report is about, or a network that was read from it.
+        report: a report of `find_stable` or of the command ``find``, or the path of one; None: stable neurons are found
+            on ``domain`` first.
+        domain: refuse a report about another domain; None takes the report's. A domain or a specification.
+        dtype: type of the stored weights, ``float32`` or ``float64``; None: the file's own.
+        merge: without it neurons are only removed, which is exact.
+        dense: write convolutional layers as Gemm nodes wherever possible; otherwise they keep their nodes unless
+            Gemm nodes hold fewer numbers.
+        tolerance: bound on the difference, in units of the outputs, up to which active neurons are merged and layers
+            folded; where it would be exceeded, the earlier layers are left as they are. None: `RELATIVE` times the
+            largest output on points of the domain.
+        samples: further points on which the result is compared with the original, (batch, n_inputs).
+        check: number of random points of the domain for that comparison, beside vertices and the report's witnesses.
+        options: those of `find_stable` (all but ``samples``), without a report; ``seed`` is that of the check's random
+            points too.
+
+    Returns:
+        The compressed network, the bytes of its file, and the bound that is proven on its difference.
+
+    Raises:
+        ReportError: the report is about another network or domain.
+        InputError: the graph cannot be stored in ``dtype``.
+        ContradictionError: the result differs from the original by more than is proven: the report is not true.
     """
     graph = Graph(_file(network))
     unit_of(graph)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.core import html
+from stablenet.core.arrays import Array
 
-Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16]
 Flags = npt.NDArray[np.bool_]
 

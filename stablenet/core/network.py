@@ -19,11 +19,11 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.core import html
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NetworkError
 from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
 from stablenet.core.terminal import plain
 
-Array = npt.NDArray[np.float64]
 Matrix = Array | sparse.csr_array
 
 

@@ -263,11 +263,21 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
 
 
-def wrong_set(value: object, what: str, kind: type) -> str | None:
-    """What is wrong with a set that a class declares, such as its capabilities; None where nothing is."""
-    if isinstance(value, (set, frozenset)) and all(isinstance(item, kind) for item in value):
-        return None
-    return f"its {what} are {value!r:.200}; a set of {kind.__name__} is expected"
+def set_check(attribute: str, what: str, kind: type) -> Callable[[type], str | None]:
+    """A registry's check: that a class declares a set, such as its capabilities, of ``kind`` and nothing else.
+
+    ``what`` is the word for the set in the message.
+    """
+
+    def check(cls: type) -> str | None:
+        if isinstance(cls.__dict__.get(attribute), property):  # known of an instance only
+            return None
+        value = getattr(cls, attribute)
+        if isinstance(value, (set, frozenset)) and all(isinstance(item, kind) for item in value):
+            return None
+        return f"its {what} are {value!r:.200}; a set of {kind.__name__} is expected"
+
+    return check
 
 
 def listed(registry: Registry[T], entry: Callable[[type[T]], Any]) -> tuple[list[Any], list[Broken]]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.backends.base import Backend, Capability, Limits, Settings
 from stablenet.backends.own_points import SAFER, CheckedSession, SolverFailedError, SolverFailure
 from stablenet.bounds.interval import magnitude
 from stablenet.bounds.linear import to_dense
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.network import AffineMap, Layer, Matrix, Network, Term
@@ -29,9 +29,6 @@ from stablenet.pyomo_model.network_model import LayerPlan, assemble, check_fit, 
 
 if TYPE_CHECKING:
     from stablenet.milp.affine_rows import AffineRows
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Matrix, Network, apply_transposed
-from stablenet.core.questions import NEGATIVE, POSITIVE, Index, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.domain.regions import Domain, Part
 from stablenet.falsify.witness import Signs, Witnesser
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Mask
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
-from stablenet.core.questions import NEGATIVE, POSITIVE, Array, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.domain.regions import Domain
 
 Signs = npt.NDArray[np.int8]

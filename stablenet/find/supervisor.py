@@ -53,7 +53,7 @@ class EngineRefusedError(StablenetError):
 
 
 @dataclass
-class Outcome:
+class Supervised:
     """What a supervised search came to."""
 
     report: Report
@@ -82,12 +82,12 @@ def supervise(
     *,
     started: float | None = None,
     watch: Callable[[Ledger], None] | None = None,
-) -> Outcome:
+) -> Supervised:
     """Run a search in an engine process of its own.
 
     ``network`` is a file, ``domain`` a specification or the report's form of one. ``started`` is the moment
     (`time.time`) from which the time limit counts; ``watch`` is called after events, for showing progress. Raises
-    `EngineRefusedError` where the engine refuses the job; everything else ends in an `Outcome`.
+    `EngineRefusedError` where the engine refuses the job; everything else ends in an `Supervised`.
     """
     began = time.time() if started is None else started
     if options.memory_limit is None:
@@ -203,7 +203,7 @@ def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
     engine.wait()
 
 
-def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Outcome:
+def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Supervised:
     """Report and exit code from what was replayed and how the engine ended."""
     closing = run.closing
     if closing is not None and closing["event"] == "error":
@@ -235,7 +235,7 @@ def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, 
     if run.ledger.contradictions or (closing or {}).get("contradiction"):
         exit_code = 4
         message = "; ".join([*(str(found) for found in run.ledger.contradictions), *([message] if message else [])])
-    return Outcome(report, exit_code, message)
+    return Supervised(report, exit_code, message)
 
 
 def _crash(code: int, errors: str) -> tuple[str, str]:

@@ -18,9 +18,10 @@ from pyomo.core.expr.numeric_expr import LinearExpression
 from pyomo.core.expr.relational_expr import EqualityExpression, RangedExpression
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 from stablenet.milp.arrays import Rows
-from stablenet.milp.matrices import Array, Matrix, Variables, to_csr
+from stablenet.milp.matrices import Matrix, Variables, to_csr
 from stablenet.milp.tiny_coefficients import SMALLEST, drop_tiny_in_rows
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.milp.arrays import MILP, Indicators, Rows, permute
 from stablenet.milp.matrices import Variables
@@ -23,7 +24,6 @@ from stablenet.milp.tiny_coefficients import drop_tiny_in_rows, drop_tiny_object
 if TYPE_CHECKING:
     from stablenet.milp.affine_rows import AffineRows, IndicatorRows
 
-Array = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.intp]
 
 _PASSIVE = {

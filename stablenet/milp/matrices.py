@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-Array = npt.NDArray[np.float64]
+from stablenet.core.arrays import Array
+
 Matrix = Array | sparse.csr_array
 Variables = Sequence[Any]  # of pyomo VarData; Pyomo ships no types
 

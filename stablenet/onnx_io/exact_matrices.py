@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.core.network import Array, Matrix
+from stablenet.core.arrays import Array
+from stablenet.core.network import Matrix
 from stablenet.core.rounding import UNIT, gamma
 from stablenet.onnx_io.budget import FLOPS, SPARSE_FLOPS, afford, work
 

@@ -14,10 +14,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.core.network import Array, Matrix
+from stablenet.core.arrays import Array, Index
+from stablenet.core.network import Matrix
 from stablenet.onnx_io import exact_matrices as folding
 from stablenet.onnx_io.budget import afford, afford_tensor
-from stablenet.onnx_io.exact_matrices import Folded, Index, Selection
+from stablenet.onnx_io.exact_matrices import Folded, Selection
 
 _OUTWARD = 1.0 + 2.0**-20
 """Covers the rounding of the error bounds themselves."""

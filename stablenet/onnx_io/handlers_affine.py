@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 from scipy import sparse
 
+from stablenet.core.arrays import Index
 from stablenet.onnx_io import windows as geometry
 from stablenet.onnx_io.budget import afford
-from stablenet.onnx_io.exact_matrices import Index
 from stablenet.onnx_io.expression import Constant, Expression, Value, moved
 from stablenet.onnx_io.operators import Call, bound_of, operator, spread
 

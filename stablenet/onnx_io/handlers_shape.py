@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.onnx_io.exact_matrices import Index
+from stablenet.core.arrays import Index
 from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value, concatenated
 from stablenet.onnx_io.operators import Call, operator, rearranged
 

@@ -27,11 +27,21 @@ from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, support
 
 
 def load_onnx(path: str | Path) -> Network:
-    """The network of an ONNX file; its ``sha256`` is that of the file, followed by the external data of its tensors.
+    """Read the network of an ONNX file.
 
-    The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample.
-    Other dimensions must be known. Raises `NetworkError` for a file that is no such network and
-    `UnsupportedOperatorError` for an operator, or a use of one, without an exact piecewise-linear form.
+    The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample. Other
+    dimensions must be known.
+
+    Args:
+        path: the file; external data of its tensors is looked for beside it.
+
+    Returns:
+        The network. Its ``sha256`` is that of the file, followed by the external data.
+
+    Raises:
+        NetworkError: the file is no such network.
+        UnsupportedOperatorError: an operator, or a use of one, has no exact piecewise-linear form.
+        TooLargeError: the network needs more than the limits on size or memory allow.
     """
     file = Path(path)
     data = read_model(file)

@@ -8,12 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError, SolverError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Box, Part
 from stablenet.formulations.base import Formulation
-from stablenet.milp.matrices import Array, Variables
+from stablenet.milp.matrices import Variables
 from stablenet.pyomo_model.network_model import Source, add_exact, check_fit, resolve
 
 _OWN = ("inputs_in_box", "layer", "output", "output_rows", "embedded")
@@ -158,7 +159,17 @@ def embed(
 
 
 def embedded_networks(model: Any) -> list[EmbeddedNetwork]:
-    """All networks embedded in a Pyomo model or block, in nested blocks too; also of a clone, or after pickling."""
+    """All networks embedded in a Pyomo model or block, in nested blocks too; also of a clone, or after pickling.
+
+    Args:
+        model: a Pyomo model or block; blocks that are not active are passed over.
+
+    Returns:
+        The networks, in the order of their blocks; empty where there is none.
+
+    Raises:
+        AttributeError: the object is no Pyomo block.
+    """
     return list(_find(model))
 
 

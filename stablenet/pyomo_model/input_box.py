@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 from stablenet.milp.affine_rows import AffineRows
-from stablenet.milp.matrices import Array, Variables
+from stablenet.milp.matrices import Variables
 
 
 def box_of(variables: Variables) -> tuple[Array, Array]:

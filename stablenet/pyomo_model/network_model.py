@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds, LayerBounds
 from stablenet.core.errors import DomainError, InputError
 from stablenet.core.network import AffineMap, Network
@@ -24,8 +25,6 @@ from stablenet.milp.matrices import Matrix, Variables, to_csr
 if TYPE_CHECKING:
     from stablenet.milp.affine_rows import AffineRows
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 Phase = npt.NDArray[np.int8]
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.backends.base import Limits, Session
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
@@ -26,15 +27,7 @@ from stablenet.milp.arrays import MILP, Rows
 from stablenet.milp.compiler import CompiledModel, compile_model
 from stablenet.milp.matrices import Variables
 from stablenet.milp.tiny_coefficients import drop_tiny
-from stablenet.pyomo_model.network_model import (
-    Array,
-    Assembled,
-    Index,
-    Phase,
-    assemble,
-    check_fit,
-    resolve,
-)
+from stablenet.pyomo_model.network_model import Assembled, Phase, assemble, check_fit, resolve
 from stablenet.pyomo_model.search_plan import (
     Questions,
     add_witness_values,

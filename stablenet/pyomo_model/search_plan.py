@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Index
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.core.network import Network
 from stablenet.formulations.base import AffineHandle, Formulation, Handle, SosHandle
-from stablenet.pyomo_model.network_model import Assembled, Index, LayerPlan, Phase, power_of_two, usable
+from stablenet.pyomo_model.network_model import Assembled, LayerPlan, Phase, power_of_two, usable
 
 ENLARGED = 2.0**10
 """Without deciding by bounds, a range is enlarged to 1 but not beyond so many times the neuron's magnitude."""

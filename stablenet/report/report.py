@@ -14,6 +14,7 @@ import numpy as np
 
 from stablenet._version import __version__
 from stablenet.core import html
+from stablenet.core.certificates import CERTIFIER, Certificate
 from stablenet.core.errors import NotInstalledError, ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
@@ -184,7 +185,8 @@ class _Questions:
 
     def __init__(self, ledger: Ledger) -> None:
         self.states = ledger.states
-        self.by = ledger.part_by.max(axis=0)
+        claimed = ledger.certified.claimed
+        self.by = np.where(claimed >= 0, claimed, ledger.part_by).max(axis=0)
         self.rigorous = np.asarray(ledger.part_rigorous.all(axis=0))
         self.ledger = ledger
 
@@ -195,8 +197,10 @@ class _Questions:
             number = int(self.ledger.witness[side, index])
             return {"state": "witnessed", "witness": number, "by": self.ledger.sources[code]}
         if state == State.REFUTED:
-            source = self.ledger.sources[self.by[side, index]]
-            return {"state": "refuted", "by": source, "rigorous": bool(self.rigorous[side, index])}
+            source, rigorous = self.ledger.sources[self.by[side, index]], bool(self.rigorous[side, index])
+            found: dict[str, Any] = {"state": "refuted", "by": source, "rigorous": rigorous}
+            certified = self.ledger.certified.to_json(side, index)
+            return found if certified is None or not rigorous else found | {"certified": certified}
         return {"state": "open"}
 
 
@@ -246,7 +250,8 @@ def build_report(
         stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
     names = [verdict.name.lower() for verdict in Verdict]
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
-    seconds = {what: round(ledger.log.seconds.get(what, 0.0), 6) for what in STEPS}
+    spent = dict.fromkeys(STEPS, 0.0) | ledger.log.seconds
+    seconds = {what: round(taken, 6) for what, taken in spent.items()}
     seconds["report"] = round(max(0.0, total_seconds - sum(seconds.values())), 6)
     data: dict[str, Any] = {
         "schema": SCHEMA,
@@ -268,6 +273,8 @@ def build_report(
         data["tightening"] = ledger.log.tightening
     if ledger.log.tolerances:
         data["tolerances"] = ledger.log.tolerances
+    if ledger.log.solver_options:
+        data["solver_options"] = ledger.log.solver_options
     if ledger.log.solver_failures:
         data["solver_failures"] = ledger.log.solver_failures
     if ledger.contradictions:
@@ -294,8 +301,9 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
         )
 
 
-def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
-    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed.
+def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser, *, believe: bool = True) -> None:
+    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed. Without ``believe`` no
+    refutation counts as rigorous: a run that writes a proof has none of them.
 
     Raises `ReportError` before anything is entered if the report is malformed.
     """
@@ -313,7 +321,23 @@ def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
     ledger.presume({by for _, by, _ in refuted})
     for (side, by, rigorous), indices in refuted.items():
         for part in range(ledger.n_parts):
-            ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)
+            ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous and believe)
+    if believe:
+        _resume_certificates(report, ledger)
+
+
+def _resume_certificates(report: Report, ledger: Ledger) -> None:
+    """Enter what certificates of refutations cost, on the first part: the report does not say what on which."""
+    for entry in report.data["neurons"]:
+        for side in SIDES:
+            question = entry[SIDE_NAMES[side]]
+            if "certified" in question:
+                neurons, told = ledger.flat(entry["layer"], entry["neuron"]), question["certified"]
+                for part in range(ledger.n_parts):
+                    found = Certificate(np.array([told["leaves"]]), np.array([told["seconds"]]))
+                    nothing = Certificate(np.zeros(1, np.intp), np.zeros(1))
+                    found = nothing if part else found
+                    ledger.refute(part, side, neurons, CERTIFIER, rigorous=True, certificate=found)
 
 
 def _closed(
@@ -333,7 +357,8 @@ def _closed(
                 case "witnessed":
                     numbers.setdefault(str(question["by"]), set()).add(question["witness"])
                 case "refuted":
-                    key = (side, str(question["by"]), bool(question["rigorous"]))
+                    # What was certified is its source's claim, and then proven.
+                    key = (side, str(question["by"]), bool(question["rigorous"]) and "certified" not in question)
                     refuted.setdefault(key, []).append(index)
                 case "open":
                     pass

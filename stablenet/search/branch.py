@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
+from stablenet.bounds.branch_and_bound import BranchAndBound, Leaf, Pair, Tree
 from stablenet.bounds.crown import Backward
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
+from stablenet.core.arrays import Array, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Side
 from stablenet.search.base import Problem, Search
 
 LAST_STEPS = 40
@@ -68,7 +69,7 @@ class Brancher:
         return not work.stale
 
 
-class _Layer(Forest):
+class _Layer(BranchAndBound):
     """The questions of one layer and their trees."""
 
     def __init__(self, owner: Brancher, layer: int, pending: Mask) -> None:
@@ -89,7 +90,7 @@ class _Layer(Forest):
 
     def run(self, max_nodes: int | None) -> None:
         """Bound and split until every question is closed, given up or has used its nodes."""
-        self.plant(self.trees)
+        self.bound_roots(self.trees)
         self.grow(self.trees, max_nodes)
         self.deadline.check()
 
@@ -99,30 +100,30 @@ class _Layer(Forest):
         return self.since != self.ledger.withdrawals
 
     def live(self, trees: Sequence[Tree]) -> list[Tree]:
-        """See `Forest`: a question may have been closed by a witness, or all of the work be in vain."""
+        """See `BranchAndBound`: a question may have been closed by a witness, or all of the work be in vain."""
         if self.stale:
             return []
         pending = self.ledger.pending(self.at)
         return [tree for tree in super().live(trees) if pending[_side(tree), self.offset + tree.row]]
 
     def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:
-        """See `Forest`: what has the sign that is asked for may be a witness."""
+        """See `BranchAndBound`: what has the sign that is asked for may be a witness."""
         del trees
         shows = values > 0
         if shows.any():
             self.problem.falsifier.witnesser.offer(points[shows], self.by)
 
     def tied(self, tree: Tree, leaf: Leaf) -> None:
-        """See `Forest`: of many leaves some come near by chance, and splitting them closes them."""
+        """See `BranchAndBound`: of many leaves some come near by chance, and splitting them closes them."""
         del leaf
         tree.n_ties += 1
         tree.given_up |= tree.n_ties > TIES
 
     def stuck(self, pairs: list[Pair]) -> None:
-        """See `Forest`: descend for longer; what that does not close is left to other searches."""
+        """See `BranchAndBound`: descend for longer; what that does not close is left to other searches."""
         points = np.zeros((0, self.problem.network.n_inputs))
         for _ in range(LAST_ROUNDS):
-            points = self.press(pairs, LAST_STEPS)
+            points = self.optimise_leaves(pairs, LAST_STEPS)
             still = np.ones(len(pairs), dtype=bool)
             for i, ((tree, leaf), bound) in enumerate(zip(pairs, self.certify(pairs), strict=True)):
                 if bound <= tree.goal:
@@ -138,11 +139,12 @@ class _Layer(Forest):
             tree.given_up = True
 
     def finished(self, trees: Sequence[Tree]) -> None:
-        """See `Forest`: no leaf is left, so the question is refuted."""
+        """See `BranchAndBound`: no leaf is left, so the question is refuted."""
         self._record(trees, complete=True)
         for side in SIDES:
-            neurons = np.array([tree.row for tree in trees if _side(tree) == side], dtype=np.intp)
-            indices = self.offset + neurons
+            mine = [tree for tree in trees if _side(tree) == side]
+            indices = self.offset + np.array([tree.row for tree in mine], dtype=np.intp)
+            self.problem.leaves[side, indices] = [(tree.n_nodes + 1) // 2 for tree in mine]
             self.ledger.refute(self.at, side, indices, self.by, rigorous=self.rigorous, since=self.since)
 
 

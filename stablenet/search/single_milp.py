@@ -17,12 +17,13 @@ from scipy import sparse
 from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult
 from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import SolverFailedError, SolverFailure
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.errors import SolverError
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
 from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
-from stablenet.search.per_question import Singles
+from stablenet.search.per_question import PerQuestion
 
 CLAIM = 0.5
 """An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
@@ -76,7 +77,7 @@ class PartSearch:
         """Close what can be closed; each question set aside gets one solve of its own at the end."""
         while (mask := self.open_questions()).any():
             Rounds(self, mask).run()
-        Singles(self.problem, self.part, self.by).run(self.aside)
+        PerQuestion(self.problem, self.part, self.by).run(self.aside)
 
 
 class Rounds:

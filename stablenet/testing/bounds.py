@@ -22,7 +22,6 @@ from fractions import Fraction
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.bounds import BoundMethod, Context, registry, run
@@ -33,8 +32,6 @@ from stablenet.domain.regions import Box, Part, Polytope
 from stablenet.testing.exact import exact_pre_activations
 from stablenet.testing.formulation_instances import Instance, extremes, instances
 from stablenet.testing.suite import ConformanceError, demand
-
-Array = npt.NDArray[np.float64]
 
 SLACK = 1e-6
 """What the enumeration's linear programs may be off, relative to the size of the numbers (1 to 10)."""

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linprog
 
 from stablenet.bounds.linear import to_dense
+from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Box, Part
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.backends.base import Backend
+from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import ContradictionError, SolverError
 from stablenet.core.ledger import Ledger
@@ -33,15 +33,13 @@ from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.core.options import Options
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDE_NAMES, State, Verdict
 from stablenet.domain.regions import Box, Domain, Union
-from stablenet.find.pipeline import Job, find
+from stablenet.find.pipeline import Setup, find
 from stablenet.search.base import Search, registry
 from stablenet.testing.bounds import polytopes
 from stablenet.testing.exact import exact_pre_activations
 from stablenet.testing.formulation_instances import extremes, instances
 from stablenet.testing.liar import Liar
 from stablenet.testing.suite import demand, slowness
-
-Array = npt.NDArray[np.float64]
 
 SLACK = 1e-6
 """What a refuted sign may be reached by where it is not called rigorous: a solver works within tolerances."""
@@ -115,13 +113,13 @@ def run_on(
     found end the search, as in a run.
     """
     options = Options(bounds="interval", search="off", falsify=falsify, threads=1)
-    job = Job(task.network, task.domain, options)
-    job.search = search
+    setup = Setup(task.network, task.domain, options)
+    setup.search = search
     if backend is not None:
-        job.backend = backend
+        setup.backend = backend
     ledger = Ledger([layer.size for layer in task.network.layers], len(task.domain.parts))
     with contextlib.suppress(SolverError, ContradictionError):
-        find(job, ledger, Deadline(SECONDS * slowness() if seconds is None else seconds))
+        find(setup, ledger, Deadline(SECONDS * slowness() if seconds is None else seconds))
     return ledger
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.publish.tables import PAIRS, SUMMARY, as_latex
-from stablenet.compare.rows import OUTCOMES, SIDES, STATE_CODES
+from stablenet.compare.rows import METHOD, OUTCOMES, SIDES, STATE_CODES, options_told, plain_settings
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, curve_table, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
@@ -52,7 +52,18 @@ def report_page(report: Mapping[str, Any]) -> str:
 
 
 def write_report_page(report: Report | Mapping[str, Any], path: str | Path) -> None:
-    """Write the page of a single report (or of its JSON object), atomically."""
+    """Write the page of a single report, one HTML file that loads nothing, atomically.
+
+    Args:
+        report: the report, or its JSON object.
+        path: the file to write.
+
+    Returns:
+        None.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     write_text(Path(path), report_page(report.data if isinstance(report, Report) else report))
 
 
@@ -97,6 +108,8 @@ def sweep_data(store: Store) -> dict[str, Any]:
         "unsupported": json.loads(store.meta("unsupported") or "[]"),
         "contradictions": contradictions,
         "outcomes": OUTCOMES,
+        "solver_options": options_told(rows),
+        "plain": plain_settings(rows),
         "instances": [{**instance, **_frozen_counts(store, instance["frozen"])} for instance in instances],
         "columns": columns,
         "rows": [[row[name] for name in columns] for row in rows],
@@ -188,7 +201,7 @@ def _fitting(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _method(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("formulation", "bounds", "search", "solver", "step"))
+    return tuple(str(row[name]) for name in METHOD)
 
 
 def _size(row: Mapping[str, Any]) -> int:
