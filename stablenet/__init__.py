@@ -13,6 +13,7 @@ from stablenet._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from stablenet.api import add_network, build_model, find_stable
+    from stablenet.compare.publish.page import write_report_page
     from stablenet.compression.compress import Compressed, compress
     from stablenet.core.bounds import Bounds
     from stablenet.core.network import AffineMap, Layer, Network, Term
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "add_network": "stablenet.api",
+    "write_report_page": "stablenet.compare.publish.page",
     "EmbeddedNetwork": "stablenet.pyomo_model.embedded",
     "embedded_networks": "stablenet.pyomo_model.embedded",
     "build_model": "stablenet.api",
@@ -86,6 +88,7 @@ __all__ = [
     "read_vnnlib",
     "verify",
     "verify_property",
+    "write_report_page",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from stablenet.core.errors import ContradictionError, InputError, SolverError
 from stablenet.core.float32 import in_float32
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import AffineMap, Layer, Network, Term
-from stablenet.core.options import Options
+from stablenet.core.options import FindOptions, Options
 from stablenet.core.signals import Interrupts
 from stablenet.domain.regions import Domain, Part
 from stablenet.domain.spec import parse_domain
@@ -33,7 +33,7 @@ from stablenet.search.base import Deadline
 
 
 def find_stable(
-    network: Network | str | Path, domain: Domain | str, *, isolate: bool = False, **options: Any
+    network: Network | str | Path, domain: Domain | str, *, isolate: bool = False, **options: Unpack[FindOptions]
 ) -> Report:
     """Find every stable neuron of a network on a domain.
 
@@ -43,7 +43,7 @@ def find_stable(
     a report with ``status`` "stopped"; the last also warns. Raises `ContradictionError`, with the report as its
     ``report``, if a witness disproves a refutation, and `InputError` for what cannot be searched.
     """
-    choice = Options.from_json(options)
+    choice = Options.from_json(dict(options))
     if isolate:
         return _isolated(network, domain, choice)
     began = time.monotonic()
@@ -143,16 +143,23 @@ def add_network(
 ) -> EmbeddedNetwork:
     """Add a network to a Pyomo model of your own: ``outputs = network(inputs)`` holds in every solution.
 
-    ``block`` is a Pyomo block (or a concrete model) that takes the network's variables and rows; give each network
-    one of its own. ``inputs`` are as many scalar variables of the model as the network has inputs, wherever they
-    stand, and ``outputs`` as many as it has outputs; without them ``block.output`` is made. Variables may be shared:
-    the outputs of one network may be the inputs of another (see `EmbeddedNetwork.tighten_outputs`).
+    The input variables need finite bounds, since the encoding rests on them. They may be narrowed later, not widened:
+    the model is then refused where it is compiled, written or solved. Variables may be shared: the outputs of one
+    network may be the inputs of another (see `EmbeddedNetwork.tighten_outputs`).
 
-    The input variables need finite bounds, from which ``bounds`` follow (the name of a method, or `Bounds` at hand that
-    hold in this box). They may be narrowed later, not widened: the model is then refused where it is compiled,
-    written or solved. ``formulation`` is the encoding of the ReLUs.
+    Args:
+        block: a Pyomo block, or a concrete model, that takes the network's variables and rows: one for each network.
+        network: a network, or an ONNX file.
+        inputs: as many scalar variables as the network has inputs, wherever in the model they stand.
+        outputs: as many scalar variables as it has outputs; None makes ``block.output``.
+        bounds: the name of a method, or bounds at hand that hold in the box of the inputs' bounds.
+        formulation: the encoding of the ReLUs.
 
-    Raises `InputError` for variables, bounds or a block that do not fit.
+    Returns:
+        What was embedded, to check a solution by a forward pass; it stands in the block as ``block.embedded`` too.
+
+    Raises:
+        InputError: variables, bounds or block do not fit.
     """
     net = network if isinstance(network, Network) else load_onnx(network)
     part = box_of_inputs(net, inputs)

@@ -18,6 +18,9 @@ from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
+from stablenet.cli import new as cli_new
+from stablenet.cli import panels
+from stablenet.cli.panels import Grouped, names_of
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
@@ -37,7 +40,7 @@ PARSER_INTERRUPTED = 130
 app = typer.Typer(
     name="stablenet",
     help="Find every stable neuron of a trained ReLU network, with evidence.",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -46,8 +49,13 @@ NetworkFile = Annotated[str, typer.Argument(metavar="NET", help="ONNX file.")]
 DomainSpec = Annotated[
     str, typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
 ]
-FormulationSpec = Annotated[str, typer.Option(help="Encoding of a ReLU layer; see `stablenet formulations`.")]
-BoundsSpec = Annotated[str, typer.Option(help="Bounds on pre-activations; see `stablenet bounds`.")]
+FormulationSpec = Annotated[
+    str,
+    typer.Option(help="Encoding of a ReLU; see `stablenet formulations`.", autocompletion=names_of("formulation")),
+]
+BoundsSpec = Annotated[
+    str, typer.Option(help="Bounds on pre-activations; see `stablenet bounds`.", autocompletion=names_of("bounds"))
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -61,15 +69,19 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=Grouped)
 def find(
     net: NetworkFile,
     domain: DomainSpec,
     *,
     formulation: FormulationSpec = "bigm",
     bounds: BoundsSpec = "crown",
-    solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
-    search: Annotated[str, typer.Option(help="How questions are closed; see `stablenet searches`.")] = "auto",
+    solver: Annotated[
+        str, typer.Option(help="MILP solver; see `stablenet solvers`.", autocompletion=names_of("solver"))
+    ] = "highs",
+    search: Annotated[
+        str, typer.Option(help="How questions are closed; see `stablenet searches`.", autocompletion=names_of("search"))
+    ] = "auto",
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
     inject: Annotated[str, typer.Option(help="The solver's forward passes: relaxation, random, off.")] = "relaxation",
     removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
@@ -311,12 +323,13 @@ def solvers(*, as_json: AsJson = False) -> None:
     _print(solvers_data(), as_json=as_json, render=render_solvers)
 
 
-app.command()(cli_compress.compress)
-app.command()(cli_compress.verify)
+app.command(cls=Grouped)(cli_compress.compress)
+app.command(cls=Grouped)(cli_compress.verify)
 app.command()(cli_competition.run_instance)
 app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
+app.command()(cli_new.new)
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
@@ -333,27 +346,22 @@ def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> N
 
 
 def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -> None:
-    def render(data: list[dict[str, Any]], console: Any) -> None:
-        from rich.table import Table
+    from stablenet.cli.lists import render_rows
 
-        table = Table(*data[0])
-        for row in data:
-            if "broken" not in row:
-                table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
-        console.print(table)
-
-    _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render)
+    _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render_rows)
 
 
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
     open_closed_streams()
+    if panels.COMPLETION in os.environ:  # a shell asks what could follow; the answer is all that is printed
+        app(prog_name="stablenet")
     install()
     limit_memory()
     try:
         code = _run(sys.argv[1:] or ["--help"])
     except KeyboardInterrupt:
-        complain("interrupted")
+        complain("interrupted before it was done; no file is half written")
         code = EXIT_CODE
     end_at_once("", code, grace=2.0)  # the interpreter's own end is not to be broken into, and not to last
     sys.exit(code)

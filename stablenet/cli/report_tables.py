@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stablenet.core.terminal import plain
-from stablenet.report.report import arithmetic_of, float32_words, folded_words
+from stablenet.report.words import arithmetic_of, float32_words, folded_words
 
 SIDES = ("positive", "negative")
 VERDICTS = {

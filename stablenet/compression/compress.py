@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.api import find_stable
 from stablenet.bounds.deviation import output_deviation
 from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
 from stablenet.compression.check import check_points, check_written, compare_files, unit_of
@@ -23,7 +24,7 @@ from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import domain_text
+from stablenet.domain.spec import domain_text, parse_domain
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.provenance import (
     BOUND_KEY,
@@ -97,18 +98,18 @@ class Compressed:
 
 
 def compress(
-    network: str | Path,
-    report: Report | str | Path,
+    network: Network | str | Path,
+    report: Report | str | Path | None = None,
     *,
-    domain: Domain | None = None,
+    domain: Domain | str | None = None,
     dtype: str | None = None,
     merge: bool = True,
     dense: bool = False,
     tolerance: float | None = None,
     samples: Array | None = None,
     check: int = 1000,
-    seed: int = 0,
     arithmetic: str = "real",
+    **options: Any,
 ) -> Compressed:
     """Compress the network of an ONNX file by what a report has refuted.
 
@@ -116,9 +117,10 @@ def compress(
     Exact Neural Network Compression by ReLU Stability*, NeurIPS 2021, section 3, and rank reductions beyond it).
 
     Args:
-        network: the ONNX file that the report is about.
-        report: a report of `find_stable` or of the command ``find``, or the path of one.
-        domain: refuse a report about another domain; None takes the report's.
+        network: the ONNX file that the report is about, or a network that was read from it.
+        report: a report of `find_stable` or of the command ``find``, or the path of one; None: stable neurons are found
+            on ``domain`` first.
+        domain: refuse a report about another domain; None takes the report's. A domain or a specification.
         dtype: type of the stored weights, ``float32`` or ``float64``; None: the file's own.
         merge: without it neurons are only removed, which is exact.
         dense: write convolutional layers as Gemm nodes wherever possible; otherwise they keep their nodes unless
@@ -128,9 +130,10 @@ def compress(
             largest output on points of the domain.
         samples: further points on which the result is compared with the original, (batch, n_inputs).
         check: number of random points of the domain for that comparison, beside vertices and the report's witnesses.
-        seed: of these random points.
         arithmetic: with "float32" the report must speak of float32, and the result says what holds for float32
             evaluations.
+        options: those of `find_stable` (all but ``samples``), without a report; ``seed`` is that of the check's random
+            points too.
 
     Returns:
         The compressed network, the bytes of its file, and the bound that is proven on its difference.
@@ -140,11 +143,13 @@ def compress(
         InputError: the graph cannot be stored in ``dtype``.
         ContradictionError: the result differs from the original by more than is proven: the report is not true.
     """
-    found = report if isinstance(report, Report) else Report.read(report)
-    graph = Graph(network)
+    graph = Graph(_file(network))
     unit_of(graph)
+    region = parse_domain(domain, graph.network.n_inputs) if isinstance(domain, str) else domain
+    found = _found(graph.network, report, region, {**options, "arithmetic": arithmetic})
     check_arithmetic(found, arithmetic)
-    evidence = Evidence.of(found, graph.network, domain)
+    seed = int(options.get("seed", 0))
+    evidence = Evidence.of(found, graph.network, region)
     limit = _tolerance(graph.network, evidence.domain, tolerance)
     builder = _Builder(evidence, _stored(dtype, graph))
     usable = evidence if merge else evidence.merging_after(len(graph.network.layers))
@@ -163,7 +168,7 @@ def compress(
         stored=builder.stored,
     )
     if arithmetic == "float32":
-        result = replace(result, in_float32=_in_float32(network, result))
+        result = replace(result, in_float32=_in_float32(_file(network), result))
     return replace(result, checked=count, runtime=runtime)
 
 
@@ -182,6 +187,28 @@ def _same_sums(planned: Planned) -> bool:
         return False
     written = [k for k, changed in enumerate(planned.settled.changed) if changed and planned.graph.free[k]]
     return all(planned.graph.one_product(k) for k in written)
+
+
+def _file(network: Network | str | Path) -> str | Path:
+    """The file to compress; raises `InputError` for a network that is not that of its file."""
+    if not isinstance(network, Network):
+        return network
+    if not network.file or network.identity != network.sha256:
+        raise InputError("a network that was not read from a file, or was changed since, cannot be compressed")
+    return network.file
+
+
+def _found(
+    network: Network, report: Report | str | Path | None, domain: Domain | None, options: dict[str, Any]
+) -> Report:
+    if report is not None:
+        unused = sorted(set(options) - {"seed", "arithmetic"})
+        if unused:
+            raise InputError(f"{unused[0]} is an option of finding stable neurons, which a report has been given for")
+        return report if isinstance(report, Report) else Report.read(report)
+    if domain is None:
+        raise InputError("a report or a domain is missing: stable neurons are found on a domain")
+    return find_stable(network, domain, **options)
 
 
 def _tolerance(network: Network, domain: Domain, tolerance: float | None) -> float:

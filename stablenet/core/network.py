@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core import html
 from stablenet.core.arrays import Array
 from stablenet.core.errors import NetworkError
 from stablenet.core.rounding import LARGEST32, OVERFLOW, SAFETY, gamma, underflow
+from stablenet.core.terminal import plain
 
 MAY_UNDERFLOW = -900.0
 """Exponent of 2 below which products may underflow in float64, which would hide that a row reads something."""
@@ -296,6 +298,22 @@ class Network:
                 data = term.matrix.data if isinstance(term.matrix, sparse.csr_array) else term.matrix
                 if not np.isfinite(data).all():
                     raise NetworkError(f"{where}: a weight is not finite")
+
+    def __repr__(self) -> str:
+        file = f" {plain(self.file)!r}" if self.file else ""
+        return (
+            f"<Network{file}: {self.n_inputs} inputs, {self.n_neurons} neurons in {len(self.layers)} layers, "
+            f"{self.n_outputs} outputs>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each layer."""
+        rows = [
+            (k, layer.name, layer.size, "x".join(map(str, layer.shape)), layer.origin, layer.affine.n_connections)
+            for k, layer in enumerate(self.layers)
+        ]
+        headings = ("layer", "name", "neurons", "shape", "operator", "connections")
+        return f"<div>{html.text(repr(self))}</div>{html.table(headings, rows)}"
 
     @cached_property
     def content_digest(self) -> str:

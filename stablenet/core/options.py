@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from stablenet.core.errors import InputError, UnknownNameError
 from stablenet.core.float32 import check_arithmetic
@@ -15,6 +15,36 @@ INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")
 SMALLEST_MARGIN = 1e-8
 """Ten times the smallest tolerance that all solvers take."""
+
+
+class FindOptions(TypedDict, total=False):
+    """The same options as keywords, for editors and type checkers; a test compares them with `Options`."""
+
+    formulation: str
+    bounds: str
+    solver: str
+    search: str
+    samples: str | None
+    inject: str
+    removal: str
+    decide_by_bounds: bool
+    falsify: bool
+    start: bool
+    tighten: bool
+    certify: bool
+    margin: float | None
+    resume: str | None
+    proof: str | None
+    check_with: str | None
+    time_limit: float | None
+    memory_limit: float | None
+    threads: int
+    seed: int
+    permute: int | None
+    solver_log: str | None
+    solver_defaults: bool
+    solver_options: tuple[str, ...]
+    early_stop: bool
 
 
 def usable_cores() -> int:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stablenet.core import html
 from stablenet.equivalence.counterexample import Found
 
 Outcome = Literal["equal", "different", "bounded", "undecided"]
@@ -34,6 +35,25 @@ class Verification:
     notes: tuple[str, ...] = ()
     arithmetic: str = "real"
     deviation: float = 0.0
+
+    def __repr__(self) -> str:
+        proof = "rigorous" if self.rigorous else "by solver"
+        seen = "" if self.found is None else f", seen {self.found.difference:.3g}"
+        return f"<Verification: {self.outcome} within {self.tolerance:g}; |A - B| <= {self.bound:.3g} ({proof}){seen}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer and what it rests on."""
+        rows = [
+            ("outcome", self.outcome),
+            ("tolerance", f"{self.tolerance:.6g}"),
+            ("proven bound of |A - B|", f"{self.bound:.6g}"),
+            ("rigorous", "yes" if self.rigorous else "no"),
+            ("largest difference seen", "-" if self.found is None else f"{self.found.difference:.6g}"),
+            ("decided by", self.by),
+            *((f"neurons {name}", count) for name, count in self.neurons.items()),
+            *((f"seconds for {name}", seconds) for name, seconds in self.seconds.items()),
+        ]
+        return html.table(("", ""), rows)
 
     @property
     def equal(self) -> bool:

@@ -159,7 +159,17 @@ def embed(
 
 
 def embedded_networks(model: Any) -> list[EmbeddedNetwork]:
-    """All networks embedded in a Pyomo model or block, in nested blocks too; also of a clone, or after pickling."""
+    """All networks embedded in a Pyomo model or block, in nested blocks too; also of a clone, or after pickling.
+
+    Args:
+        model: a Pyomo model or block; blocks that are not active are passed over.
+
+    Returns:
+        The networks, in the order of their blocks; empty where there is none.
+
+    Raises:
+        AttributeError: the object is no Pyomo block.
+    """
     return list(_find(model))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from stablenet._version import __version__
+from stablenet.core import html
 from stablenet.core.certificates import CERTIFIER, Certificate
-from stablenet.core.errors import ReportError
+from stablenet.core.errors import NotInstalledError, ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
 from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
-from stablenet.core.terminal import encodable
+from stablenet.core.terminal import encodable, plain
 from stablenet.domain.regions import Domain
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
+from stablenet.report.words import arithmetic_of
 
 if TYPE_CHECKING:  # what reads and shows reports starts without them
     from stablenet.core.network import Network
@@ -114,6 +115,47 @@ class Report:
         for neuron in self.data["neurons"]:
             result[neuron["layer"]].append(neuron["verdict"])
         return result
+
+    def __repr__(self) -> str:
+        counts = self.data["counts"]
+        stable = counts["stably_active"] + counts["stably_inactive"]
+        state = "complete" if self.complete else f"stopped by {self.stopped_by}"
+        file = self.data["network"].get("file") or "network"
+        return (
+            f"<Report on {plain(str(file))!r}: {stable} stable, {counts['unstable']} unstable, "
+            f"{counts['unknown']} unknown; {state}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdicts by layer, and a map of the neurons."""
+        layers, verdicts = self.data["network"]["layers"], self.verdicts()
+        rows = [
+            (layer["layer"], layer["name"], layer["size"], *(found.count(verdict) for verdict in VERDICTS))
+            for layer, found in zip(layers, verdicts, strict=True)
+        ]
+        headings = ("layer", "name", "neurons", *(verdict.replace("_", " ") for verdict in VERDICTS))
+        return f"<div>{html.text(repr(self))}</div>{html.table(headings, rows)}{html.neuron_map(verdicts)}"
+
+    def to_frame(self) -> Any:
+        """A pandas ``DataFrame`` with a row for each neuron, indexed by layer and neuron.
+
+        Columns: ``verdict``, ``lower``, ``upper``, and for either question ``positive`` and ``negative`` its state,
+        with ``_by`` what closed it and ``_rigorous`` whether its refutation is rigorous. Raises `NotInstalledError`
+        without pandas.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise NotInstalledError('pandas is not installed: pip install "stablenet[pandas]"') from None
+        rows = []
+        for neuron in self.data["neurons"]:
+            row = {name: neuron[name] for name in ("layer", "neuron", "verdict", "lower", "upper")}
+            for side in ("positive", "negative"):
+                question = neuron[side]
+                row |= {side: question["state"], f"{side}_by": question.get("by")}
+                row[f"{side}_rigorous"] = question.get("rigorous")
+            rows.append(row)
+        return pd.DataFrame(rows).set_index(["layer", "neuron"])
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
@@ -259,23 +301,10 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
         )
 
 
-def arithmetic_of(report: Mapping[str, Any]) -> str:
-    """What a report (its JSON object) speaks of: "real" arithmetic, or "float32"."""
-    return str(report["config"].get("arithmetic", "real"))
-
-
 def check_arithmetic(report: Report, wanted: str) -> None:
     """Raise `ReportError` where a report speaks of real arithmetic and float32 is asked for; the reverse follows."""
     if wanted == "float32" and arithmetic_of(report.data) != "float32":
         raise ReportError("the report speaks of real arithmetic, which says nothing of float32; --arithmetic float32")
-
-
-def float32_words() -> str:
-    """What a report of float32 arithmetic speaks of, in a sentence."""
-    return (
-        "arithmetic: float32. Verdicts and bounds hold for the real function and for every evaluation in float32, in "
-        "any order of summation, with or without fused multiply-adds and subnormals"
-    )
 
 
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser, *, believe: bool = True) -> None:
@@ -348,15 +377,3 @@ def _closed(
         if not 0 <= number < len(witnesses):
             raise ReportError(f"the report names witness {number} and holds {len(witnesses)}")
     return {by: [witnesses[n] for n in sorted(some)] for by, some in numbers.items()}, refuted
-
-
-def folded_words(network: Mapping[str, Any]) -> str:
-    """What a report of a network that was folded with rounding speaks of, in a sentence."""
-    error, differences = network.get("import_error"), network.get("import_difference") or [None]
-    most = None if None in differences else max(differences)
-    words = "the import rounded: all this speaks of the folded network"
-    if error is not None:
-        words += f", each coefficient of which is within {error:.2g} of the file's"
-    if most is not None:
-        words += f" and each pre-activation within {most:.2g}"
-    return words

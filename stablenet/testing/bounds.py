@@ -203,7 +203,7 @@ def deadline(method: str | BoundMethod) -> None:
             continue
         for point in instance.points:
             for k, values in enumerate(exact_pre_activations(instance.network, point)):
-                _hold(chosen, found, f"{instance.label}, no time left", k, list(values))
+                _hold(chosen, found, f"{instance.label}, no time left", k, values)
 
 
 CHECKS: tuple[Callable[[str | BoundMethod], None], ...] = (

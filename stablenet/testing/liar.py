@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from stablenet.backends.base import (
     Status,
 )
 from stablenet.backends.base import registry as backends
-from stablenet.backends.session import ArraySession
 from stablenet.milp.arrays import MILP
 
 
@@ -37,17 +36,13 @@ class Liar(Backend):
 
     def open(self, milp: MILP, settings: Settings = Settings()) -> Session:
         """A session whose solves lie."""
-        return _LyingSession(backends.get("highs").open(milp, settings))
+        return _LyingSession(backends.get("highs").open(milp, settings), milp)
 
 
 class _LyingSession(Session):
-    def __init__(self, honest: Session) -> None:
+    def __init__(self, honest: Session, milp: MILP) -> None:
         self.honest = honest
-
-    @property
-    def milp(self) -> MILP:
-        """The model as it stands."""
-        return cast(ArraySession, self.honest).milp
+        self.milp = milp
 
     def solve(
         self,
@@ -76,10 +71,15 @@ class _LyingSession(Session):
 
     def change_bounds(self, columns: Any, lower: Any, upper: Any) -> None:
         """As HiGHS."""
+        low, high = self.milp.lower.copy(), self.milp.upper.copy()
+        low[columns], high[columns] = lower, upper
+        self.milp = replace(self.milp, lower=low, upper=high)
         self.honest.change_bounds(columns, lower, upper)
 
     def change_objective(self, objective: Any, constant: float = 0.0, *, maximize: bool | None = None) -> None:
         """As HiGHS."""
+        sense = self.milp.maximize if maximize is None else maximize
+        self.milp = replace(self.milp, objective=objective, constant=constant, maximize=sense)
         self.honest.change_objective(objective, constant, maximize=maximize)
 
     def add_rows(self, rows: Any) -> None:
