@@ -16,12 +16,13 @@ import typer
 from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
+from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.signals import EXIT_CODE, end_at_once, install
-from stablenet.core.terminal import complain, console, say, say_json
+from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
@@ -312,6 +313,7 @@ def solvers(*, as_json: AsJson = False) -> None:
 
 app.command()(cli_compress.compress)
 app.command()(cli_compress.verify)
+app.command()(cli_competition.run_instance)
 app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
@@ -343,19 +345,9 @@ def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -
     _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render)
 
 
-def _open_closed_streams() -> None:
-    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-
-
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
-    _open_closed_streams()
+    open_closed_streams()
     install()
     limit_memory()
     try:

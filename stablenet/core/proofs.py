@@ -36,6 +36,7 @@ class ProofLog:
         try:
             if self.appended:
                 _drop_torn_end(self.path)
+                _check_belongs(self.path, network, domain)
                 self._file: BinaryIO = self.path.open("ab")
             else:
                 self._file = self.path.open("wb")
@@ -116,6 +117,23 @@ def ragged(dense: npt.NDArray[Any], places: npt.NDArray[np.intp], name: str, kin
         f"{name}_at": places[columns].astype("<u4"),
         name: dense[rows, columns].astype(kind),
     }
+
+
+def _check_belongs(path: Path, network: str, domain: str) -> None:
+    """Raise `InputError` where the file begins with a run on another network or domain: no checker would take it."""
+    with path.open("rb") as file:
+        file.seek(len(MAGIC))
+        lengths = np.frombuffer(file.read(12), "<u4")
+        if not len(lengths):
+            return
+        try:
+            begun = json.loads(file.read(int(lengths[0])))
+            theirs = begun["network"], begun["domain"]
+        except (ValueError, LookupError, TypeError):
+            raise InputError(f"{path}: a proof file that does not begin with a run") from None
+    for what, told, expected in zip(("network", "domain"), theirs, (network, domain), strict=True):
+        if told != expected:
+            raise InputError(f"{path}: holds proofs about another {what}; a run can only append to its own")
 
 
 def _drop_torn_end(path: Path) -> None:

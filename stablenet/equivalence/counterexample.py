@@ -13,7 +13,7 @@ import numpy as np
 from stablenet.core.arrays import Array, Index
 from stablenet.core.float32 import in_real
 from stablenet.core.network import AffineMap, Layer, Network, Term
-from stablenet.domain.regions import Domain
+from stablenet.domain.regions import Domain, Part
 from stablenet.falsify.falsifier import STEPS, gradient, puller, random_points
 
 STARTS = 24
@@ -125,6 +125,17 @@ class Seeker:
                 self.offer(_raise(self.joint, last, (neurons, signs), _Climbers(points, width, pull)))
                 if stop():
                     return
+
+    def climb_from(self, points: Array, part: Part) -> None:
+        """Gradient steps from given points of a part, (batch, n_inputs), for the output that differs most at each."""
+        if not len(points):
+            return
+        last = len(self.joint.layers) - 1
+        pull = self.pullers[self.domain.parts.index(part)]
+        differs = self.joint.pre_activations(points)[last]
+        output = np.abs(differs).argmax(axis=1)
+        signs = np.where(differs[np.arange(len(points)), output] < 0, -1.0, 1.0)
+        self.offer(_raise(self.joint, last, (output, signs), _Climbers(points, part.upper - part.lower, pull)))
 
     def wake(self, which: Network, layer: int, neurons: Index, stop: Callable[[], bool]) -> None:
         """Seek points where given neurons of A or B fire most, and climb the difference from there.

@@ -9,12 +9,12 @@ import numpy as np
 
 from stablenet.equivalence.counterexample import Found
 
-Outcome = Literal["equal", "different", "undecided"]
+Outcome = Literal["equal", "different", "bounded", "undecided"]
 
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """The answer: ``outcome`` for ``tolerance``.
+    """The answer: ``outcome`` for ``tolerance``; None asks for a range, which is ``bounded`` when its ends are close.
 
     ``bound`` is a proven upper bound on every |A_j(x) - B_j(x)| over the domain (infinite if none is known), rigorous
     or by a solver as ``rigorous`` says; ``found`` the certified point with the largest difference seen. ``by`` names
@@ -24,7 +24,7 @@ class Verification:
     """
 
     outcome: Outcome
-    tolerance: float
+    tolerance: float | None
     bound: float
     rigorous: bool
     found: Found | None

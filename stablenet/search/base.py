@@ -115,6 +115,8 @@ class Problem:
     rng: np.random.Generator
     deadline: Deadline
     proof: ProofLog | None = None
+    leaf_solver: Backend | None = None
+    """Gives `branch` choices for leaves that descent does not close; not trusted."""
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
