@@ -219,6 +219,8 @@ def verify(
         if own_question(asked):
             if report is not None:
                 raise InputError("--report is of a comparison with a tolerance; a property takes none")
+            if arithmetic != "real":
+                raise InputError(f"--arithmetic {arithmetic}: a property is of the real functions; leave one out")
             decision, found = answer(a, b, asked, time_limit=left, seed=seed, steps=chosen)
             raise typer.Exit(show(decision, found, output, as_json=as_json))
         result = run(

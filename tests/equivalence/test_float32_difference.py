@@ -112,6 +112,10 @@ def test_the_commands_say_which_arithmetic(tmp_path):
     assert "float32: any two evaluations" in written.stdout
     told = json.loads(command("compress", path, "--output", small, "--no-merge", "--json").stdout)
     assert (told["arithmetic"], told["float32_bound"], told["float32_same_sums"]) == ("float32", 0.0, True)
+    refused = command("verify", path, small, "--property", "top1")
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert "property" in refused.stderr
     verified = command("verify", path, small, "--tolerance", 0.1)
     assert verified.returncode == 0, verified.stderr
     assert "arithmetic: float32" in verified.stdout
