@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stablenet.core.options import Options
     from stablenet.domain.regions import Box, Domain, LinfBall, Polytope, Union
     from stablenet.domain.vnnlib import read_vnnlib
+    from stablenet.equivalence.decide import Decision
+    from stablenet.equivalence.properties import verify_property
     from stablenet.equivalence.verification import Verification
     from stablenet.equivalence.verify import verify
     from stablenet.onnx_io.convert import from_sklearn, from_torch
@@ -39,6 +41,8 @@ _HOMES = {
     "from_torch": "stablenet.onnx_io.convert",
     "Verification": "stablenet.equivalence.verification",
     "verify": "stablenet.equivalence.verify",
+    "Decision": "stablenet.equivalence.decide",
+    "verify_property": "stablenet.equivalence.properties",
     "Box": "stablenet.domain.regions",
     "Domain": "stablenet.domain.regions",
     "LinfBall": "stablenet.domain.regions",
@@ -59,6 +63,7 @@ __all__ = [
     "Bounds",
     "Box",
     "Compressed",
+    "Decision",
     "Domain",
     "EmbeddedNetwork",
     "Layer",
@@ -80,6 +85,7 @@ __all__ = [
     "load_onnx",
     "read_vnnlib",
     "verify",
+    "verify_property",
 ]
 
 

@@ -16,12 +16,13 @@ import typer
 from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
+from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.signals import EXIT_CODE, end_at_once, install
-from stablenet.core.terminal import complain, console, say, say_json
+from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
@@ -70,9 +71,7 @@ def find(
     solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
     search: Annotated[str, typer.Option(help="How questions are closed; see `stablenet searches`.")] = "auto",
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
-    inject: Annotated[str, typer.Option(help="Forward passes offered to the solver: relaxation, random, off.")] = (
-        "relaxation"
-    ),
+    inject: Annotated[str, typer.Option(help="The solver's forward passes: relaxation, random, off.")] = "relaxation",
     removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds close questions and fix phases.")] = True,
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
@@ -86,6 +85,7 @@ def find(
     ] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
     proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
+    arithmetic: cli_compress.Arithmetic = "real",
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: cli_compress.MemoryLimit = None,
@@ -125,6 +125,7 @@ def find(
         margin=margin,
         resume=resume,
         proof=proof,
+        arithmetic=arithmetic,
         check_with=check_with,
         time_limit=time_limit,
         memory_limit=memory_limit,
@@ -312,6 +313,7 @@ def solvers(*, as_json: AsJson = False) -> None:
 
 app.command()(cli_compress.compress)
 app.command()(cli_compress.verify)
+app.command()(cli_competition.run_instance)
 app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
@@ -343,19 +345,9 @@ def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -
     _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render)
 
 
-def _open_closed_streams() -> None:
-    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-
-
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
-    _open_closed_streams()
+    open_closed_streams()
     install()
     limit_memory()
     try:

@@ -48,6 +48,10 @@ MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
 Linear = tuple[dict[int, Fraction], Fraction]  # coefficients and constant
 
 
+class ContradictionInFileError(DomainError):
+    """Assertions that no input and no outputs can satisfy."""
+
+
 def read_vnnlib(path: str | Path) -> Domain:
     """The input part of a VNN-LIB file.
 
@@ -144,10 +148,14 @@ class Reader(SourceText):
                 if numbers > MAX_NUMBERS:
                     raise self.error(other.position, f"the disjunctions multiply out to over {MAX_NUMBERS:,} bounds")
         if not result:
-            raise self.error(
+            raise self.contradiction(
                 right[0].position, "no branch of this disjunction fits the other assertions; the domain is empty"
             )
         return distinct(result)
+
+    def contradiction(self, position: int, message: str) -> ContradictionInFileError:
+        """The error to raise where assertions exclude each other."""
+        return ContradictionInFileError(str(self.error(position, message)))
 
     def refuse_conflict(self, region: Region) -> None:
         """Raise `DomainError` where a lower bound exceeds an upper one."""
@@ -155,7 +163,7 @@ class Reader(SourceText):
         if index is None:
             return
         (low, first), (high, second) = region.lower[index], region.upper[index]
-        raise self.error(
+        raise self.contradiction(
             max(first, second),
             f"{self.names.input(index)[0]} has lower bound {low} above upper bound {high}; the domain is empty",
         )
@@ -187,6 +195,8 @@ class Reader(SourceText):
             if op == "and":
                 return self.conjunction(arguments, form.position)
             regions = [region for argument in arguments for region in self.branch(argument, form.position)]
+            if not regions:
+                raise self.contradiction(form.position, f"{self.show(form)}: no branch can hold; the domain is empty")
             free = next((region for region in regions if region.whole), None)
             return [free] if free is not None else distinct(regions)
         kinds = {kind for argument in arguments for kind in self.kinds(argument, form.position)}
@@ -233,7 +243,7 @@ class Reader(SourceText):
         terms, rhs = self.difference(left, right, form)
         if not terms:
             if not {"<=": rhs >= 0, ">=": rhs <= 0}.get(op, rhs == 0):
-                raise self.error(form.position, f"{self.show(form)} never holds; the domain is empty")
+                raise self.contradiction(form.position, f"{self.show(form)} never holds; the domain is empty")
             return
         if len(terms) == 1:
             ((index, value),) = terms.items()
@@ -347,7 +357,7 @@ class Reader(SourceText):
         lower, upper = sides
         polytope = Polytope(lower, upper, a, b)
         if polytope.is_empty():
-            raise self.error(
+            raise self.contradiction(
                 max(region.rows.values()),
                 "the linear constraints leave no point within the bounds; the domain is empty",
             )

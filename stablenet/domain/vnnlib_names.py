@@ -219,20 +219,20 @@ class Names:
                 case Form(items=["and", *inner]):
                     yield from self._pairs(inner)
                 case Form(items=["=" | "==" | "<=" | ">=" as op, str(left), str(right)]):
-                    one, two = self._raw_input(left), self._raw_input(right)
+                    one, two = (self._raw_input(word, form.position) for word in (left, right))
                     if one is not None and two is not None and one[0] != two[0]:
                         yield str(op), one[1], two[1]
 
-    def _raw_input(self, word: str) -> tuple[int, int] | None:
+    def _raw_input(self, word: str, position: int) -> tuple[int, int] | None:
         """Network and number, ties aside, of an input."""
-        found = self._entry(word)
+        found = self._entry(word, position)
         if found is None or found[0].kind != "X":
             return None
         return found[0].network, self.starts[found[0].name] + found[1]
 
     # --- looking up
 
-    def _entry(self, word: str) -> tuple[Tensor, int] | None:
+    def _entry(self, word: str, position: int) -> tuple[Tensor, int] | None:
         match = _ENTRY.fullmatch(word)
         tensor = None if match is None else self.tensors.get(match[1])
         if match is None or tensor is None:
@@ -241,7 +241,8 @@ class Names:
         fits = len(indices) == len(tensor.shape) and all(i < n for i, n in zip(indices, tensor.shape, strict=True))
         if not fits:
             shape = ",".join(str(size) for size in tensor.shape)
-            raise DomainError(f"{self.source.show(word)} is no entry of {tensor.name}, whose shape is [{shape}]")
+            words = f"{self.source.show(word)} is no entry of {tensor.name}, whose shape is [{shape}]"
+            raise self.source.error(position, words)
         index = 0
         for i, size in zip(indices, tensor.shape, strict=True):
             index = index * size + i
@@ -255,10 +256,7 @@ class Names:
             if V1_NAME.fullmatch(word) is not None:
                 raise self.source.error(position, f"{word} is not declared")
             return None
-        try:
-            found = self._entry(word)
-        except DomainError as error:
-            raise self.source.error(position, str(error)) from None
+        found = self._entry(word, position)
         if found is None:
             if _ENTRY.fullmatch(word) is not None and word not in ("nan", "inf"):
                 raise self.source.error(position, f"{self.source.show(word)} is not declared")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from stablenet.core.errors import DomainError
 from stablenet.domain.regions import Domain, Part, Union
-from stablenet.domain.vnnlib import Reader
+from stablenet.domain.vnnlib import ContradictionInFileError, Reader
 from stablenet.domain.vnnlib_names import DeclaredNetwork, Kind
 from stablenet.domain.vnnlib_region import OutputRow, Region
 from stablenet.domain.vnnlib_text import Expression, Form, read_text
@@ -81,16 +81,29 @@ class _QueryReader(Reader):
         groups: dict[tuple[object, ...], list[Region]] = {}
         for region in regions:
             groups.setdefault(region.input_key(), []).append(region)
-        cases = []
+        cases, empty = list[Case](), list[ContradictionInFileError]()
         for group in groups.values():
             conjunctions = dict.fromkeys(tuple(region.outputs) for region in group)
-            part = self.part(group[0], self.names.n_inputs)
-            cases.append(Case(part, ((),) if () in conjunctions else tuple(conjunctions)))
+            try:
+                part = self.part(group[0], self.names.n_inputs)
+            except ContradictionInFileError as error:
+                empty.append(error)
+            else:
+                cases.append(Case(part, ((),) if () in conjunctions else tuple(conjunctions)))
+        if not cases:
+            raise empty[0]
         networks = self.names.networks
         outputs = [network.tensor("Y").size for network in networks] or [self.names.n_outputs()]
         return Query(
             self.name, tuple(networks), tuple(self.names.places), self.names.n_inputs, tuple(outputs), tuple(cases)
         )
+
+    def branch(self, form: Expression, position: int) -> list[Region]:
+        """See `Reader`: a branch that can never hold is left out."""
+        try:
+            return super().branch(form, position)
+        except ContradictionInFileError:
+            return []
 
     def on_outputs(self, form: Form, op: str, arguments: Sequence[Expression], kinds: set[Kind]) -> list[Region]:
         """See `Reader`: the rows of one comparison; of ``!=`` the two sides."""
@@ -104,7 +117,10 @@ class _QueryReader(Reader):
         if op == "!=":
             if len(arguments) > 2:
                 raise self.error(form.position, f"{self.show(form)}: two sides are expected")
-            return [self._rows(form, side, arguments) for side in ("<", ">")]
+            terms, rhs = self.difference(arguments[0], arguments[1], form)
+            if not terms and not rhs:
+                raise self.contradiction(form.position, f"{self.show(form)} never holds")
+            return [self._rows(form, side, arguments) for side in ("<", ">")] if terms else [Region(form.position)]
         return [self._rows(form, op, arguments)]
 
     def _rows(self, form: Form, op: str, arguments: Sequence[Expression]) -> Region:
@@ -114,7 +130,7 @@ class _QueryReader(Reader):
             if not terms:
                 holds = {"<=": rhs >= 0, ">=": rhs <= 0, "<": rhs > 0, ">": rhs < 0}.get(op, rhs == 0)
                 if not holds:
-                    raise self.error(form.position, f"{self.show(form)} never holds")
+                    raise self.contradiction(form.position, f"{self.show(form)} never holds")
                 continue
             for one in ("<=", ">=") if op in ("=", "==") else (op,):
                 sign = 1 if one in (">=", ">") else -1

@@ -1,7 +1,8 @@
 """Whether a property of two networks holds on a domain: proven, violated at an input, or not decided.
 
-Proofs are by linear bounds, on the whole part first, then on boxes that it is cut into: all are rigorous. A violation
-is an input whose outputs violate the property in exact arithmetic. What neither decides stays undecided.
+Proofs are by linear bounds, on the whole part first, then on boxes that it is cut into, then with the phases of neurons
+that a search has proven: all are rigorous. A violation is an input whose outputs violate the property in exact
+arithmetic. What neither decides stays undecided.
 """
 
 from __future__ import annotations
@@ -13,27 +14,34 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stablenet.api import find_stable
+from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
-from stablenet.core.errors import DomainError, NetworkError, UnknownNameError
+from stablenet.core.errors import ContradictionError, DomainError, NetworkError, SolverError, UnknownNameError
 from stablenet.core.network import Network
-from stablenet.domain.regions import Part
+from stablenet.domain.regions import Part, Union
 from stablenet.equivalence.form_bounds import FormBounds, outside
 from stablenet.equivalence.hunt import Hunter, Witness
+from stablenet.equivalence.joint import Sides
 from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import by_provenance
 from stablenet.equivalence.specification import Violation
-from stablenet.equivalence.verify import BATCH_BYTES, SPLIT_INPUTS, halves
+from stablenet.equivalence.verify import FINDING_SHARE, MOST_FINDING, SPLIT_INPUTS
 from stablenet.falsify.falsifier import random_points
+from stablenet.report.evidence import Evidence, witnesses_of
 
 Verdict = Literal["holds", "violated", "undecided"]
 
-STEPS = ("bounds", "gradient", "split")
+STEPS = ("bounds", "gradient", "split", "stable")
 """What is tried, in this order, points being sampled first: see `decide`."""
 
 MOST_BOXES = 100_000
 """Boxes that are bounded where no time limit is given."""
 
 SAMPLES = 256
+
+BATCH_BYTES = 96 * 2**20
+"""What the bounds of a batch of boxes may hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +103,8 @@ def decide(
 ) -> Decision:
     """Whether what the cases say is violated nowhere on their parts.
 
-    ``steps`` are those of `STEPS` that are taken: bounds on each whole part, gradient steps for a violation, splitting.
+    ``steps`` are those of `STEPS` that are taken: bounds on each whole part, gradient steps for a violation, splitting,
+    and bounds with the phases of A's neurons that a search finds stable on rigorous evidence.
     Raises `InputError` where networks, parts and properties do not fit.
     """
     if (a.n_inputs, a.n_outputs) != (b.n_inputs, b.n_outputs):
@@ -117,6 +126,7 @@ def decide(
     deadline, seconds = Deadline(time_limit), dict[str, float]()
     work = _Decider((a, b), cases, deadline, seed)
     order = {"samples": work.samples, "bounds": work.whole, "gradient": work.gradient, "split": work.split}
+    order["stable"] = work.stable
     by = "no step"
     for name, step in order.items():
         if name != "samples" and name not in steps:
@@ -139,7 +149,7 @@ class _Decider:
     """The work on one question."""
 
     def __init__(self, networks: tuple[Network, Network], cases: Sequence[Case], deadline: Deadline, seed: int) -> None:
-        self.networks, self.cases, self.deadline = networks, cases, deadline
+        self.networks, self.cases, self.deadline, self.seed = networks, cases, deadline, seed
         self.boxes, self.left = 0, 0
         self.notes: list[str] = []
         rng = np.random.default_rng(seed)
@@ -177,12 +187,33 @@ class _Decider:
             if self.stop():
                 return
 
-    def whole(self) -> None:
-        """Bounds over each whole part."""
+    def stable(self) -> None:
+        """Bounds over whole parts, with the phases of A's neurons that are stable on the whole domain."""
+        a = self.networks[0]
+        if not a.n_neurons:
+            return
+        parts = [case.part for case in self.cases]
+        domain = parts[0] if len(parts) == 1 else Union(parts)
+        left = self.deadline.left
+        budget = MOST_FINDING if left is None else max(FINDING_SHARE * left, 0.1)
+        try:
+            report = find_stable(a, domain, threads=1, seed=self.seed, time_limit=budget)
+        except (ContradictionError, SolverError) as error:
+            self.notes.append(f"stable: nothing of that search is used: {error}")
+            return
+        if report.data["stopped_by"] == "interrupt":  # it ends this too
+            raise KeyboardInterrupt
+        for hunter in self.hunters:
+            hunter.offer(witnesses_of(report, a))
+        if not self.stop():
+            self.whole(Evidence.of(report, a, domain).only_rigorous().trusted())
+
+    def whole(self, trusted: Sides | None = None) -> None:
+        """Bounds over each whole part; ``trusted`` are proven bounds of A's pre-activations."""
         for number in self.open():
             part = self.cases[number].part
             self.refuted[number], _ = self.bounds[number].refute(
-                part.lower[None], part.upper[None], self.refuted[number]
+                part.lower[None], part.upper[None], self.refuted[number], trusted
             )
             self.boxes += 1
             if self.stop():
@@ -236,3 +267,22 @@ class _Decider:
             low, high = (np.concatenate([new, old[batch:]]) for new, old in zip(cut, (low, high), strict=True))
             refuted = np.concatenate([found[open_], found[open_], refuted[batch:]])
         return 0
+
+
+def halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
+    """Boxes, (parts, n_inputs) each side, cut at the middle of the input that matters most.
+
+    None where one cannot be cut any more.
+    """
+    width = high - low
+    # Slopes of the difference guide; the width itself keeps inputs that they miss from being left for ever.
+    score = width * (influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300) + 0.05)
+    axis = np.argmax(score, axis=1)
+    rows = np.arange(len(low))
+    middle = 0.5 * low[rows, axis] + 0.5 * high[rows, axis]
+    if ((middle <= low[rows, axis]) | (middle >= high[rows, axis])).any():
+        return None
+    left_high, right_low = high.copy(), low.copy()
+    left_high[rows, axis] = middle
+    right_low[rows, axis] = middle
+    return np.concatenate([low, right_low]), np.concatenate([left_high, high])

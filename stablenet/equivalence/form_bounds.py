@@ -11,7 +11,7 @@ from stablenet.core.network import AffineMap, Network, Term
 from stablenet.core.rounding import SAFETY, UNIT, gamma, underflow
 from stablenet.equivalence.backward import Relaxation, System
 from stablenet.equivalence.functionals import Functionals, below, functionals
-from stablenet.equivalence.joint import Joint, Pairing
+from stablenet.equivalence.joint import Joint, Pairing, Sides
 from stablenet.equivalence.scaling import lost
 from stablenet.equivalence.specification import Violation
 
@@ -30,20 +30,21 @@ class FormBounds:
         """What is refuted one by one: conjunctions, or the norm as the only one."""
         return 1 if self.forms is None else self.forms.n_conjunctions
 
-    def refute(self, low: Array, high: Array, refuted: Mask) -> tuple[Mask, Array]:
+    def refute(self, low: Array, high: Array, refuted: Mask, trusted: Sides | None = None) -> tuple[Mask, Array]:
         """Which conjunctions cannot hold on boxes, (parts, n_inputs) each side, and how the inputs matter.
 
-        ``refuted``, (parts, conjunctions), are those known not to hold; the result has them too. The influence of the
-        inputs, (parts, n_inputs), are the largest slopes of the linear bounds.
+        ``refuted``, (parts, conjunctions), are those known not to hold; the result has them too. ``trusted`` are proven
+        bounds of A's pre-activations, see `Joint`. The influence of the inputs, (parts, n_inputs), are the largest
+        slopes of the linear bounds.
         """
-        joint = Joint(self.a, self.b, self.pairing, low=low, high=high)
+        joint = Joint(self.a, self.b, self.pairing, low=low, high=high, trusted=trusted)
         joint.push()
         difference, slack = joint.output_difference()
         none = np.zeros_like(slack)
         outputs = (joint.output_of_a(), none), (difference, slack)
         refuted, influence = self._with(joint.system, outputs, refuted, apart=False)
         open_ = np.flatnonzero(~refuted.all(axis=1))
-        if len(open_):
+        if len(open_) and self.a is not self.b:
             # A difference may be bounded badly however small the box; of each network alone the bounds converge.
             system, outputs = self._apart(low[open_], high[open_])
             refuted[open_], slopes = self._with(system, outputs, refuted[open_], apart=True)

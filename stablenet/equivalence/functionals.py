@@ -36,7 +36,8 @@ def below(value: Fraction) -> float:
 def refuting(rhs: Fraction, *, strict: bool) -> float:
     """The largest float64 u such that ``value <= u`` excludes ``value >= rhs`` (``value > rhs`` if strict)."""
     limit = below(rhs)
-    return float(np.nextafter(limit, -np.inf)) if not strict and Fraction(limit) == rhs else limit
+    exact = np.isfinite(limit) and Fraction(limit) == rhs
+    return float(np.nextafter(limit, -np.inf)) if exact and not strict else limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,8 @@ class _Collector:
         self.pairs = 0
 
     def take(self, rows: Rows) -> None:
-        """The rows of a conjunction, and the sums of them that cancel A."""
+        """The rows of a conjunction, and the sums of them that cancel A; without rows it always holds."""
+        rows = rows or (OutputRow((), Fraction(0), strict=False),)
         self.first.append(len(self.references))
         for row in rows:
             if row not in self.known:

@@ -259,6 +259,25 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
         )
 
 
+def arithmetic_of(report: Mapping[str, Any]) -> str:
+    """What a report (its JSON object) speaks of: "real" arithmetic, or "float32"."""
+    return str(report["config"].get("arithmetic", "real"))
+
+
+def check_arithmetic(report: Report, wanted: str) -> None:
+    """Raise `ReportError` where a report speaks of real arithmetic and float32 is asked for; the reverse follows."""
+    if wanted == "float32" and arithmetic_of(report.data) != "float32":
+        raise ReportError("the report speaks of real arithmetic, which says nothing of float32; --arithmetic float32")
+
+
+def float32_words() -> str:
+    """What a report of float32 arithmetic speaks of, in a sentence."""
+    return (
+        "arithmetic: float32. Verdicts and bounds hold for the real function and for every evaluation in float32, in "
+        "any order of summation, with or without fused multiply-adds and subnormals"
+    )
+
+
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser, *, believe: bool = True) -> None:
     """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed. Without ``believe`` no
     refutation counts as rigorous: a run that writes a proof has none of them.

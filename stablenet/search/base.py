@@ -138,6 +138,14 @@ class Problem:
         refuted = np.asarray(self.ledger.part_by[part] >= 0)
         return refuted if self.options.tighten else refuted & self.refuted_before[part]
 
+    def pending(self, part: int) -> Mask:
+        """Questions of a part, (2, n), that are worth a search's work.
+
+        In float32 arithmetic not those that an evaluation may show at some point, and not for certain: nothing can
+        refute them.
+        """
+        return np.asarray(self.ledger.pending(part) & ~self.falsifier.witnesser.uncertain)
+
     def known(self, part: int, by: str, *, rigorous: bool = False) -> Bounds:
         """A part's bounds, with what was refuted on it (all, or only what is rigorous) entered as bounds by ``by``."""
         refuted, proven = self.refuted(part), self.ledger.part_rigorous[part]

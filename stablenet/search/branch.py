@@ -65,7 +65,7 @@ class Brancher:
         """Work on a layer; False if meanwhile a source was withdrawn on which the work may rest."""
         ledger = self.problem.ledger
         self.problem.deadline.check()
-        pending = ledger.pending(self.part)[:, ledger.layer_slice(layer)]
+        pending = self.problem.pending(self.part)[:, ledger.layer_slice(layer)]
         if self.by in ledger.dead_sources or not pending.any():
             return True
         work = _Layer(self, layer, pending)
@@ -107,7 +107,7 @@ class _Layer(BranchAndBound):
         """See `BranchAndBound`: a question may have been closed by a witness, or all of the work be in vain."""
         if self.stale:
             return []
-        pending = self.ledger.pending(self.at)
+        pending = self.problem.pending(self.at)
         return [tree for tree in super().live(trees) if pending[_side(tree), self.offset + tree.row]]
 
     def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:

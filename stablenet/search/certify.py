@@ -106,7 +106,10 @@ class Certifier:
             formulation=given.formulation,
             backend=given.backend,
             options=replace(given.options, decide_by_bounds=True, tighten=True),
-            falsifier=Falsifier(given.network, given.domain, claims, rng, lambda: self.deadline.over),
+            falsifier=Falsifier(
+                *(given.network, given.domain, claims, rng, lambda: self.deadline.over),
+                sharpen=given.falsifier.witnesser.sharpen,
+            ),
             rng=rng,
             deadline=self.deadline,
             proof=given.proof,
