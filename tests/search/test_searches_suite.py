@@ -23,7 +23,7 @@ def test_the_searches_that_come_along_pass(search: str, check) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("search", ["auto", "layer", "split"])
+@pytest.mark.parametrize("search", ["auto", "layer", "split", "milp"])
 def test_the_others_pass(search: str) -> None:
     suite.run_all(search)
 
@@ -31,7 +31,7 @@ def test_the_others_pass(search: str) -> None:
 def test_closed_tells_a_search_from_none() -> None:
     assert suite.closed("off") == 0.0
     assert suite.closed("network", suite.tasks()[:3]) > 0.9
-    assert {"off", "neuron", "network", "branch", "auto", "layer", "split"} == set(registry.names())
+    assert {"off", "neuron", "network", "branch", "auto", "layer", "split", "milp"} == set(registry.names())
 
 
 class Broken(Search):
