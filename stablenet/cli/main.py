@@ -17,6 +17,7 @@ from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import compress as cli_compress
+from stablenet.cli import solve as cli_solve
 from stablenet.core.errors import InputError, StablenetError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
@@ -305,6 +306,7 @@ app.command()(cli_compress.verify)
 app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
+app.command()(cli_solve.solve)
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
