@@ -45,6 +45,7 @@ FLOORS = (
     "compare",
     "compare.run",
     "compare.publish",
+    "instances",
     "cli",
     "__main__",
 )

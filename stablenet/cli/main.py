@@ -20,6 +20,7 @@ from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
 from stablenet.cli import new as cli_new
 from stablenet.cli import panels
+from stablenet.cli import solve as cli_solve
 from stablenet.cli.panels import Grouped, names_of
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
@@ -330,6 +331,7 @@ app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
 app.command()(cli_new.new)
+app.command()(cli_solve.solve)
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:

@@ -2,11 +2,11 @@
 
 A *view* compares the values of one axis, or whole methods. Its cells are the problems on which all of its members
 were run: an instance and the values of all other axes. Within a cell the median over seeds stands for the
-repetitions; a run that was not solved counts as infinitely slow in the median, and at its limit where a number
-is needed. Measures: shifted geometric mean, PAR2 and PAR10, virtual best, performance profiles (Dolan & Moré,
-*Benchmarking optimization software with performance profiles*, 2002), and for pairs the geometric mean ratio with a
-bootstrap by instance and Wilcoxon's signed-rank test (Demšar, *Statistical comparisons of classifiers*, 2006), with
-Holm's correction.
+repetitions, of an even number the mean of the two in the middle; a run that was not solved counts at its limit.
+Measures: shifted geometric mean, PAR2 and PAR10, all of the same times; virtual best, performance profiles
+(Dolan & Moré, *Benchmarking optimization software with performance profiles*, 2002), and for pairs the geometric mean
+ratio with Student's interval by instance and Wilcoxon's signed-rank test (Demšar, *Statistical comparisons of
+classifiers*, 2006), with Holm's correction.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ MANY = 12
 FLOOR = 1e-3
 """Seconds below which times are not told apart."""
 
-RESAMPLES = 2000
+FEWEST = 5
+"""Instances below which no interval is given."""
+
 CONFIDENCE = 0.95
 CURVE_POINTS = 60
 
@@ -50,8 +52,8 @@ CURVE_POINTS = 60
 class View:
     """Members by cells.
 
-    ``time`` (members, cells) is the median over seeds in seconds, infinite where not solved; ``limit`` (cells,) the
-    time limit; ``unit`` (cells,) the number of the cell's instance in ``instances``; ``runs[m][c]`` are the rows.
+    ``time`` (members, cells) is `capped`, infinite where less than half of the seeds were solved; ``limit`` (cells,)
+    the time limit; ``unit`` (cells,) the number of the cell's instance in ``instances``; ``runs[m][c]`` are the rows.
     ``dropped`` is how many cells were left out since not all members were run on them.
     """
 
@@ -73,14 +75,19 @@ class View:
 
     @cached_property
     def capped(self) -> Array:
-        """Times with the limit where not solved, (members, cells)."""
-        return np.minimum(self.time, self.limit)
+        """Times over seeds (see `middle`), runs not solved at their limit, (members, cells)."""
+        return self.penalised(1.0)
+
+    def penalised(self, factor: float) -> Array:
+        """Times over seeds (see `middle`), runs not solved at ``factor`` times their limit, (members, cells)."""
+        times = [[middle([self.seconds(row, factor) for row in cell]) for cell in cells] for cells in self.runs]
+        return np.array(times, dtype=np.float64).reshape(len(self.members), len(self.cells))
 
     def seconds(self, row: Row, penalty: float = 1.0) -> float:
-        """A run's time, or ``penalty`` times its limit where it was not solved."""
+        """A run's time, at most its limit, or ``penalty`` times its limit where it was not solved."""
         if not self.solved(row):
             return penalty * float(row["time_limit"])
-        return max(FLOOR, float(row[self.metric] or 0.0))
+        return min(float(row["time_limit"]), max(FLOOR, float(row[self.metric] or 0.0)))
 
 
 def make_view(rows: Sequence[Row], axis: str, *, metric: str = "work_s", wrong: frozenset[str] = frozenset()) -> View:
@@ -104,8 +111,9 @@ def make_view(rows: Sequence[Row], axis: str, *, metric: str = "work_s", wrong: 
         np.array([instances.index(cell[0]) for cell in cells], dtype=np.intp),
         np.zeros((len(groups), len(cells))), limit, runs, wrong, len(every) - len(cells),
     )  # fmt: skip
-    times = [[_median([(view.seconds(r) if view.solved(r) else np.inf) for r in cell]) for cell in m] for m in runs]
-    view.time[...] = np.array(times, dtype=np.float64).reshape(len(groups), len(cells))
+    shares = [[np.mean([view.solved(row) for row in cell]) for cell in member] for member in runs]
+    share = np.array(shares, dtype=np.float64).reshape(len(groups), len(cells))
+    view.time[...] = np.where(share >= 0.5, view.capped, np.inf)
     return view
 
 
@@ -115,9 +123,9 @@ def _label(cell: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> str:
     return ", ".join(part for part in parts if part != "-")
 
 
-def _median(values: Sequence[float]) -> float:
-    """The upper median: infinite unless more than half of the values are finite."""
-    return sorted(values)[len(values) // 2]
+def middle(values: Sequence[float]) -> float:
+    """The median; of an even number of values the mean of the two in the middle."""
+    return float(np.median(values))
 
 
 def shifted_geometric_mean(times: Array, shift: float) -> float:
@@ -136,7 +144,7 @@ def summary(view: View) -> list[dict[str, Any]]:
             {
                 "member": "virtual best", "cells": len(view.cells), "runs": None, "solved": int(finite.sum()),
                 "sgm10": shifted_geometric_mean(best, 10.0), "sgm1": shifted_geometric_mean(best, 1.0),
-                **{f"par{factor}": float(_penalised(view, factor).min(axis=0).mean()) for factor in (2, 10)},
+                **{f"par{factor}": float(view.penalised(factor).min(axis=0).mean()) for factor in (2, 10)},
                 "share": 1.0,
             }
         )  # fmt: skip
@@ -157,7 +165,7 @@ def _measures(view: View, member: int) -> dict[str, Any]:
         return float(how(values)) if values else None
 
     def penalised(factor: int) -> float | None:
-        return float(_penalised(view, factor)[member].mean()) if len(view.cells) else None
+        return float(view.penalised(factor)[member].mean()) if len(view.cells) else None
 
     return {
         "member": view.members[member], "cells": len(view.cells), "runs": len(rows), "solved": len(finished),
@@ -173,16 +181,13 @@ def _measures(view: View, member: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _penalised(view: View, factor: int) -> Array:
-    """Mean time over seeds, runs not solved at ``factor`` times their limit: (members, cells)."""
-    means = [[np.mean([view.seconds(row, factor) for row in cell]) for cell in cells] for cells in view.runs]
-    return np.array(means, dtype=np.float64).reshape(len(view.members), len(view.cells))
-
-
 def closed_share(rows: Sequence[Row]) -> float | None:
-    """Mean share of the questions pending at the start that the runs closed."""
-    shares = [1.0 - row["pending_end"] / row["pending_start"] for row in rows if row.get("pending_start")
-              and row.get("pending_end") is not None]  # fmt: skip
+    """Mean share of the questions pending at the start that the runs closed, each from 0 to 1."""
+    shares = [
+        min(1.0, max(0.0, 1.0 - row["pending_end"] / row["pending_start"]))
+        for row in rows
+        if row.get("pending_start") and row.get("pending_end") is not None
+    ]
     return float(np.mean(shares)) if shares else None
 
 
@@ -261,11 +266,12 @@ def run_curve(row: Row, grid: Array, wrong: frozenset[str] | Mapping[str, str] =
     return np.asarray(np.clip(1.0 - still / row["pending_start"], 0.0, 1.0))
 
 
-def pairs(view: View, *, seed: int = 0) -> list[dict[str, Any]]:
+def pairs(view: View) -> list[dict[str, Any]]:
     """Each two members compared, instance by instance; of more than `MANY`, each with the one of the least mean (1 s).
 
-    ``ratio`` is the geometric mean of time of ``a`` over time of ``b``, instances weighing alike, with a bootstrap
-    interval by instance; runs that were not solved count at their limit, and ``bound`` says what that makes of the
+    ``ratio`` is the geometric mean of time of ``a`` over time of ``b``, instances weighing alike, with Student's
+    interval of the logarithms by instance (`interval`); runs that were not solved count at their limit, and
+    ``bound`` says what that makes of the
     ratio: ``>=`` if only ``a`` has such, ``<=`` if only ``b``, ``~`` if both. ``p`` is Wilcoxon's on the instances,
     ``p_holm`` corrected for the number of pairs.
     """
@@ -276,12 +282,12 @@ def pairs(view: View, *, seed: int = 0) -> list[dict[str, Any]]:
         if not len(per_instance):
             continue
         open_a, open_b = (not bool(np.isfinite(view.time[m]).all()) for m in (a, b))
-        low, high = bootstrap(per_instance, seed=seed)
+        low, high = interval(per_instance)
         faster = np.sign(np.round(per_instance, 9))
         result.append(
             {
                 "a": view.members[a], "b": view.members[b], "instances": len(per_instance),
-                "ratio": float(np.exp(per_instance.mean())), "low": float(np.exp(low)), "high": float(np.exp(high)),
+                "ratio": float(np.exp(per_instance.mean())), "low": _exp(low), "high": _exp(high),
                 "bound": {(True, False): ">=", (False, True): "<=", (True, True): "~"}.get((open_a, open_b), ""),
                 "a_faster": int((faster < 0).sum()), "b_faster": int((faster > 0).sum()), "p": wilcoxon(per_instance),
             }
@@ -299,12 +305,21 @@ def _which(view: View) -> list[tuple[int, int]]:
     return [(best, m) for m in every if m != best]
 
 
-def bootstrap(values: Array, *, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean of values, one for each instance, by resampling instances."""
-    draws = np.random.default_rng(seed).integers(0, len(values), size=(RESAMPLES, len(values)))
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(values[draws].mean(axis=1), [tail, 100.0 - tail])
-    return float(low), float(high)
+def interval(values: Array) -> tuple[float | None, float | None]:
+    """Student's interval of the mean of values, one for each instance; none for fewer than `FEWEST`.
+
+    A percentile bootstrap would be too narrow for few instances; a test simulates the coverage of both.
+    """
+    from scipy import stats
+
+    if len(values) < FEWEST:
+        return None, None
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _exp(value: float | None) -> float | None:
+    return None if value is None else float(np.exp(value))
 
 
 def wilcoxon(differences: Array) -> float:

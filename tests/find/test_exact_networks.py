@@ -194,8 +194,8 @@ def test_the_other_searches(search: str, mode: str, tmp_path: Path) -> None:
     outcome = run(mode, tmp_path / "net.onnx", map(truth, range(0, 240, 11)), search)
     assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
     assert not [failure for failure in outcome.failures if not failure.endswith(("stopped by search", "by time"))]
-    # Branching leaves ties to other searches, and without bounds that decide there are many; the single MILP, solved once,
-    # refutes what is left only where its optimum is 0.
+    # Branching leaves ties to other searches, and without bounds that decide there are many; the single MILP, solved
+    # once, refutes what is left only where its optimum is 0.
     assert len(outcome.failures) <= {"branch": 10, "milp": 22}.get(search, 4)
     beyond = [] if search in LIMITS or search == "milp" else outcome.beyond
     assert not beyond, f"{len(beyond)}: {beyond[:8]}"

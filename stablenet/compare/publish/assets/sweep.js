@@ -138,7 +138,7 @@ function drawStatistics() {
       + `"best on": share of problems on which it was fastest; "bounds s": tightening, part of the time. ${view.dropped ? `${count(view.dropped, "problem")} left out, since not all ran there.` : ""}`),
     table("summary", columns(DATA.heads.summary, ["member", "outcomes"]), view.summary[metric], { latex: view.latex[metric].summary }),
     view.pairs[metric].length ? el("div", {}, el("h3", {}, "Pairs, with the instance as the unit"),
-      el("p", { class: "muted" }, `${view.members.length > 12 ? "Each against the one of the least mean. " : ""}Geometric mean of the ratio of times, 95 % bootstrap interval over instances, Wilcoxon's signed-rank test with Holm's correction; >= and <= where runs at the limit make the ratio a bound, ~ where both have some.`),
+      el("p", { class: "muted" }, `${view.members.length > 12 ? "Each against the one of the least mean. " : ""}Geometric mean of the ratio of times, Student's 95 % interval over instances (none of fewer than five), Wilcoxon's signed-rank test with Holm's correction; >= and <= where runs at the limit make the ratio a bound, ~ where both have some.`),
       table("pairs", columns(DATA.heads.pairs, ["a", "b"]), view.pairs[metric], { latex: view.latex[metric].pairs })) : null);
 }
 
