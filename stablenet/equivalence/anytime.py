@@ -32,7 +32,7 @@ Mask = npt.NDArray[np.bool_]
 BATCH = 128
 """Boxes that are bounded together, at most."""
 
-BATCH_BYTES = 6 * 2**20
+BATCH_BYTES = 3 * 2**19
 """Bytes of one array of coefficients of a batch: few enough for the caches."""
 
 JOINT_BYTES = 96 * 2**20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def network(sizes: tuple[int, ...], seed: int, *, skip: bool = False) -> Network
     """A random dense network; with ``skip`` every map reads the input too."""
     rng = np.random.default_rng(seed)
     maps = []
-    for k, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for k, (n, m) in enumerate(pairwise(sizes)):
         terms = [Term(k, rng.normal(size=(m, n)))]
         if skip and k:
             terms.insert(0, Term(0, rng.normal(size=(m, sizes[0]))))
@@ -227,7 +228,7 @@ def test_at_any_time_the_bound_holds_and_never_grows(way):
     for boxes_ in range(10, 200, 20):
         search.run(Deadline(None), boxes_, lambda: False)
         bounds.append(search.upper)
-    assert all(later <= earlier for earlier, later in zip(bounds, bounds[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(bounds))
     assert bounds[-1] < bounds[0]
     assert min(bounds) >= truth
 
