@@ -29,6 +29,21 @@ Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
+SPLIT_INPUTS = 24
+"""More inputs of positive width than this are not cut: the number of boxes would explode."""
+
+MOST_BOXES = 20_000
+"""Boxes of a part that are bounded before a MILP is asked, where no time limit is given."""
+
+FIRST_BOXES = 500
+"""Boxes of a part that are bounded before gradient steps seek a counterexample."""
+
+RATIO = 1.1
+"""A range of the largest difference is close enough when its upper end is no more than this multiple of the lower."""
+
+RANGE_RATIO, RANGE_BOXES = 2.0, 2000
+"""The same, and the boxes spent, where a difference was found and no tolerance was asked for."""
+
 BATCH = 128
 """Boxes that are bounded together, at most."""
 

@@ -168,7 +168,8 @@ class DifferenceSystem:
             backward.push(*sides)
             posts.append(post_bounds(*sides))
         alive = np.flatnonzero(~((a[1] <= 0) & (b[1] <= 0)).all(axis=0))
-        open_ = np.flatnonzero(~((a[0] >= 0) & (b[0] >= 0)).all(axis=0)[alive])
+        both: Mask = np.asarray((a[0] >= 0) & (b[0] >= 0))
+        open_ = np.flatnonzero(~both[:, alive].all(axis=0))
         found = DifferenceRelaxation.of(*((low[:, alive[open_]], high[:, alive[open_]]) for low, high in (a, b, d)))
         change, slack = self.pair.changes[k], self._slack(self.pair.changes[k])
         offset_b = self.pair.b.layers[k].affine

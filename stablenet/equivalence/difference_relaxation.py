@@ -109,18 +109,23 @@ class DifferenceSlopes:
     @classmethod
     def of(cls, r: DifferenceRelaxation) -> Self:
         """The choice between the two ways made, side by side."""
-        sides = (
-            np.where(r.by_up, r.up_slope, r.of_a.up_slope),
-            np.where(r.by_low, r.low_slope, r.of_a.low_slope),
-            np.where(r.by_up, r.up_offset, r.of_a.up_offset),
-            np.where(r.by_low, -r.low_offset, 0.0),
-            (~r.by_up).astype(np.float64),
-            (~r.by_low).astype(np.float64),
-            r.gap_d,
-            r.gap_a,
-            r.gap_b,
+        return cls(
+            _wide(np.where(r.by_up, r.up_slope, r.of_a.up_slope)),
+            _wide(np.where(r.by_low, r.low_slope, r.of_a.low_slope)),
+            _wide(np.where(r.by_up, r.up_offset, r.of_a.up_offset)),
+            _wide(np.where(r.by_low, -r.low_offset, 0.0)),
+            _wide((~r.by_up).astype(np.float64)),
+            _wide((~r.by_low).astype(np.float64)),
+            _wide(r.gap_d),
+            _wide(r.gap_a),
+            _wide(r.gap_b),
+            r.of_a.open,
+            r.of_a.up_slope,
         )
-        return cls(*(side[:, None, :] for side in sides), r.of_a.open, r.of_a.up_slope)
+
+
+def _wide(side: Array) -> Array:
+    return side[:, None, :]
 
 
 def _gaps(relaxation: Relaxation) -> Sides:

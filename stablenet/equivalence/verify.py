@@ -9,7 +9,7 @@ solver tolerance, and the result says which.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,17 @@ from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
 from stablenet.equivalence.aligned import aligned
-from stablenet.equivalence.anytime import DifferenceSearch, aligned_bounder, joint_bounder
+from stablenet.equivalence.anytime import (
+    FIRST_BOXES,
+    MOST_BOXES,
+    RANGE_BOXES,
+    RANGE_RATIO,
+    RATIO,
+    SPLIT_INPUTS,
+    DifferenceSearch,
+    aligned_bounder,
+    joint_bounder,
+)
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
@@ -47,12 +57,6 @@ Array = npt.NDArray[np.float64]
 
 DEFAULT_TOLERANCE = 1e-5
 
-SPLIT_INPUTS = 24
-"""More inputs of positive width than this are not cut: the number of boxes would explode."""
-
-MOST_BOXES = 20_000
-"""Boxes that are bounded before a MILP is asked."""
-
 MOST_SUSPECTS = 256
 """Neurons of a layer without an equal in the other network that the search for a counterexample wakes."""
 
@@ -65,14 +69,8 @@ FINDING_SHARE = 0.6
 SPLIT_SHARE = 0.7
 """Share of a time limit that is left to splitting where a MILP comes after it."""
 
-RATIO = 1.1
-"""A range of the largest difference is close enough when its upper end is no more than this multiple of the lower."""
-
-RANGE_RATIO, RANGE_BOXES = 2.0, 1000
-"""The same, and the boxes spent, where a difference was found and no tolerance was asked for."""
-
 STEPS = ("bounds", "gradient", "split", "stable", "milp")
-"""What is tried, in this order, points being sampled first: see `verify`."""
+"""What is tried, in this order, points being sampled first, and some boxes split before gradient steps: `verify`."""
 
 RANGE_STEPS = ("bounds", "gradient", "split")
 """Those that serve a range."""
@@ -178,6 +176,7 @@ class _Verifier:
         self.proofs = np.ones(len(self.parts), bool)
         self.rigorous_bounds = np.full(len(self.parts), np.inf)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
+        self.searches: dict[int, DifferenceSearch] = {}
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
         self.phases: Sides | None = None
@@ -193,8 +192,14 @@ class _Verifier:
         self.seconds["samples"] = round(time.monotonic() - began, 4)
         if self._differs():
             return self._different("samples")
-        known = (self._whole, self._gradient, self._split, self._stable, self._milp)
-        order = list(zip(STEPS, known, strict=True))
+        order: list[tuple[str, Callable[[], None]]] = [
+            ("bounds", self._whole),
+            ("split", self._first),
+            ("gradient", self._gradient),
+            ("split", self._split),
+            ("stable", self._stable),
+            ("milp", self._milp),
+        ]
         if self.stated is not None:
             order.sort(key=lambda step: step[0] not in ("bounds", "stable"))  # a report costs no search
         for name, step in order:
@@ -202,7 +207,7 @@ class _Verifier:
                 continue
             began = time.monotonic()
             step()
-            self.seconds[name] = round(time.monotonic() - began, 4)
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 4)
             if self._differs():
                 return self._different(name)
             if not self._open():
@@ -296,6 +301,8 @@ class _Verifier:
         def stop() -> bool:
             return self._differs() or self.deadline.over
 
+        if self.tolerance is None:
+            self.seeker.scan(stop)
         self.seeker.climb(stop)
         if not self.treated:
             return  # without the step "bounds" it is not known which neurons to wake
@@ -311,24 +318,30 @@ class _Verifier:
             if len(lost) and not stop():
                 self.seeker.wake(self.a, layer, lost[:MOST_SUSPECTS], stop)
 
+    def _first(self) -> None:
+        """A few boxes: where they suffice, no counterexample needs to be sought."""
+        self._search(self.tolerance, RATIO, FIRST_BOXES)
+
     def _split(self) -> None:
         """Halve boxes, those with the largest bounds first, until each part is proven or it does not pay."""
         self._search(self.tolerance, RATIO, np.inf if self.deadline.end is not None else MOST_BOXES)
 
     def _search(self, tolerance: float | None, ratio: float, most_boxes: float) -> None:
-        pair = aligned(self.a, self.b, self.pairing)
-        bounder, batch = joint_bounder(self.a, self.b, self.pairing) if pair is None else aligned_bounder(pair)
+        """Go on with the boxes of every open part until that many were bounded in all, by part."""
         share = 1.0 if "milp" not in self.steps or tolerance is None else SPLIT_SHARE
         deadline = self.deadline if self.deadline.left is None else Deadline(share * self.deadline.left)
-        used = 0
         for part in self._open():
             box = self.parts[part]
             wide = np.count_nonzero(box.upper > box.lower) > SPLIT_INPUTS
-            if wide and pair is None:
-                continue  # the step "bounds" has done all there is
-            search = DifferenceSearch(bounder, box, self.seeker, batch, tolerance, ratio, self.threads)
-            search.run(deadline, 0 if wide else most_boxes - used, lambda: tolerance is not None and self._differs())
-            used += search.n_boxes
+            if part not in self.searches:
+                pair = aligned(self.a, self.b, self.pairing)
+                if wide and pair is None:
+                    continue  # the step "bounds" has done all there is
+                bounder, batch = joint_bounder(self.a, self.b, self.pairing) if pair is None else aligned_bounder(pair)
+                self.searches[part] = DifferenceSearch(bounder, box, self.seeker, batch, tolerance, ratio, self.threads)
+            search = self.searches[part]
+            search.tolerance, search.ratio = tolerance, ratio
+            search.run(deadline, 0 if wide else most_boxes, lambda: tolerance is not None and self._differs())
             self._prove(part, search.upper, rigorous=True)
             if self._differs() and tolerance is not None:
                 return
