@@ -20,7 +20,7 @@ import numpy.typing as npt
 from stablenet.core.deadline import Deadline
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part
-from stablenet.equivalence.aligned import Aligned
+from stablenet.equivalence.aligned import Aligned, aligned
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.difference import DifferenceBounds, DifferenceSystem
 from stablenet.equivalence.joint import Joint, Pairing
@@ -84,6 +84,14 @@ def joint_bounder(a: Network, b: Network, pairing: Pairing) -> tuple[Bounder, in
 
     per_box = 8 * 12 * (sum(a.source_sizes) + sum(b.source_sizes)) * max(a.n_outputs, 50)
     return bounds, int(np.clip(JOINT_BYTES // per_box, 8, 512))
+
+
+def bounder_of(a: Network, b: Network, pairing: Pairing, *, wide: bool) -> tuple[Bounder, int] | None:
+    """The best bounds for the two structures; None where these are `Joint`'s and the domain is too ``wide`` to cut."""
+    pair = aligned(a, b, pairing)
+    if pair is not None:
+        return aligned_bounder(pair)
+    return None if wide else joint_bounder(a, b, pairing)
 
 
 @dataclass(frozen=True, eq=False)

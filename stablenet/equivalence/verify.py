@@ -31,18 +31,7 @@ from stablenet.core.errors import (
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
-from stablenet.equivalence.aligned import aligned
-from stablenet.equivalence.anytime import (
-    FIRST_BOXES,
-    MOST_BOXES,
-    RANGE_BOXES,
-    RANGE_RATIO,
-    RATIO,
-    SPLIT_INPUTS,
-    DifferenceSearch,
-    aligned_bounder,
-    joint_bounder,
-)
+from stablenet.equivalence import anytime
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
@@ -176,7 +165,7 @@ class _Verifier:
         self.proofs = np.ones(len(self.parts), bool)
         self.rigorous_bounds = np.full(len(self.parts), np.inf)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
-        self.searches: dict[int, DifferenceSearch] = {}
+        self.searches: dict[int, anytime.DifferenceSearch] = {}
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
         self.phases: Sides | None = None
@@ -217,10 +206,10 @@ class _Verifier:
         return self._result("undecided", "no step")
 
     def _open(self) -> list[int]:
-        """Parts that are not proven, or whose bound is above the largest difference seen by more than `RATIO`."""
+        """Parts that are not proven, or whose bound is above the largest difference seen by too much."""
         goal = self.tolerance
         if goal is None:
-            goal = 0.0 if self.seeker.best is None else RATIO * self.seeker.best.difference
+            goal = 0.0 if self.seeker.best is None else anytime.RATIO * self.seeker.best.difference
         return [int(i) for i in np.flatnonzero(~(self.bounds <= goal))]
 
     def _prove(self, part: int, bound: float, *, rigorous: bool) -> None:
@@ -240,7 +229,7 @@ class _Verifier:
         """A difference was found; where no tolerance was asked for, its range is what says something."""
         if not self.asked and "split" in self.steps and not self.deadline.over:
             began = time.monotonic()
-            self._search(None, RANGE_RATIO, RANGE_BOXES)
+            self._search(None, anytime.RANGE_RATIO, anytime.RANGE_BOXES)
             self.seconds["range"] = round(time.monotonic() - began, 4)
         return self._result("different", by)
 
@@ -320,11 +309,11 @@ class _Verifier:
 
     def _first(self) -> None:
         """A few boxes: where they suffice, no counterexample needs to be sought."""
-        self._search(self.tolerance, RATIO, FIRST_BOXES)
+        self._search(self.tolerance, anytime.RATIO, anytime.FIRST_BOXES)
 
     def _split(self) -> None:
         """Halve boxes, those with the largest bounds first, until each part is proven or it does not pay."""
-        self._search(self.tolerance, RATIO, np.inf if self.deadline.end is not None else MOST_BOXES)
+        self._search(self.tolerance, anytime.RATIO, np.inf if self.deadline.end is not None else anytime.MOST_BOXES)
 
     def _search(self, tolerance: float | None, ratio: float, most_boxes: float) -> None:
         """Go on with the boxes of every open part until that many were bounded in all, by part."""
@@ -332,13 +321,13 @@ class _Verifier:
         deadline = self.deadline if self.deadline.left is None else Deadline(share * self.deadline.left)
         for part in self._open():
             box = self.parts[part]
-            wide = np.count_nonzero(box.upper > box.lower) > SPLIT_INPUTS
+            wide = np.count_nonzero(box.upper > box.lower) > anytime.SPLIT_INPUTS
             if part not in self.searches:
-                pair = aligned(self.a, self.b, self.pairing)
-                if wide and pair is None:
+                made = anytime.bounder_of(self.a, self.b, self.pairing, wide=wide)
+                if made is None:
                     continue  # the step "bounds" has done all there is
-                bounder, batch = joint_bounder(self.a, self.b, self.pairing) if pair is None else aligned_bounder(pair)
-                self.searches[part] = DifferenceSearch(bounder, box, self.seeker, batch, tolerance, ratio, self.threads)
+                rest = (box, self.seeker, made[1], tolerance, ratio, self.threads)
+                self.searches[part] = anytime.DifferenceSearch(made[0], *rest)
             search = self.searches[part]
             search.tolerance, search.ratio = tolerance, ratio
             search.run(deadline, 0 if wide else most_boxes, lambda: tolerance is not None and self._differs())
