@@ -321,7 +321,7 @@ class _Verifier:
         deadline = self.deadline if self.deadline.left is None else Deadline(share * self.deadline.left)
         for part in self._open():
             box = self.parts[part]
-            wide = np.count_nonzero(box.upper > box.lower) > anytime.SPLIT_INPUTS
+            wide = int(np.count_nonzero(box.upper > box.lower)) > anytime.SPLIT_INPUTS
             if part not in self.searches:
                 made = anytime.bounder_of(self.a, self.b, self.pairing, wide=wide)
                 if made is None:
