@@ -12,15 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.bounds.linear import to_dense
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, Network, Term
 from stablenet.equivalence.joint import Pairing
 from stablenet.equivalence.scaling import times
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 MOST_WEIGHTS = 8_000_000
 """Larger pairs (weights of both as dense matrices) are not laid side by side."""

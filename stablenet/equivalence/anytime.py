@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.deadline import Deadline
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part
@@ -24,10 +24,6 @@ from stablenet.equivalence.aligned import Aligned, aligned
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.difference import DifferenceBounds, DifferenceSystem
 from stablenet.equivalence.joint import Joint, Pairing
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 SPLIT_INPUTS = 24
 """More inputs of positive width than this are not cut: the number of boxes would explode."""

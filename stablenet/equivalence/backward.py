@@ -16,11 +16,9 @@ import numpy.typing as npt
 
 from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude
 from stablenet.bounds.linear import LinearBounds, dot, to_dense
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, apply, apply_transposed
 from stablenet.core.rounding import UNIT, gamma, underflow
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 MEMORY = 192 * 2**20
 """Bytes of coefficients that one backward pass may hold."""
@@ -53,6 +51,12 @@ class Relaxation:
             np.maximum(lower, 0.0),
             np.maximum(upper, 0.0),
         )
+
+    @classmethod
+    def identity(cls, lower: Array, upper: Array) -> Self:
+        """``h = g`` on ``lower <= g <= upper``: for outputs that further rows are made of."""
+        one, zero = np.ones_like(lower), np.zeros_like(lower)
+        return cls(one, zero, one, zero, lower, upper)
 
     @classmethod
     def difference(cls, lower: Array, upper: Array, base: tuple[Array, Array]) -> Self:

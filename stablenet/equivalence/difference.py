@@ -12,19 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.bounds.crown import Backward, Relaxation, chunks
 from stablenet.bounds.interval import affine_bounds, magnitude, post_bounds
 from stablenet.bounds.linear import LinearBounds, dot
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, Network
 from stablenet.core.rounding import SAFETY, UNIT, gamma, underflow
 from stablenet.equivalence.aligned import Aligned, Change
 from stablenet.equivalence.difference_relaxation import DifferenceRelaxation, DifferenceSlopes, Sides
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 DERIVED = 0.05
 """B's neurons get linear bounds of their own where those derived from A and d are wider than A's by more than this."""
@@ -168,7 +164,7 @@ class DifferenceSystem:
             backward.push(*sides)
             posts.append(post_bounds(*sides))
         alive = np.flatnonzero(~((a[1] <= 0) & (b[1] <= 0)).all(axis=0))
-        both: Mask = np.asarray((a[0] >= 0) & (b[0] >= 0))
+        both = np.asarray((a[0] >= 0) & (b[0] >= 0), bool)
         open_ = np.flatnonzero(~both[:, alive].all(axis=0))
         found = DifferenceRelaxation.of(*((low[:, alive[open_]], high[:, alive[open_]]) for low, high in (a, b, d)))
         change, slack = self.pair.changes[k], self._slack(self.pair.changes[k])

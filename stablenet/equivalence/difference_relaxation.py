@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.bounds.crown import Relaxation
 from stablenet.bounds.interval import magnitude, post_bounds
+from stablenet.core.arrays import Array, Mask
 from stablenet.equivalence.backward import chord
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 Sides = tuple[Array, Array]
 
 
