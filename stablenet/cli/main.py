@@ -6,8 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +21,7 @@ from stablenet.cli import new as cli_new
 from stablenet.cli import panels
 from stablenet.cli import solve as cli_solve
 from stablenet.cli.panels import Grouped, names_of
+from stablenet.cli.streams import readerless
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
@@ -183,7 +183,7 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
         if message is not None:
             complain(message)
     try:
-        with _readerless():
+        with readerless():
             if output == "-":
                 say_json(dumps(outcome.report.data))
             else:
@@ -214,28 +214,6 @@ def _write(report: Report, output: str | None, page: str | None) -> list[str]:
     except InputError as error:
         failed.append(str(error))
     return failed
-
-
-@contextmanager
-def _readerless() -> Iterator[None]:
-    """A reader of standard output that goes away costs the rest of the output, not the exit code.
-
-    Raises `OutputError` where standard output cannot take it otherwise, as on a full disk.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # rich and the argument parser make an exit of it
-        _drop_stdout()
-    except OSError as error:
-        if error.filename is not None:  # of another file
-            raise
-        _drop_stdout()
-        raise OutputError(f"standard output: cannot be written ({error.strerror or error})") from None
-
-
-def _drop_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command()
@@ -373,7 +351,7 @@ def _run(arguments: list[str]) -> int:
     """Run a command; returns its exit code, having said in one line what went wrong."""
     code: Any = 0
     try:
-        with _readerless():
+        with readerless():
             code = app(arguments, standalone_mode=False)
     except StablenetError as error:
         complain(str(error))

@@ -20,15 +20,30 @@ from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.deadline import Deadline
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part
-from stablenet.equivalence.aligned import Aligned
+from stablenet.equivalence.aligned import Aligned, aligned
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.difference import DifferenceBounds, DifferenceSystem
 from stablenet.equivalence.joint import Joint, Pairing
 
+SPLIT_INPUTS = 24
+"""More inputs of positive width than this are not cut: the number of boxes would explode."""
+
+MOST_BOXES = 20_000
+"""Boxes of a part that are bounded before a MILP is asked, where no time limit is given."""
+
+FIRST_BOXES = 500
+"""Boxes of a part that are bounded before gradient steps seek a counterexample."""
+
+RATIO = 1.1
+"""A range of the largest difference is close enough when its upper end is no more than this multiple of the lower."""
+
+RANGE_RATIO, RANGE_BOXES = 2.0, 2000
+"""The same, and the boxes spent, where a difference was found and no tolerance was asked for."""
+
 BATCH = 128
 """Boxes that are bounded together, at most."""
 
-BATCH_BYTES = 6 * 2**20
+BATCH_BYTES = 3 * 2**19
 """Bytes of one array of coefficients of a batch: few enough for the caches."""
 
 JOINT_BYTES = 96 * 2**20
@@ -65,6 +80,14 @@ def joint_bounder(a: Network, b: Network, pairing: Pairing) -> tuple[Bounder, in
 
     per_box = 8 * 12 * (sum(a.source_sizes) + sum(b.source_sizes)) * max(a.n_outputs, 50)
     return bounds, int(np.clip(JOINT_BYTES // per_box, 8, 512))
+
+
+def bounder_of(a: Network, b: Network, pairing: Pairing, *, wide: bool) -> tuple[Bounder, int] | None:
+    """The best bounds for the two structures; None where these are `Joint`'s and the domain is too ``wide`` to cut."""
+    pair = aligned(a, b, pairing)
+    if pair is not None:
+        return aligned_bounder(pair)
+    return None if wide else joint_bounder(a, b, pairing)
 
 
 @dataclass(frozen=True, eq=False)

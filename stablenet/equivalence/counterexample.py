@@ -24,6 +24,9 @@ TARGETS = 40
 
 CHUNK = 256
 
+SCANS, SCANNED = 40, 512
+"""Rounds of random points of a part, and points of each, for the range of the largest difference."""
+
 
 def difference_network(a: Network, b: Network) -> Network:
     """``B(x) - A(x)`` as one network: A's layers, then B's, and the difference as one more layer, never rectified."""
@@ -123,6 +126,16 @@ class Seeker:
                 signs = np.where(target < values.shape[1], 1.0, -1.0)
                 width = part.upper - part.lower
                 self.offer(_raise(self.joint, last, (neurons, signs), _Climbers(points, width, pull)))
+                if stop():
+                    return
+
+    def scan(self, stop: Callable[[], bool]) -> None:
+        """Climb from the best of many random points of every part."""
+        for part, pull in zip(self.domain.parts, self.pullers, strict=True):
+            for _ in range(SCANS):
+                points = pull(random_points(part, SCANNED, self.rng))
+                size = np.abs(self.joint.pre_activations(points)[-1]).max(axis=1, initial=0.0)
+                self.climb_from(points[np.argsort(-np.nan_to_num(size), kind="stable")[:8]], part)
                 if stop():
                     return
 

@@ -20,13 +20,14 @@ from stablenet.core.deadline import Deadline
 from stablenet.core.errors import ContradictionError, DomainError, NetworkError, SolverError, UnknownNameError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part, Union
+from stablenet.equivalence.anytime import SPLIT_INPUTS
 from stablenet.equivalence.form_bounds import FormBounds, outside
 from stablenet.equivalence.hunt import Hunter, Witness
 from stablenet.equivalence.joint import Sides
 from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import by_provenance
 from stablenet.equivalence.specification import Violation
-from stablenet.equivalence.verify import FINDING_SHARE, MOST_FINDING, SPLIT_INPUTS
+from stablenet.equivalence.verify import FINDING_SHARE, MOST_FINDING
 from stablenet.falsify.falsifier import random_points
 from stablenet.report.evidence import Evidence, witnesses_of
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stablenet.bounds.crown import Backward, chunks
+from stablenet.bounds.crown import Backward, Relaxation, chunks
 from stablenet.bounds.interval import affine_bounds, magnitude, post_bounds
 from stablenet.bounds.linear import LinearBounds, dot
 from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, Network
 from stablenet.core.rounding import SAFETY, UNIT, gamma, underflow
 from stablenet.equivalence.aligned import Aligned, Change
-from stablenet.equivalence.difference_relaxation import DifferenceRelaxation, Sides
+from stablenet.equivalence.difference_relaxation import DifferenceRelaxation, DifferenceSlopes, Sides
 
 DERIVED = 0.05
 """B's neurons get linear bounds of their own where those derived from A and d are wider than A's by more than this."""
@@ -30,17 +30,24 @@ DERIVED = 0.05
 class _Stage:
     """A layer of pairs over those ``alive``, that is not inactive in both networks on every box.
 
-    ``matrices`` are, by source layer, triples of W_A (on e), W_A - W_B (on h_B) and W_B (on h_B), (alive, alive of the
-    source); source 0 is the input. The magnitudes ``reach_d`` and ``reach_b`` bound the sums of absolute terms of d and
-    g_B, ``slack`` what the subtraction of the weights may hide in d: (parts, alive).
+    ``open`` lists those among the alive that are not active in both networks on every box; ``slopes``, ``relaxation_b``
+    and ``most_a`` are over them. ``matrices`` are, by source layer, W_A (on e), W_A - W_B and W_B (on h_B), (alive,
+    alive of the source); source 0 is the input; None where all is 0. The magnitudes ``reach_d`` and ``reach_b`` bound
+    the sums of absolute terms of d and g_B, ``slack`` what the subtraction of the weights may hide in d: (parts,
+    alive).
     """
 
-    relaxation: DifferenceRelaxation
-    matrices: tuple[tuple[int, Array | None, Array, Array], ...]
+    open: Index
+    slopes: DifferenceSlopes
+    relaxation_b: Relaxation
+    matrices: tuple[tuple[int, Array | None, Array | None, Array], ...]
     offset_d: Array
     offset_b: Array
     reach_d: Array
     reach_b: Array
+    most_d: Array
+    most_b: Array
+    most_a: Array
     slack: Array
 
 
@@ -157,7 +164,9 @@ class DifferenceSystem:
             backward.push(*sides)
             posts.append(post_bounds(*sides))
         alive = np.flatnonzero(~((a[1] <= 0) & (b[1] <= 0)).all(axis=0))
-        relaxation = DifferenceRelaxation.of(*((low[:, alive], high[:, alive]) for low, high in (a, b, d)))
+        both = np.asarray((a[0] >= 0) & (b[0] >= 0), bool)
+        open_ = np.flatnonzero(~both[:, alive].all(axis=0))
+        found = DifferenceRelaxation.of(*((low[:, alive[open_]], high[:, alive[open_]]) for low, high in (a, b, d)))
         change, slack = self.pair.changes[k], self._slack(self.pair.changes[k])
         offset_b = self.pair.b.layers[k].affine
         reach_d = np.abs(change.affine.offset) + underflow(change.affine.n_terms) + np.zeros_like(slack)
@@ -168,26 +177,32 @@ class DifferenceSystem:
             reach_b = reach_b + self.most[2 * term.source] @ np.abs(np.asarray(term.matrix)).T
         self.stages.append(
             _Stage(
-                relaxation,
+                open_,
+                DifferenceSlopes.of(found),
+                found.of_b,
                 self._matrices(k, alive),
                 change.affine.offset[alive],
                 offset_b.offset[alive],
                 reach_d[:, alive],
                 reach_b[:, alive],
+                magnitude(*d)[:, alive],
+                magnitude(*b)[:, alive],
+                found.of_a.most,
                 slack[:, alive],
             )
         )
-        for met in (reach_d, reach_b, relaxation.most_d):
+        for met in (reach_d, reach_b, magnitude(*d)):
             self.largest = max(self.largest, float(met.max(initial=0.0, where=~np.isnan(met))))
         e = (np.zeros_like(slack), np.zeros_like(slack))
-        for side, found in zip(e, relaxation.post, strict=True):
-            side[:, alive] = found
+        for side, own, post in zip(e, d, found.post, strict=True):
+            side[:, alive] = own[:, alive]  # right where both are active
+            side[:, alive[open_]] = post
         for sides in (e, post_bounds(*b)):
             self.posts.append(sides)
             self.most.append(magnitude(*sides))
         self.alive.append(alive)
 
-    def _matrices(self, k: int, rows: Index) -> tuple[tuple[int, Array | None, Array, Array], ...]:
+    def _matrices(self, k: int, rows: Index) -> tuple[tuple[int, Array | None, Array | None, Array], ...]:
         """See `_Stage.matrices`."""
         change = {term.source: np.asarray(term.matrix) for term in self.pair.changes[k].affine.terms}
         own = {t.source: np.asarray(t.matrix) for t in _map(self.pair.b, k).terms}
@@ -202,7 +217,7 @@ class DifferenceSystem:
                 (
                     source,
                     None if not source else zero if on_e is None else on_e[at],
-                    zero if moved is None else moved[at],
+                    None if moved is None else moved[at],
                     zero if on_b is None else on_b[at],
                 )
             )
@@ -242,14 +257,13 @@ class DifferenceSystem:
             for term in self.pair.a.layers[k].affine.terms:
                 at = np.ix_(self.alive[k + 1], self.alive[term.source])
                 slope = slope + np.asarray(term.matrix)[at] @ slopes[term.source]
-            reach = np.abs(slope) * width[:, None, :]
             gap = state.gaps.get(k + 1)
             if gap is not None:
-                weight = gap[parts if len(gap) > 1 else 0, worst]
+                weight, reach = gap[parts, worst], (np.abs(slope[:, stage.open]) * width[:, None, :])
                 share = reach / np.maximum(reach.sum(axis=2, keepdims=True), 1e-300)
                 gain += np.nan_to_num(np.matmul(weight[:, None, :], share)[:, 0], nan=0.0, posinf=1e300)
-            relaxation = stage.relaxation.of_a
-            passed = np.where(relaxation.open, relaxation.up_slope, pre_a[k][:, self.alive[k + 1]] > 0)
+            passed = (pre_a[k][:, self.alive[k + 1]] > 0).astype(np.float64)
+            passed[:, stage.open] = np.where(stage.slopes.a_open, stage.slopes.a_up, passed[:, stage.open])
             slopes.append(np.nan_to_num(slope * np.nan_to_num(passed)[:, :, None]))
         return gain
 
@@ -296,54 +310,63 @@ class _Rows(LinearBounds):
     def through(self, layer: int) -> None:
         """Replace coefficients on ``e`` and ``h_B`` of source ``layer`` by those on what the layer reads."""
         stage = self.system.stages[layer - 1]
-        width = len(stage.offset_d)
-        zero = np.zeros((1, self.error.shape[1], width))
         on_e = self.coefficients.pop(2 * layer - 1, None)
         on_h = self.coefficients.pop(2 * layer, None)
-        if (on_e is None and on_h is None) or not width:
+        if (on_e is None and on_h is None) or not len(stage.offset_d):
             return
-        on_e, on_h = zero if on_e is None else on_e, zero if on_h is None else on_h
-        relaxation = stage.relaxation
+        shape = (len(self.system.low), self.error.shape[1], len(stage.offset_d))
+        on_d, on_b = (np.zeros(shape) if x is None else _own_copy(x, shape) for x in (on_e, on_h))
+        # Where both are active on every box, e is d and h_B is g_B; what else there is goes through the relaxations.
+        open_ = stage.open
+        lifted = np.zeros(shape[:2])
+        if len(open_):
+            found = self._relaxed(layer, on_d[:, :, open_], on_b[:, :, open_])
+            lifted, on_d[:, :, open_], on_b[:, :, open_] = found
+        self._replace(stage, lifted, on_d, on_b)
+
+    def _relaxed(self, layer: int, on_e: Array, on_h: Array) -> tuple[Array, Array, Array]:
+        """Constants, nonnegative sums, and coefficients on d and g_B for those on e and h_B of a layer's open pairs.
+
+        ``c_e e + c_h h_B`` is taken as it is, or as ``c_e h_A + (c_h - c_e) h_B``, and ``g_A`` as ``d + g_B``.
+        """
+        stage = self.system.stages[layer - 1]
+        slopes, b = stage.slopes, stage.relaxation_b
         positive = on_e > 0
-        by_difference = np.where(positive, relaxation.by_up[:, None, :], relaxation.by_low[:, None, :])
-        whole = np.where(by_difference, on_e, 0.0)
-        on_a = on_e - whole  # exact: all or nothing
+        on_a = on_e * np.where(positive, slopes.apart_up, slopes.apart_low)  # exact: times 1 or 0
         on_b = on_h - on_a
-        self.error = self.error + 2.0 * UNIT * dot(np.abs(on_b), self.most(2 * layer))
+        most_h = self.system.most[2 * layer][:, self.system.alive[layer][stage.open]]
+        self.error = self.error + 2.0 * UNIT * dot(np.abs(on_b), most_h)
         if self.keep:
             self.gaps[layer] = (
-                np.abs(whole) * relaxation.gap_d[:, None, :]
-                + np.abs(on_a) * relaxation.gap_a[:, None, :]
-                + np.abs(on_b) * relaxation.gap_b[:, None, :]
+                np.abs(on_e - on_a) * slopes.gap_d + np.abs(on_a) * slopes.gap_a + np.abs(on_b) * slopes.gap_b
             )
-        positive_d, negative_d = np.maximum(whole, 0.0), np.minimum(whole, 0.0)
-        positive_a, negative_a = np.maximum(on_a, 0.0), np.minimum(on_a, 0.0)
-        positive_b, negative_b = np.maximum(on_b, 0.0), np.minimum(on_b, 0.0)
-        a, b = relaxation.of_a, relaxation.of_b
-        lifted = dot(positive_d, relaxation.up_offset) - dot(negative_d, relaxation.low_offset)
-        lifted = lifted + dot(positive_a, a.up_offset) + dot(positive_b, b.up_offset)
-        by_d = positive_d * relaxation.up_slope[:, None, :] + negative_d * relaxation.low_slope[:, None, :]
-        by_a = positive_a * a.up_slope[:, None, :] + negative_a * a.low_slope[:, None, :]
-        by_b = positive_b * b.up_slope[:, None, :] + negative_b * b.low_slope[:, None, :]
-        # g_A = d + g_B; one of by_d and by_a is 0, so that the first sum is exact.
-        self._replace(stage, lifted, (by_d + by_a, by_b + by_a), (np.abs(by_a), np.abs(by_b) + np.abs(by_a)))
+        upward = np.maximum(on_b, 0.0)
+        lifted = (on_e * np.where(positive, slopes.offset_up, slopes.offset_low)).sum(axis=-1)
+        lifted = lifted + dot(upward, b.up_offset)
+        by_d = on_e * np.where(positive, slopes.up, slopes.low)
+        by_a = by_d * (on_a != 0)
+        by_b = upward * b.up_slope[:, None, :] + (on_b - upward) * b.low_slope[:, None, :]
+        # One rounding for each product, and one for the sum; |by_b| is at most |by_b + by_a| + |by_a|.
+        reach = stage.most_a + 2.0 * (stage.reach_b + stage.most_b)[:, stage.open]
+        self.error = self.error + gamma(2 * len(stage.offset_d) + 16) * dot(np.abs(by_a), reach)
+        return lifted, by_d, by_b + by_a
 
-    def _replace(self, stage: _Stage, lifted: Array, chosen: tuple[Array, Array], sizes: tuple[Array, Array]) -> None:
-        """Go through the affine maps with coefficients on d and g_B; ``sizes`` bound what these were made of."""
-        on_d, on_b = chosen
-        size_a, size_b = sizes
-        relaxation = stage.relaxation
+    def _replace(self, stage: _Stage, lifted: Array, on_d: Array, on_b: Array) -> None:
+        """Go through the affine maps with coefficients on d and g_B."""
+        size_d, size_b = np.abs(on_d), np.abs(on_b)
         factor = gamma(2 * len(stage.offset_d) + 16)
-        rounded = 2.0 * lifted + dot(np.abs(on_d), stage.reach_d + relaxation.most_d)
-        rounded = rounded + dot(size_b, stage.reach_b + relaxation.of_b.most) + dot(size_a, relaxation.of_a.most)
-        self.error = self.error + factor * rounded + dot(np.abs(on_d), stage.slack)
+        rounded = 2.0 * lifted + dot(size_d, stage.reach_d + stage.most_d) + dot(size_b, stage.reach_b + stage.most_b)
+        self.error = self.error + factor * rounded
+        if stage.slack.any():
+            self.error = self.error + dot(size_d, stage.slack)
         self.add_constant(lifted)
         self.add_constant(on_d @ stage.offset_d)
         self.add_constant(on_b @ stage.offset_b)
         for source, on_e, moved, own in stage.matrices:
             if on_e is not None:
                 self.accumulate(2 * source - 1, on_d @ on_e)
-            self.accumulate(2 * source, on_d @ moved)
+            if moved is not None:
+                self.accumulate(2 * source, on_d @ moved)
             self.accumulate(2 * source, on_b @ own)
 
     def concretise(self) -> Array:
@@ -351,3 +374,8 @@ class _Rows(LinearBounds):
         owner = self.system.of_a
         value, error = self.maximum(owner.centre, owner.radius, self.system.largest)
         return np.where(self.live | (error > 0), np.nextafter(value + error, np.inf), value)
+
+
+def _own_copy(values: Array, shape: tuple[int, ...]) -> Array:
+    """The array itself where it has a row for each box, else a copy that has."""
+    return values if values.shape == shape else np.broadcast_to(values, shape).copy()

@@ -41,7 +41,6 @@ class DifferenceRelaxation:
     by_up: Mask
     by_low: Mask
     post: Sides
-    most_d: Array
     gap_d: Array
     gap_a: Array
     gap_b: Array
@@ -77,11 +76,53 @@ class DifferenceRelaxation:
             by_up,
             by_low,
             _post(a, b, d, on & ~off, off),
-            magnitude(lower, upper),
             gap_d,
             np.maximum(up_a, low_a),
             np.maximum(up_b, low_b),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class DifferenceSlopes:
+    """A `DifferenceRelaxation` as a backward pass needs it: by the sign of the coefficient on e, (parts, 1, n) each.
+
+    ``up`` and ``low`` are the slopes in d, or in g_A where the neurons are taken ``apart`` (1 there, else 0);
+    ``offset_up`` and ``offset_low`` the constants, of the sign of the coefficient. ``a_open`` and ``a_up``, (parts, n),
+    are where A's phase is open and the slope of its upper relaxation.
+    """
+
+    up: Array
+    low: Array
+    offset_up: Array
+    offset_low: Array
+    apart_up: Array
+    apart_low: Array
+    gap_d: Array
+    gap_a: Array
+    gap_b: Array
+    a_open: Mask
+    a_up: Array
+
+    @classmethod
+    def of(cls, r: DifferenceRelaxation) -> Self:
+        """The choice between the two ways made, side by side."""
+        return cls(
+            _wide(np.where(r.by_up, r.up_slope, r.of_a.up_slope)),
+            _wide(np.where(r.by_low, r.low_slope, r.of_a.low_slope)),
+            _wide(np.where(r.by_up, r.up_offset, r.of_a.up_offset)),
+            _wide(np.where(r.by_low, -r.low_offset, 0.0)),
+            _wide((~r.by_up).astype(np.float64)),
+            _wide((~r.by_low).astype(np.float64)),
+            _wide(r.gap_d),
+            _wide(r.gap_a),
+            _wide(r.gap_b),
+            r.of_a.open,
+            r.of_a.up_slope,
+        )
+
+
+def _wide(side: Array) -> Array:
+    return side[:, None, :]
 
 
 def _gaps(relaxation: Relaxation) -> Sides:

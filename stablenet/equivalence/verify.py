@@ -9,7 +9,7 @@ solver tolerance, and the result says which.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,8 +34,7 @@ from stablenet.core.float32 import in_real
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
-from stablenet.equivalence.aligned import aligned
-from stablenet.equivalence.anytime import DifferenceSearch, aligned_bounder, joint_bounder
+from stablenet.equivalence import anytime
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
@@ -46,12 +45,6 @@ from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
 
 DEFAULT_TOLERANCE = 1e-5
-
-SPLIT_INPUTS = 24
-"""More inputs of positive width than this are not cut: the number of boxes would explode."""
-
-MOST_BOXES = 20_000
-"""Boxes that are bounded before a MILP is asked."""
 
 MOST_SUSPECTS = 256
 """Neurons of a layer without an equal in the other network that the search for a counterexample wakes."""
@@ -65,14 +58,8 @@ FINDING_SHARE = 0.6
 SPLIT_SHARE = 0.7
 """Share of a time limit that is left to splitting where a MILP comes after it."""
 
-RATIO = 1.1
-"""A range of the largest difference is close enough when its upper end is no more than this multiple of the lower."""
-
-RANGE_RATIO, RANGE_BOXES = 2.0, 1000
-"""The same, and the boxes spent, where a difference was found and no tolerance was asked for."""
-
 STEPS = ("bounds", "gradient", "split", "stable", "milp")
-"""What is tried, in this order, points being sampled first: see `verify`."""
+"""What is tried, in this order, points being sampled first, and some boxes split before gradient steps: `verify`."""
 
 RANGE_STEPS = ("bounds", "gradient", "split")
 """Those that serve a range."""
@@ -177,6 +164,7 @@ class _Verifier:
         self.proofs = np.ones(len(self.parts), bool)
         self.rigorous_bounds = np.full(len(self.parts), np.inf)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
+        self.searches: dict[int, anytime.DifferenceSearch] = {}
         self.arithmetic = self.a.arithmetic
         both = [output_deviation(network, self.domain) for network in (self.a, self.b)]
         self.deviation = float((both[0] + both[1]).max(initial=0.0))
@@ -200,8 +188,14 @@ class _Verifier:
         self.seconds["samples"] = round(time.monotonic() - began, 4)
         if self._differs():
             return self._different("samples")
-        known = (self._whole, self._gradient, self._split, self._stable, self._milp)
-        order = list(zip(STEPS, known, strict=True))
+        order: list[tuple[str, Callable[[], None]]] = [
+            ("bounds", self._whole),
+            ("split", self._first),
+            ("gradient", self._gradient),
+            ("split", self._split),
+            ("stable", self._stable),
+            ("milp", self._milp),
+        ]
         if self.stated is not None:
             order.sort(key=lambda step: step[0] not in ("bounds", "stable"))  # a report costs no search
         for name, step in order:
@@ -209,7 +203,7 @@ class _Verifier:
                 continue
             began = time.monotonic()
             step()
-            self.seconds[name] = round(time.monotonic() - began, 4)
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 4)
             if self._differs():
                 return self._different(name)
             if not self._open():
@@ -219,10 +213,10 @@ class _Verifier:
         return self._result("undecided", "no step")
 
     def _open(self) -> list[int]:
-        """Parts that are not proven, or whose bound is above the largest difference seen by more than `RATIO`."""
+        """Parts that are not proven, or whose bound is above the largest difference seen by too much."""
         goal = self.tolerance
         if goal is None:
-            goal = 0.0 if self.seeker.best is None else RATIO * self.seeker.best.difference
+            goal = 0.0 if self.seeker.best is None else anytime.RATIO * self.seeker.best.difference
         return [int(i) for i in np.flatnonzero(~(self.bounds <= goal))]
 
     def _prove(self, part: int, bound: float, *, rigorous: bool) -> None:
@@ -240,7 +234,7 @@ class _Verifier:
         """A difference was found; where no tolerance was asked for, its range is what says something."""
         if not self.asked and "split" in self.steps and not self.deadline.over:
             began = time.monotonic()
-            self._search(None, RANGE_RATIO, RANGE_BOXES)
+            self._search(None, anytime.RANGE_RATIO, anytime.RANGE_BOXES)
             self.seconds["range"] = round(time.monotonic() - began, 4)
         return self._result("different", by)
 
@@ -303,6 +297,8 @@ class _Verifier:
         def stop() -> bool:
             return self._differs() or self.deadline.over
 
+        if self.tolerance is None:
+            self.seeker.scan(stop)
         self.seeker.climb(stop)
         if not self.treated:
             return  # without the step "bounds" it is not known which neurons to wake
@@ -318,28 +314,31 @@ class _Verifier:
             if len(lost) and not stop():
                 self.seeker.wake(self.a, layer, lost[:MOST_SUSPECTS], stop)
 
+    def _first(self) -> None:
+        """A few boxes: where they suffice, no counterexample needs to be sought."""
+        self._search(None if self.tolerance is None else self.limit, anytime.RATIO, anytime.FIRST_BOXES)
+
     def _split(self) -> None:
         """Halve boxes, those with the largest bounds first, until each part is proven or it does not pay."""
-        self._search(
-            None if self.tolerance is None else self.limit,
-            RATIO,
-            np.inf if self.deadline.end is not None else MOST_BOXES,
-        )
+        wanted = None if self.tolerance is None else self.limit
+        self._search(wanted, anytime.RATIO, np.inf if self.deadline.end is not None else anytime.MOST_BOXES)
 
     def _search(self, tolerance: float | None, ratio: float, most_boxes: float) -> None:
-        pair = aligned(self.a, self.b, self.pairing)
-        bounder, batch = joint_bounder(self.a, self.b, self.pairing) if pair is None else aligned_bounder(pair)
+        """Go on with the boxes of every open part until that many were bounded in all, by part."""
         share = 1.0 if "milp" not in self.steps or tolerance is None else SPLIT_SHARE
         deadline = self.deadline if self.deadline.left is None else Deadline(share * self.deadline.left)
-        used = 0
         for part in self._open():
             box = self.parts[part]
-            wide = np.count_nonzero(box.upper > box.lower) > SPLIT_INPUTS
-            if wide and pair is None:
-                continue  # the step "bounds" has done all there is
-            search = DifferenceSearch(bounder, box, self.seeker, batch, tolerance, ratio, self.threads)
-            search.run(deadline, 0 if wide else most_boxes - used, lambda: tolerance is not None and self._differs())
-            used += search.n_boxes
+            wide = int(np.count_nonzero(box.upper > box.lower)) > anytime.SPLIT_INPUTS
+            if part not in self.searches:
+                made = anytime.bounder_of(self.a, self.b, self.pairing, wide=wide)
+                if made is None:
+                    continue  # the step "bounds" has done all there is
+                rest = (box, self.seeker, made[1], tolerance, ratio, self.threads)
+                self.searches[part] = anytime.DifferenceSearch(made[0], *rest)
+            search = self.searches[part]
+            search.tolerance, search.ratio = tolerance, ratio
+            search.run(deadline, 0 if wide else most_boxes, lambda: tolerance is not None and self._differs())
             self._prove(part, search.upper, rigorous=True)
             if self._differs() and tolerance is not None:
                 return

@@ -15,12 +15,12 @@ from stablenet.core.deadline import Deadline
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Box
 from stablenet.equivalence.aligned import Aligned, aligned
-from stablenet.equivalence.anytime import DifferenceSearch, aligned_bounder, joint_bounder
+from stablenet.equivalence.anytime import RATIO, DifferenceSearch, aligned_bounder, joint_bounder
 from stablenet.equivalence.counterexample import Seeker, difference_network
 from stablenet.equivalence.difference import DifferenceSystem
 from stablenet.equivalence.difference_relaxation import DifferenceRelaxation
 from stablenet.equivalence.joint import Pairing
-from stablenet.equivalence.verify import RATIO, verify
+from stablenet.equivalence.verify import verify
 
 SIZES = (3, 6, 5, 2)
 
