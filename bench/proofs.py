@@ -20,7 +20,7 @@ from stablenet.check.claims import check
 from stablenet.domain.spec import parse_domain
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-MILP = ("network", "layer", "neuron", "single")
+MILP = ("network", "layer", "neuron", "single", "milp")
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ CASES = (
     Case("acasxu_1_1.onnx", "acasxu_prop_3.vnnlib.gz"),
     Case("acasxu_1_1.onnx", "acasxu_prop_1.vnnlib.gz", ("auto",)),
     Case("mnistfc_256x2.onnx", "mnistfc_prop_0_0.05.vnnlib.gz"),
-    Case("mnistfc_256x4.onnx", "mnistfc_prop_0_0.03.vnnlib.gz"),
+    Case("mnistfc_256x4.onnx", "mnistfc_prop_0_0.03.vnnlib.gz", ("auto",)),
     Case("seed_mnist_100-100.onnx", "box:0:1"),
     Case("seed_mnist_200-200.onnx", "box:0:1"),
     Case("oval_cifar_base_kw.onnx", "oval_cifar_base_kw_img1697.vnnlib.gz"),
-    Case("digits_3x100.onnx", "box:0:1"),
-    Case("digits_3x100.onnx", "box:0.3:0.7"),
+    Case("digits_3x100.onnx", "box:0:1", ("auto", "network", "neuron")),
+    Case("digits_3x100.onnx", "box:0.3:0.7", ("auto", "network", "neuron")),
 )
 COLUMNS = (
     "network",

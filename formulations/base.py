@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class ReluLayer:
     """The neurons of one layer that need encoding: n of them over m inputs.
 
-    The model builder has tied ``pre[i]`` to ``(matrix @ inputs + offset)[i]`` (within the model's margin);
-    a formulation ties ``post[i]`` to ``max(pre[i], 0)``. ``matrix`` (n, m) stacks all sources. ``lower`` and
-    ``upper`` are the bounds of the variables ``pre``: valid, finite, with the margin, and ``lower <= 0 <= upper``;
-    ``input_lower`` and ``input_upper`` (m,) are those of the inputs. ``post`` has bounds ``[0, upper]``.
-    ``neurons`` are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase
-    never get here. All this is in the model's units: ``pre[i]`` is ``scale[i]`` times the network's
-    pre-activation. A row that states pre-activations in terms of the inputs anew must be a range of
-    ``margin`` to either side; rows between ``pre``, ``post`` and own variables need none.
+    The model builder has tied ``pre[i]`` to ``(matrix @ inputs + offset)[i]`` (within the model's margin); a
+    formulation ties ``post[i]`` to ``max(pre[i], 0)``. ``matrix`` (n, m) stacks all sources. ``lower`` and ``upper``
+    are the bounds of the variables ``pre``: valid, finite, with the margin, and ``lower <= 0 <= upper``;
+    ``input_lower`` and ``input_upper`` (m,) are those of the inputs. ``post`` has bounds ``[0, upper]``. ``neurons``
+    are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase never get here. All
+    this is in the model's units: ``pre[i]`` is ``scale[i]`` times the network's pre-activation. A row that states
+    pre-activations in terms of the inputs anew must be a range of ``slack`` (n,) to either side, or of ``margin``, the
+    largest of them; rows between ``pre``, ``post`` and own variables need none.
     """
 
     neurons: npt.NDArray[np.intp]
@@ -49,6 +49,7 @@ class ReluLayer:
     input_upper: Array
     scale: Array
     margin: float
+    slack: Array
 
     @property
     def size(self) -> int:

@@ -74,7 +74,9 @@ def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
     )
     flat = np.arange(size)
     single = bool((np.diff(groups.matrix.indptr) == 1).all())
-    wide = 0.0 if single else layer.margin
+    # Groups are the formulation's own: their rows need the least margin that there is, which is the solver's.
+    own_margin = float(layer.slack.min(initial=layer.margin))
+    wide = 0.0 if single else own_margin
     low, high = groups.lower - wide, groups.upper + wide
     parts = add_variables(block, "part", flat, np.minimum(low, 0.0), np.maximum(high, 0.0))
     own = {"active": active, "part": parts}
@@ -87,8 +89,8 @@ def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
         block.grouping = AffineRows(
             block_matrix(size, [[groups.matrix, -1.0]]),
             [*layer.inputs, *sums],
-            -layer.margin,
-            layer.margin,
+            -own_margin,
+            own_margin,
         )
         own["group"] = sums
     owner = (flat, groups.owner)
@@ -108,7 +110,7 @@ def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
     )
     total = sparse.csr_array((np.ones(size), owner[::-1]), shape=(n, size))
     block.total = AffineRows(
-        block_matrix(n, [[total, layer.offset, -1.0]]), [*parts, *active, *layer.post], -layer.margin, layer.margin
+        block_matrix(n, [[total, layer.offset, -1.0]]), [*parts, *active, *layer.post], -layer.slack, layer.slack
     )
     return Encoding(own, *phase_handles(active))
 

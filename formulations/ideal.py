@@ -74,7 +74,7 @@ class Ideal(BigM):
         def summed(values: Array) -> Array:
             return np.asarray(np.bincount(neuron, weights=values, minlength=layer.size), dtype=np.float64)
 
-        slack = layer.margin + (np.diff(weights.indptr) + 8) * 2.0**-50 * summed(np.maximum(np.abs(low), np.abs(high)))
+        slack = layer.slack + (np.diff(weights.indptr) + 8) * 2.0**-50 * summed(np.maximum(np.abs(low), np.abs(high)))
         constant = slack - summed(np.where(inside, low, 0.0))
         slope = layer.offset + summed(np.where(inside, low, high))
         side = summed(np.where(inside, w * x[column], 0.0)) + slope * z + constant

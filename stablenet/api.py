@@ -14,6 +14,7 @@ from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import ContradictionError, InputError, SolverError
+from stablenet.core.float32 import in_float32
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.core.options import FindOptions, Options
@@ -46,7 +47,7 @@ def find_stable(
     if isolate:
         return _isolated(network, domain, choice)
     began = time.monotonic()
-    net = network if isinstance(network, Network) else load_onnx(network)
+    net = read_network(network, choice.arithmetic)
     region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
     setup = Setup(net, region, choice)
     ledger = Ledger([layer.size for layer in net.layers], len(region.parts))
@@ -71,6 +72,22 @@ def find_stable(
         )
     words = [*(str(found) for found in ledger.contradictions), *([trouble] if trouble else [])]
     return _settle(report, "; ".join(words) or None, contradiction=contradiction or bool(ledger.contradictions))
+
+
+def read_network(network: Network | str | Path, arithmetic: str) -> Network:
+    """The network itself, or that of a file; for float32 a file is read anew, for how its nodes compute each map."""
+    if not isinstance(network, Network):
+        return load_onnx(network, arithmetic)
+    if arithmetic == network.arithmetic:
+        return network
+    if arithmetic == "real":
+        raise InputError("the network speaks of float32 arithmetic; the option arithmetic='float32' is missing")
+    if not (network.file and network.content == network.content_digest):
+        return in_float32(network)
+    read = load_onnx(network.file, arithmetic)
+    if read.identity != network.identity:
+        raise InputError(f"{network.file}: the file is not the one any more that the network was read from")
+    return read
 
 
 def _isolated(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:

@@ -300,7 +300,7 @@ class BranchAndBound(ABC):
             if bound <= tree.goal:
                 tree.close(leaf, bound)
                 continue
-            tie = leaf.value > tree.goal
+            tie = leaf.value > tree.goal or (self.affine.roundoff is not None and bound <= tree.goal + tree.tie)
             leaf.value, leaf.checked = max(leaf.value, bound), True
             if leaf.split < 0:
                 left.append((tree, leaf))

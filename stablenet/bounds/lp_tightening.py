@@ -18,21 +18,23 @@ such bounds do not count as rigorous.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
 from stablenet.bounds.certificates import Rows, record_rows
-from stablenet.bounds.crown import Choice, chunks
+from stablenet.bounds.crown import Backward, Choice, chunks
 from stablenet.bounds.interval import magnitude
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
 from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.bounds.linear import to_dense
 from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import SolverError, UnsupportedError
-from stablenet.core.network import apply_transposed
+from stablenet.core.network import AffineMap, apply_transposed
 from stablenet.core.rounding import SAFETY, UNDERFLOW, gamma
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
@@ -111,7 +113,8 @@ class LpTightening(Tightening):
             rows, signs = np.array([row for row, _ in asked], np.intp), np.array([sign for _, sign in asked])
             duals = [model.multipliers(solved[question]) for question in asked]
             stacked = [np.stack([d[k] for d in duals]) for k in range(state.layer)]
-            choices = dual_choices(state, rows, signs, [p.neurons for p in model.plans], stacked)
+            neurons = [plan.neurons for plan in model.plans]
+            choices = dual_choices(state.backward, affine, rows, signs, neurons=neurons, duals=stacked)
             if state.backward.rows is not None:
                 shift = np.stack([model.row_multipliers(solved[question], state.part) for question in asked])
                 choices.append(Choice(np.zeros_like(shift)[None], None, shift[None]))
@@ -123,19 +126,25 @@ class LpTightening(Tightening):
 
 
 def dual_choices(
-    state: LayerwiseState, rows: Index, signs: Array, neurons: list[Index], duals: list[Array]
+    backward: Backward,
+    affine: AffineMap,
+    rows: Index,
+    signs: Array,
+    *,
+    neurons: list[Index],
+    duals: list[Array],
+    phases: Sequence[npt.NDArray[np.int8]] | None = None,
 ) -> list[Choice]:
     """Slopes and multipliers that lead a backward pass to given coefficients on pre-activations.
 
-    ``duals[k]`` is (rows, kept) over ``neurons[k]`` of layer k.
+    ``duals[k]`` is (rows, kept) over ``neurons[k]`` of layer k; ``phases[k]``, (rows, alive), are held.
     """
-    backward = state.backward
     posts: dict[int, Array] = {}
 
     def add(source: int, value: Array) -> None:
         posts[source] = posts[source] + value if source in posts else value
 
-    for term in state.network.layers[state.layer].affine.terms:
+    for term in affine.terms:
         add(term.source, signs[:, None] * to_dense(backward.restrict(term.matrix, rows, term.source)))
     choices: list[Choice] = []
     for k in range(len(backward.stages) - 1, -1, -1):
@@ -148,12 +157,15 @@ def dual_choices(
         negative = np.minimum(post, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             low = np.where(negative < 0, np.clip(wanted / negative, 0.0, 1.0), relaxation.low_slope)
-        low = np.where(relaxation.open, low, relaxation.low_slope)
-        plain = negative * low + np.maximum(post, 0.0) * relaxation.up_slope
+        low, up = np.where(relaxation.open, low, relaxation.low_slope), relaxation.up_slope
+        phase = None if phases is None else phases[k]
+        if phase is not None:
+            low, up = (np.where(phase == 0, slope, (phase > 0).astype(np.float64)) for slope in (low, up))
+        plain = negative * low + np.maximum(post, 0.0) * up
         shift = plain - wanted
         # Residues of the solver's tolerances would cost more in rounding than they gain.
         shift[np.abs(shift) <= 1e-9 * np.maximum(np.abs(plain), np.abs(wanted))] = 0.0
-        choices.append(Choice(low[None], None, shift[None]))
+        choices.append(Choice(low[None], None if phase is None else phase[None], shift[None]))
         for source, matrix in stage.terms:
             add(source, apply_transposed(matrix, plain - shift))
     return choices[::-1]

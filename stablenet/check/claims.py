@@ -46,8 +46,9 @@ def check(network: Network, report: str | Path, proof: str | Path, *, domain: Do
     """
     try:
         data = json.loads(Path(report).read_text(encoding="utf-8"))
-        if data["schema"] != "stablenet.report/1" or data["network"]["sha256"] != network.identity:
-            raise ReportError(f"{report}: not a report about this network")
+        about = data["schema"], data["network"]["sha256"], data["config"].get("arithmetic", "real")
+        if about != ("stablenet.report/1", network.identity, "real"):
+            raise ReportError(f"{report}: not a report about this network in real arithmetic")
         region = domain_from_json(data["domain"])
         if region.n_inputs != network.n_inputs or (domain is not None and domain.digest != region.digest):
             raise ReportError(f"{report}: about another domain")
@@ -130,10 +131,8 @@ class _Claims:
                         place = f"{where}: that it cannot be {side} is not proven on part {state.number}"
                         self.result.problems.append(f"{place} (bound {bound:.3g})")
                 return "rigorous"
-            case "refuted", False:
-                return "refuted"
-            case "open", _:
-                return "open"
+            case ("refuted", False) | ("open", _):
+                return str(claim["state"])
         raise ReportError(f"{where}: a question that is neither open, witnessed nor refuted")
 
     def _signs(self) -> npt.NDArray[np.int8]:

@@ -25,6 +25,10 @@ MemoryLimit = Annotated[
     typer.Option(metavar="MB", help="Megabytes of address space. Default: 75 % of the memory, at least 4096."),
 ]
 
+Arithmetic = Annotated[
+    str, typer.Option(help="What verdicts speak of: real, or float32 for every evaluation in float32 as well.")
+]
+
 Spec = typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
 
 
@@ -49,6 +53,7 @@ def compress(
     bounds: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "crown",
     solver: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "highs",
     search: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "auto",
+    arithmetic: Arithmetic = "real",
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for finding stable neurons.")] = None,
     memory_limit: MemoryLimit = None,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
@@ -68,6 +73,7 @@ def compress(
         solver=solver,
         search=search,
         samples=samples,
+        arithmetic=arithmetic,
         time_limit=time_limit,
         memory_limit=memory_limit,
         threads=threads,
@@ -81,6 +87,7 @@ def compress(
         "tolerance": tolerance,
         "check": check,
         "seed": seed,
+        "arithmetic": arithmetic,
     }
     with command_files(
         {"--output": output}, networks={"NET": net}, domain=domain, reads={"--report": report, "--samples": samples}
@@ -175,6 +182,7 @@ def verify(
     steps: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Only these: bounds, gradient, split, stable, milp.")
     ] = None,
+    arithmetic: Arithmetic = "real",
     report: Annotated[
         str | None, typer.Option(metavar="REPORT.json", help="Believe this report of `stablenet find`; no search.")
     ] = None,
@@ -197,6 +205,7 @@ def verify(
         formulation=formulation,
         threads=threads,
         seed=seed,
+        arithmetic=arithmetic,
         time_limit=time_limit,
         memory_limit=memory_limit,
     )
@@ -224,6 +233,7 @@ def verify(
             threads=options.threads,
             seed=seed,
             report=report,
+            arithmetic=arithmetic,
             steps=STEPS if chosen is None else chosen,
         )
         point = None if result.found is None or result.outcome != "different" else result.found.point
@@ -265,5 +275,7 @@ def _print(result: Verification, output: str | None) -> None:
             f"not decided within {result.tolerance:.6g} ({result.by}): the largest |A - B| lies between {least:.6g} "
             f"and {result.bound:.6g} ({proof})"
         )
+    if result.arithmetic == "float32":
+        say(f"arithmetic: float32: of any two evaluations; rounding makes up to {result.deviation:.6g} of the bound")
     if result.neurons:
         say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")

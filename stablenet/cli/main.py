@@ -83,9 +83,7 @@ def find(
         str, typer.Option(help="How questions are closed; see `stablenet searches`.", autocompletion=names_of("search"))
     ] = "auto",
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
-    inject: Annotated[str, typer.Option(help="Forward passes offered to the solver: relaxation, random, off.")] = (
-        "relaxation"
-    ),
+    inject: Annotated[str, typer.Option(help="The solver's forward passes: relaxation, random, off.")] = "relaxation",
     removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds close questions and fix phases.")] = True,
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
@@ -99,6 +97,7 @@ def find(
     ] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
     proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
+    arithmetic: cli_compress.Arithmetic = "real",
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: cli_compress.MemoryLimit = None,
@@ -138,6 +137,7 @@ def find(
         margin=margin,
         resume=resume,
         proof=proof,
+        arithmetic=arithmetic,
         check_with=check_with,
         time_limit=time_limit,
         memory_limit=memory_limit,

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stablenet.core.terminal import plain
-from stablenet.report.report import folded_words
+from stablenet.report.report import arithmetic_of, float32_words, folded_words
 
 SIDES = ("positive", "negative")
 VERDICTS = {
@@ -81,6 +81,8 @@ def _head(report: Mapping[str, Any]) -> Iterable[Text]:
     )
     if network.get("function") == "folded":
         yield Text(folded_words(network), style="yellow")
+    if arithmetic_of(report) == "float32":
+        yield Text(float32_words())
 
 
 def _table(title: str, *columns: str, words: tuple[str, ...] = ()) -> Table:

@@ -34,6 +34,7 @@ class FindOptions(TypedDict, total=False):
     margin: float | None
     resume: str | None
     proof: str | None
+    arithmetic: str
     check_with: str | None
     time_limit: float | None
     memory_limit: float | None
@@ -59,7 +60,8 @@ class Options:
     file of points; ``inject`` says where forward passes beside the solver come from, ``removal`` how closed
     questions leave the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a
     search refutes fixes phases and tightens bounds in its later models; with ``certify`` what a solver refuted is
-    proven anew without it; ``proof`` is a file for certificates of refutations; ``margin`` is the relaxation of each
+    proven anew without it; ``proof`` is a file for certificates of refutations; ``arithmetic``
+    "float32" makes verdicts hold for every evaluation in float32 too; ``margin`` is the relaxation of each
     row in the scaled model (None: what the solver was measured to need; 0: the paper's model); times are in seconds,
     memory in megabytes; ``permute`` seeds a permutation of rows and columns. With ``solver_defaults`` the solver keeps
     its own defaults, threads, limits and seed apart; ``solver_options`` are texts ``NAME=VALUE`` with the solver's own
@@ -82,6 +84,7 @@ class Options:
     margin: float | None = None
     resume: str | None = None
     proof: str | None = None
+    arithmetic: str = "real"
     check_with: str | None = None
     time_limit: float | None = None
     memory_limit: float | None = None
@@ -101,6 +104,12 @@ class Options:
             raise UnknownNameError("injection", self.inject, INJECTIONS)
         if self.removal not in REMOVALS:
             raise UnknownNameError("removal", self.removal, REMOVALS)
+        if self.arithmetic != "real":  # known without SciPy, which reports and help do not need
+            from stablenet.core.float32 import check_arithmetic
+
+            check_arithmetic(self.arithmetic)
+        if self.arithmetic == "float32" and self.proof is not None:
+            raise InputError("--proof and --arithmetic float32: proofs speak of real arithmetic only; leave one out")
         if not (self.margin is None or self.margin == 0.0 or SMALLEST_MARGIN <= self.margin < 0.1):
             raise InputError(
                 f"margin {self.margin}; 0, or a number from {SMALLEST_MARGIN} to 0.1, is expected "

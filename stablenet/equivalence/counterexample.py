@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stablenet.core.arrays import Array, Index
+from stablenet.core.float32 import in_real
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Domain, Part
 from stablenet.falsify.falsifier import STEPS, gradient, puller, random_points
@@ -27,10 +28,10 @@ CHUNK = 256
 def difference_network(a: Network, b: Network) -> Network:
     """``B(x) - A(x)`` as one network: A's layers, then B's, and the difference as one more layer, never rectified."""
     shift = len(a.layers)
-    layers = list(a.layers)
+    layers = list(in_real(a).layers)
     for layer in b.layers:
         moved = tuple(Term(t.source + shift if t.source else 0, t.matrix) for t in layer.affine.terms)
-        layers.append(replace(layer, affine=replace(layer.affine, terms=moved)))
+        layers.append(replace(layer, affine=replace(layer.affine, terms=moved, roundoff=None)))
     minus = tuple(Term(t.source, -t.matrix) for t in a.output.terms)
     plus = tuple(Term(t.source + shift if t.source else 0, t.matrix) for t in b.output.terms)
     out = AffineMap(b.output.offset - a.output.offset, (*plus, *minus))
@@ -49,7 +50,9 @@ class Found:
 
 
 class Seeker:
-    """Seeks the largest certified difference of two networks on a domain."""
+    """Seeks the largest certified difference of two networks on a domain: of any two evaluations of them in float32, if
+    they are networks of float32 arithmetic.
+    """
 
     def __init__(self, a: Network, b: Network, domain: Domain, seed: int) -> None:
         self.a, self.b, self.domain = a, b, domain

@@ -80,6 +80,11 @@ def domain_of(network: Network) -> Domain | None:
     return domain_from_json(data)
 
 
+def off_domain(a: Network, b: Network, domain: Domain) -> list[str]:
+    """What to say of either file whose stated domain the one asked about is not known to lie in."""
+    return [words for network in (a, b) if (words := outside_stated_domain(network, domain)) is not None]
+
+
 def outside_stated_domain(network: Network, domain: Domain) -> str | None:
     """What to say where a file states a domain that another one is not known to lie in; else None.
 
@@ -117,6 +122,12 @@ def bound_of(network: Network) -> float | None:
     except (KeyError, ValueError):
         return None
     return value if np.isfinite(value) and value >= 0 else None
+
+
+def stated_tolerance(a: Network, b: Network, default: float) -> float:
+    """The bound that B's file states about its difference from A, if it was made from A; else the default."""
+    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.identity else None
+    return default if stated is None else stated
 
 
 def by_provenance(a: Network, b: Network) -> Pairing | None:

@@ -18,9 +18,10 @@ class Verification:
     """The answer: ``outcome`` for ``tolerance``; None asks for a range, which is ``bounded`` when its ends are close.
 
     ``bound`` is a proven upper bound on every |A_j(x) - B_j(x)| over the domain (infinite if none is known), rigorous
-    or by a solver as ``rigorous`` says; ``found`` the certified point with the largest difference seen.
-    ``by`` names what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes``
-    are failures on the way, such as a solver's, which proved nothing.
+    or by a solver as ``rigorous`` says; ``found`` the certified point with the largest difference seen. ``by`` names
+    what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes`` are failures
+    on the way, such as a solver's, which proved nothing. With ``arithmetic`` "float32" all this speaks of any two
+    float32 evaluations of A and B; ``deviation`` is what rounding has in ``bound``.
     """
 
     outcome: Outcome
@@ -32,6 +33,8 @@ class Verification:
     neurons: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    arithmetic: str = "real"
+    deviation: float = 0.0
 
     def __repr__(self) -> str:
         proof = "rigorous" if self.rigorous else "by solver"
@@ -66,6 +69,8 @@ class Verification:
             "bound": self.bound if np.isfinite(self.bound) else None,
             "rigorous": self.rigorous,
             "by": self.by,
+            "arithmetic": self.arithmetic,
+            "deviation": self.deviation if np.isfinite(self.deviation) else None,
             "neurons": self.neurons,
             "seconds": self.seconds,
             "notes": list(self.notes),

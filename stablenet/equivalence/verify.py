@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.api import find_stable
+from stablenet.api import find_stable, read_network
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
+from stablenet.bounds.deviation import output_deviation
 from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import (
@@ -29,6 +30,7 @@ from stablenet.core.errors import (
     SolverError,
     UnknownNameError,
 )
+from stablenet.core.float32 import in_real
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
@@ -38,14 +40,12 @@ from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
-from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance, outside_stated_domain
+from stablenet.equivalence.provenance import SOURCE_KEY, by_provenance, off_domain, stated_tolerance
 from stablenet.equivalence.verification import Outcome, Verification
-from stablenet.onnx_io.reader import load_onnx
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
 
 DEFAULT_TOLERANCE = 1e-5
-
 SPLIT_INPUTS = 24
 """More inputs of positive width than this are not cut: the number of boxes would explode."""
 
@@ -91,6 +91,7 @@ def verify(
     seed: int = 0,
     steps: Sequence[str] = STEPS,
     report: Report | str | Path | None = None,
+    arithmetic: str = "real",
 ) -> Verification:
     """Whether |A(x) - B(x)| <= tolerance for every output on the whole domain.
 
@@ -100,11 +101,11 @@ def verify(
     bound that one of the files states about itself, if it was made from the other, else 1e-5; a difference that is
     found then gets a range by some splitting. ``bound`` asks for that range alone: the largest difference from both
     sides until the upper end is at most `RATIO` times the lower, or time (else `MOST_BOXES` boxes) is used up; no
-    stable neurons are searched, no MILP is solved. Raises `InputError` where the networks' inputs or outputs, or the
-    domain, do not fit, and where a tolerance stands beside ``bound``, and `ReportError` where the report does not fit.
+    stable neurons are searched, no MILP is solved. With ``arithmetic`` "float32" A(x) and B(x) are any float32
+    evaluations, in whichever order they add. Raises `InputError` where the networks' inputs or outputs, or the domain,
+    do not fit, and where a tolerance stands beside ``bound``, and `ReportError` where the report does not fit.
     """
-    first = a if isinstance(a, Network) else load_onnx(a)
-    second = b if isinstance(b, Network) else load_onnx(b)
+    first, second = (read_network(network, arithmetic) for network in (a, b))
     if (first.n_inputs, first.n_outputs) != (second.n_inputs, second.n_outputs):
         raise NetworkError(
             f"the first network has {first.n_inputs} inputs and {first.n_outputs} outputs, the second "
@@ -122,9 +123,7 @@ def verify(
         raise InputError("a tolerance and a range (bound) exclude each other")
     if first.metadata.get(SOURCE_KEY) == second.identity:
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
-    limit = _tolerance(first, second) if tolerance is None and not bound else tolerance
-    told = [outside_stated_domain(network, region) for network in (first, second)]
-    notes = [note for note in told if note is not None]
+    limit = stated_tolerance(first, second, DEFAULT_TOLERANCE) if tolerance is None and not bound else tolerance
     stated, points = None, np.zeros((0, first.n_inputs))
     if report is not None:
         found = report if isinstance(report, Report) else Report.read(report)
@@ -146,13 +145,8 @@ def verify(
         asked=tolerance is not None,
         stated=stated,
         points=points,
-        notes=notes,
+        notes=off_domain(first, second, region),
     ).run()
-
-
-def _tolerance(a: Network, b: Network) -> float:
-    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.identity else None
-    return DEFAULT_TOLERANCE if stated is None else stated
 
 
 @dataclass(eq=False)
@@ -180,6 +174,14 @@ class _Verifier:
         self.proofs = np.ones(len(self.parts), bool)
         self.rigorous_bounds = np.full(len(self.parts), np.inf)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
+        self.arithmetic = self.a.arithmetic
+        both = [output_deviation(network, self.domain) for network in (self.a, self.b)]
+        self.deviation = float((both[0] + both[1]).max(initial=0.0))
+        # For proofs, which are about the real functions.
+        self.limit = np.inf if self.tolerance is None else self.tolerance - self.deviation
+        if self.limit < 0:
+            self.notes.append(f"float32 rounding may be up to {self.deviation:.3g}, more than the tolerance")
+        self.a, self.b = in_real(self.a), in_real(self.b)
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
         self.phases: Sides | None = None
@@ -200,7 +202,7 @@ class _Verifier:
         if self.stated is not None:
             order.sort(key=lambda step: step[0] not in ("bounds", "stable"))  # a report costs no search
         for name, step in order:
-            if name not in self.steps:
+            if name not in self.steps or (self.limit < 0 and name not in ("bounds", "gradient")):
                 continue
             began = time.monotonic()
             step()
@@ -221,17 +223,15 @@ class _Verifier:
         return [int(i) for i in np.flatnonzero(~(self.bounds <= goal))]
 
     def _prove(self, part: int, bound: float, *, rigorous: bool) -> None:
+        bound = float(np.nextafter(bound + self.deviation, np.inf)) if self.deviation else bound
         if rigorous:
             self.rigorous_bounds[part] = min(self.rigorous_bounds[part], bound)
         if bound < self.bounds[part]:
             self.bounds[part], self.proofs[part] = bound, rigorous
 
     def _differs(self) -> bool:
-        return self.seeker.best is not None and self.seeker.best.difference > self._limit
-
-    @property
-    def _limit(self) -> float:
-        return np.inf if self.tolerance is None else self.tolerance
+        found, most = self.seeker.best, self.tolerance
+        return found is not None and most is not None and found.difference > most
 
     def _different(self, by: str) -> Verification:
         """A difference was found; where no tolerance was asked for, its range is what says something."""
@@ -267,6 +267,8 @@ class _Verifier:
             self.neurons,
             self.seconds,
             tuple(self.notes),
+            self.arithmetic,
+            self.deviation,
         )
 
     def _joint(self, low: Array, high: Array, trusted: Sides | None = None) -> tuple[Joint, Array]:
@@ -315,7 +317,11 @@ class _Verifier:
 
     def _split(self) -> None:
         """Halve boxes, those with the largest bounds first, until each part is proven or it does not pay."""
-        self._search(self.tolerance, RATIO, np.inf if self.deadline.end is not None else MOST_BOXES)
+        self._search(
+            None if self.tolerance is None else self.limit,
+            RATIO,
+            np.inf if self.deadline.end is not None else MOST_BOXES,
+        )
 
     def _search(self, tolerance: float | None, ratio: float, most_boxes: float) -> None:
         pair = aligned(self.a, self.b, self.pairing)
@@ -366,7 +372,7 @@ class _Verifier:
         """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""
         for part in self._open():
             joint, bound = self._on_part(part, self.phases)
-            outputs = np.flatnonzero(~(bound <= self._limit))
+            outputs = np.flatnonzero(~(bound <= self.limit))
             rest = float(np.delete(bound, outputs).max(initial=0.0))
             try:
                 limits = self._largest(joint, part, outputs, bound[outputs])
@@ -385,7 +391,7 @@ class _Verifier:
             most=most,
             formulation=self.formulation,
             backend=self.backend,
-            tolerance=self._limit,
+            tolerance=self.limit,
             deadline=self.deadline,
             threads=self.threads,
             found=lambda point: self.seeker.offer(point[None]),

@@ -58,7 +58,7 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
     try:
         options = Options.from_json(request["options"])
         began = time.monotonic()
-        network = load_onnx(request["network"])
+        network = load_onnx(request["network"], options.arithmetic)
         domain = request["domain"]
         region = parse_domain(domain, network.n_inputs) if isinstance(domain, str) else domain_from_json(domain)
         job = Setup(network, region, options)

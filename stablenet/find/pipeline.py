@@ -14,6 +14,8 @@ from stablenet.backends.base import registry as backends
 from stablenet.bounds import Context
 from stablenet.bounds import registry as bound_methods
 from stablenet.bounds import run as run_bounds
+from stablenet.bounds.crown import crown_layers
+from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import InputError, NotInstalledError, SolverError
@@ -22,11 +24,12 @@ from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.proofs import ProofLog
+from stablenet.core.questions import SIDES
 from stablenet.domain.regions import Domain
 from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
-from stablenet.report.report import Report, check_belongs, resume_into
+from stablenet.report.report import Report, check_arithmetic, check_belongs, resume_into
 from stablenet.search.base import Problem, Search, bound_context, check_combination, options_used, tolerances_used
 from stablenet.search.base import registry as searches
 from stablenet.search.certify import LEAST_SECONDS, certify, claims_of
@@ -74,6 +77,7 @@ class Setup:
         if options.resume is not None:
             self.resume = Report.read(options.resume)
             check_belongs(self.resume, network, domain)
+            check_arithmetic(self.resume, options.arithmetic)
 
 
 def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
@@ -85,7 +89,7 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     options, network, domain = setup.options, setup.network, setup.domain
     proof = None if options.proof is None else _proof(setup)
     rng = np.random.default_rng(options.seed)
-    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
+    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over, sharpen=partial(bounds_at, network))
     ledger.log.set_tolerances(tolerances_used(options))
     try:
         if setup.resume is not None:
@@ -108,8 +112,16 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     except MemoryError:
         return "memory"
     finally:
+        left = ledger.pending() & falsifier.witnesser.uncertain
+        for side in SIDES if left.any() else ():
+            ledger.set_borderline(side, np.flatnonzero(left[side]))
         if proof is not None:
             proof.close()
+
+
+def bounds_at(network: Network, points: Array, n_layers: int) -> list[tuple[Array, Array]]:
+    """Bounds of all evaluations of the first layers at points, (b, n_inputs): per layer (lower, upper), (b, n_k)."""
+    return crown_layers(network, points, points, up_to=n_layers)
 
 
 def _search_and_certify(setup: Setup, problem: Problem) -> str | None:

@@ -335,6 +335,18 @@ def row_sum(matrix: Matrix) -> float:
     return float(_absolute(matrix).sum(axis=1).max(initial=0.0))
 
 
+def row_sums(matrix: Folded) -> Array:
+    """The sum of magnitudes of each row."""
+    if isinstance(matrix, Selection):
+        return (matrix.index >= 0).astype(np.float64)
+    return np.asarray(_absolute(matrix).sum(axis=1)).reshape(-1)
+
+
+def longest_row(matrix: Matrix) -> int:
+    """The largest number of nonzeros in a row."""
+    return _longest(matrix, 1)
+
+
 def _longest(matrix: Matrix, axis: int) -> int:
     """The largest number of nonzeros in a row (axis 1) or a column (axis 0)."""
     if isinstance(matrix, sparse.csr_array):

@@ -16,7 +16,7 @@ import numpy as np
 from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import NetworkError, UnsupportedOperatorError
 from stablenet.core.network import AffineMap, Layer, Term
-from stablenet.core.rounding import UNIT
+from stablenet.core.rounding import SMALLEST32, UNIT
 from stablenet.onnx_io import exact_matrices as folding
 from stablenet.onnx_io.budget import afford_tensor, work
 from stablenet.onnx_io.exact_matrices import Selection
@@ -51,9 +51,10 @@ def supported_operators() -> tuple[str, ...]:
 
 
 class Builder:
-    """The layers of a network as they are found."""
+    """The layers of a network as they are found; ``roundoffs`` are those of the maps, if they are absolute."""
 
     def __init__(self, labels: Sequence[str]) -> None:
+        self.roundoffs: list[tuple[int, float, float]] = []
         self.labels = tuple(labels)
         self.known = set(labels)
         self.taken: set[str] = set()
@@ -63,6 +64,7 @@ class Builder:
     def affine(self, value: Expression) -> AffineMap:
         """The finished affine map of an expression."""
         self.error = max(self.error, value.error)
+        self.roundoffs.append((value.roundings, value.lost, value.peak))
         terms = tuple(Term(source, folding.settle(matrix)) for source, matrix in sorted(value.terms.items()))
         offset = np.array(value.offset)
         offset.setflags(write=False)
@@ -85,6 +87,8 @@ class Builder:
             np.zeros(pre.size),
             pre.batch,
             pre.channel,
+            absolute=pre.absolute,
+            lost=SMALLEST32,
         )
 
 

@@ -138,17 +138,21 @@ def assemble(
     margin: float,
     scaled: bool,
     complete: bool,
+    deviations: Sequence[Array | None] | None = None,
 ) -> Assembled:
     """Inputs and the layers of ``plans`` as a Pyomo model.
 
-    ``margin`` widens affine rows and the bounds of pre-activations, in units of the scaled columns. With
+    ``margin`` widens affine rows and the bounds of pre-activations, in units of the scaled columns. ``deviations`` are
+    what float32 evaluations may be off each layer's affine map, (n_k,) in its own units: they widen its rows too. With
     ``complete``, neurons of phase -1 get a post-activation that is 0, for users to find.
     """
     import pyomo.environ as pyo
 
     model = pyo.ConcreteModel()
     inputs = _inputs(model, part, scaled=scaled, margin=margin)
-    return _add_layers(model, inputs, network, plans, formulation, margin=margin, complete=complete)
+    return _add_layers(
+        *(model, inputs, network, plans, formulation), margin=margin, complete=complete, deviations=deviations
+    )
 
 
 def _add_layers(
@@ -160,6 +164,7 @@ def _add_layers(
     *,
     margin: float,
     complete: bool,
+    deviations: Sequence[Array | None] | None = None,
 ) -> Assembled:
     """The layers as ``block.layer``, over inputs that are there already."""
     import pyomo.environ as pyo
@@ -167,8 +172,19 @@ def _add_layers(
     block.layer = pyo.Block(range(len(plans)))
     sources, layers = [inputs], []
     for k, plan in enumerate(plans):
+        slack = np.full(len(plan.neurons), margin)
+        deviation = None if deviations is None else deviations[k]
+        if deviation is not None:
+            slack = np.nextafter(slack + deviation[plan.neurons] * plan.scale, np.inf)
         built, source = _layer(
-            block.layer[k], network.layers[k].affine, plan, sources, formulation, margin=margin, complete=complete
+            block.layer[k],
+            network.layers[k].affine,
+            plan,
+            sources,
+            formulation,
+            margin=margin,
+            slack=slack,
+            complete=complete,
         )
         layers.append(built)
         sources.append(source)
@@ -199,6 +215,21 @@ def add_exact(
         block.output = pyo.Var(rows.tolist())
         outputs = list(block.output.values())
     block.output_rows = affine_rows(matrix, read, network.output.offset, outputs, 0.0)
+
+
+def source_magnitudes(part: Part, bounds: Bounds) -> list[Array]:
+    """Largest magnitudes of the inputs and of each layer's post-activations, by bounds of its pre-activations."""
+    box = np.maximum(np.abs(part.lower), np.abs(part.upper))
+    return [box, *(np.maximum(known.upper, 0.0) for known in bounds.layers)]
+
+
+def row_deviations(network: Network, part: Part, bounds: Bounds) -> list[Array | None]:
+    """What float32 evaluations may be off each layer's affine map on a part, (n_k,); None where only the real counts.
+
+    ``bounds`` bound every evaluation's pre-activations.
+    """
+    most = source_magnitudes(part, bounds)
+    return [layer.affine.deviation(most) for layer in network.layers]
 
 
 def _inputs(model: Any, part: Part, *, scaled: bool, margin: float) -> Source:
@@ -255,8 +286,10 @@ def _add(a: Matrix, b: Matrix) -> Matrix:
     return sparse.csr_array(sparse.csr_array(a) + sparse.csr_array(b))
 
 
-def affine_rows(matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: float) -> AffineRows:
-    """``values = matrix @ inputs + offset`` within ``margin``, as rows ``matrix @ inputs - values = -offset``."""
+def affine_rows(
+    matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: float | Array
+) -> AffineRows:
+    """Rows ``matrix @ inputs - values = -offset``, each within ``margin``, one number or (rows,)."""
     from stablenet.milp.affine_rows import AffineRows
 
     n = len(values)
@@ -277,6 +310,7 @@ def _layer(
     formulation: Formulation,
     *,
     margin: float,
+    slack: Array,
     complete: bool,
 ) -> tuple[BuiltLayer, Source]:
     matrix, used = stack_sources(affine, plan.neurons, plan.scale, sources)
@@ -287,7 +321,7 @@ def _layer(
     lower[undecided] = np.minimum(lower[undecided], 0.0)
     upper[undecided] = np.maximum(upper[undecided], 0.0)
     pre = add_variables(block, "pre", plan.neurons, lower, upper)
-    block.affine = affine_rows(matrix, inputs, offset, pre, margin)
+    block.affine = affine_rows(matrix, inputs, offset, pre, slack)
 
     open_post = plan.neurons[undecided]
     own = "encoded" if complete else "post"
@@ -307,7 +341,8 @@ def _layer(
             input_lower=np.concatenate([s.lower for s in used] or [np.zeros(0)]),
             input_upper=np.concatenate([s.upper for s in used] or [np.zeros(0)]),
             scale=plan.scale[undecided],
-            margin=margin,
+            margin=float(slack[undecided].max()),
+            slack=slack[undecided],
         )
         encoding = formulation.encode(block, relu)
     carrying = np.flatnonzero(plan.phase >= 0)

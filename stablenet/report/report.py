@@ -15,7 +15,7 @@ import numpy as np
 from stablenet._version import __version__
 from stablenet.core import html
 from stablenet.core.certificates import CERTIFIER, Certificate
-from stablenet.core.errors import NotInstalledError, ReportError
+from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
 from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
@@ -143,19 +143,9 @@ class Report:
         with ``_by`` what closed it and ``_rigorous`` whether its refutation is rigorous. Raises `NotInstalledError`
         without pandas.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise NotInstalledError('pandas is not installed: pip install "stablenet[pandas]"') from None
-        rows = []
-        for neuron in self.data["neurons"]:
-            row = {name: neuron[name] for name in ("layer", "neuron", "verdict", "lower", "upper")}
-            for side in ("positive", "negative"):
-                question = neuron[side]
-                row |= {side: question["state"], f"{side}_by": question.get("by")}
-                row[f"{side}_rigorous"] = question.get("rigorous")
-            rows.append(row)
-        return pd.DataFrame(rows).set_index(["layer", "neuron"])
+        from stablenet.report.frame import frame_of
+
+        return frame_of(self.data["neurons"])
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
@@ -299,6 +289,25 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
         raise ReportError(
             f"the report is about another domain of the same network: its numbers have sha256 {told!r}, not {here!r}"
         )
+
+
+def arithmetic_of(report: Mapping[str, Any]) -> str:
+    """What a report (its JSON object) speaks of: "real" arithmetic, or "float32"."""
+    return str(report["config"].get("arithmetic", "real"))
+
+
+def check_arithmetic(report: Report, wanted: str) -> None:
+    """Raise `ReportError` where a report speaks of real arithmetic and float32 is asked for; the reverse follows."""
+    if wanted == "float32" and arithmetic_of(report.data) != "float32":
+        raise ReportError("the report speaks of real arithmetic, which says nothing of float32; --arithmetic float32")
+
+
+def float32_words() -> str:
+    """What a report of float32 arithmetic speaks of, in a sentence."""
+    return (
+        "arithmetic: float32. Verdicts and bounds hold for the real function and for every evaluation in float32, in "
+        "any order of summation, with or without fused multiply-adds and subnormals"
+    )
 
 
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser, *, believe: bool = True) -> None:

@@ -115,6 +115,8 @@ class Problem:
     rng: np.random.Generator
     deadline: Deadline
     proof: ProofLog | None = None
+    leaf_solver: Backend | None = None
+    """Gives `branch` choices for leaves that descent does not close; not trusted."""
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
@@ -135,6 +137,14 @@ class Problem:
         """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""
         refuted = np.asarray(self.ledger.part_by[part] >= 0)
         return refuted if self.options.tighten else refuted & self.refuted_before[part]
+
+    def pending(self, part: int) -> Mask:
+        """Questions of a part, (2, n), that are worth a search's work.
+
+        In float32 arithmetic not those that an evaluation may show at some point, and not for certain: nothing can
+        refute them.
+        """
+        return np.asarray(self.ledger.pending(part) & ~self.falsifier.witnesser.uncertain)
 
     def known(self, part: int, by: str, *, rigorous: bool = False) -> Bounds:
         """A part's bounds, with what was refuted on it (all, or only what is rigorous) entered as bounds by ``by``."""

@@ -4,7 +4,9 @@ A solver works with tolerances, and now and then it is wrong: what it refutes is
 question of a second ledger that knows only what is rigorous, and the steps of `RigorousPart` work on it: boxes where
 inputs are few, and trees over phases whose leaves are closed by rigorous linear bounds. What is refuted there is
 `rigorous` in the ledger of the run, with a certificate. Points at which leaves' bounds are attained are tried as
-witnesses, so a solver's lie ends as a witness and a contradiction. What time does not suffice for stays a claim.
+witnesses, so a solver's lie ends as a witness and a contradiction. A leaf that descent does not close gets its choices
+from a linear program (`stablenet.search.leaf_programs`); its solver need not be trusted. What time does not suffice for
+stays a claim.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.backends.base import Backend, Capability
+from stablenet.backends.base import registry as backends
 from stablenet.bounds import Context
 from stablenet.bounds import run as run_bounds
 from stablenet.core.arrays import Mask
@@ -102,10 +106,14 @@ class Certifier:
             formulation=given.formulation,
             backend=given.backend,
             options=replace(given.options, decide_by_bounds=True, tighten=True),
-            falsifier=Falsifier(given.network, given.domain, claims, rng, lambda: self.deadline.over),
+            falsifier=Falsifier(
+                *(given.network, given.domain, claims, rng, lambda: self.deadline.over),
+                sharpen=given.falsifier.witnesser.sharpen,
+            ),
             rng=rng,
             deadline=self.deadline,
             proof=given.proof,
+            leaf_solver=_solver_of_duals(given.backend),
         )
         return self.problem
 
@@ -150,6 +158,14 @@ class Certifier:
         leaves = np.maximum(1, self.problem.leaves[side, neurons])
         found = Certificate(leaves, np.full(len(neurons), seconds / len(neurons)))
         self.ledger.refute(part, SIDES[side], neurons, CERTIFIER, rigorous=True, certificate=found)
+
+
+def _solver_of_duals(preferred: Backend) -> Backend | None:
+    """A solver that gives dual solutions, which may be wrong: the preferred one or HiGHS; None if neither can."""
+    for backend in (preferred, backends.get("highs")):
+        if backend.supports(Capability.DUALS) and backend.available().installed:
+            return backend
+    return None
 
 
 def certify(problem: Problem, seconds: float) -> None:

@@ -22,4 +22,4 @@ class NeuronSearch(Search):
         """See `Search`."""
         check_combination(problem.formulation, problem.backend)
         for part in range(len(problem.domain.parts)):
-            PerQuestion(problem, part, self.name).run(problem.ledger.pending(part))
+            PerQuestion(problem, part, self.name).run(problem.pending(part))

@@ -48,12 +48,12 @@ class PerQuestion:
             here[:, inside] = mask[:, inside]
             if mask[:, inside.start :].any():
                 self.models.tighten(layer, self.by)
-            here &= self.ledger.pending(self.part)
+            here &= self.problem.pending(self.part)
             while here.any():
                 self._layer(here)
                 if not self.models.stale:
                     break
-                here &= self.ledger.pending(self.part)
+                here &= self.problem.pending(self.part)
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
@@ -135,7 +135,7 @@ class _Queue:
 
     def is_open(self, question: tuple[Side, int]) -> bool:
         """Whether a question is pending on the part, and an answer by the model would be believed."""
-        return not self.owner.models.stale and bool(self.owner.ledger.pending(self.owner.part)[question])
+        return not self.owner.models.stale and bool(self.problem.pending(self.owner.part)[question])
 
 
 class _Asker:

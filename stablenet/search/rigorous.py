@@ -48,7 +48,7 @@ class RigorousPart:
     @property
     def pending(self) -> Mask:
         """Questions pending on the part, (2, n)."""
-        return self.problem.ledger.pending(self.part)
+        return self.problem.pending(self.part)
 
     def run(self) -> None:
         """Close the part's questions, as far as the budgets go."""

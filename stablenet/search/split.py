@@ -98,7 +98,7 @@ class Splitter:
         self.part = part
         self.by = by
         self.ledger = problem.ledger
-        pending = self.ledger.pending(part)
+        pending = problem.pending(part)
         self.flat = np.concatenate([np.flatnonzero(pending[POSITIVE]), np.flatnonzero(pending[NEGATIVE])])
         self.side = np.repeat([POSITIVE, NEGATIVE], np.count_nonzero(pending, axis=1)).astype(np.intp)
         box = problem.domain.parts[part]
@@ -141,7 +141,7 @@ class Splitter:
         return not self._still_pending().any()
 
     def _still_pending(self) -> Mask:
-        return np.asarray(self.ledger.pending(self.part)[self.side, self.flat])
+        return np.asarray(self.problem.pending(self.part)[self.side, self.flat])
 
     def _next_batches(self, workers: int, live: Mask) -> list[Boxes]:
         """Up to a batch per worker from the top of the stack: depth first, so that the stack stays small."""

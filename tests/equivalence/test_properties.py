@@ -20,6 +20,7 @@ from stablenet.equivalence.decide import STEPS, Case, decide
 from stablenet.equivalence.exact_outputs import exact_outputs
 from stablenet.equivalence.form_bounds import FormBounds, outside
 from stablenet.equivalence.functionals import below, functionals, refuting
+from stablenet.equivalence.hunt import Hunter
 from stablenet.equivalence.pairing import by_matching
 from stablenet.equivalence.specification import Violation, parse_property, within
 
@@ -358,3 +359,28 @@ def test_questions_that_do_not_fit_are_refused():
         decided(a, a, named("top1", 2, 3), Box(np.zeros(3), np.ones(3)))
     with pytest.raises(UnknownNameError, match="bounds, gradient, split, stable"):
         decided(a, a, named("top1", 2, 3), steps=["milp"])
+
+
+@pytest.mark.parametrize("text", [*PROPERTIES, "l2:0.1"])
+def test_what_is_violated_is_never_proven_though_no_input_is_found(text, monkeypatch):
+    """Without counterexamples the proof is on its own: boxes are cut until time is over."""
+    name, _, number = text.partition(":")
+    violated = []
+    for seed in range(12):
+        a = dense(seed, (2, 4, 3, 3))
+        b = changed(a, seed, 0.4 if name == "top1" else 0.15)
+        violation = within(2, 3, Fraction(number), "l2") if name == "l2" else named(text, 2, 3)
+        # Violated, but on a small share of the box: bounds alone would see what holds everywhere.
+        x = np.random.default_rng(seed).uniform(BOX.lower, BOX.upper, (4000, 2))
+        gaps = b.forward(x) - a.forward(x)
+        if name in ("l1", "l2", "within"):
+            sizes = np.linalg.norm(gaps, {"l1": 1, "l2": 2, "within": np.inf}[name], axis=1)
+            violation = within(2, 3, Fraction(float(0.97 * sizes.max())), "linf" if name == "within" else name)
+        if decided(a, b, violation).verdict == "violated":
+            violated.append((a, b, violation))
+    assert violated
+    monkeypatch.setattr(Hunter, "_judge", lambda self, point: None)
+    for a, b, violation in violated[:5]:
+        result = decide(a, b, [Case(BOX, violation)], steps=["bounds", "split"], time_limit=0.7)
+        assert result.verdict == "undecided"
+        assert result.left

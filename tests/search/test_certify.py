@@ -31,6 +31,7 @@ from stablenet.search import certify as module
 N = 12
 DOMAIN = Box(np.zeros(N), np.ones(N))
 MILP = ("network", "layer", "neuron")
+SHORT = -1 / 4
 ALONE: dict[str, Any] = {"bounds": "interval", "falsify": False, "inject": "off", "threads": 1}
 """Nothing but the solver closes a question that needs more than intervals, samples and probes."""
 
@@ -58,7 +59,7 @@ def planted(folder: Path, seed: int, rows: int = 4) -> Planted:
     most = np.maximum(gain * (1 - late) - loss * (1 - early), 0.0)
     # Half of the rows fall short of 0; the others exceed it by a little, and not without all of their inputs.
     least = np.array([row[row > 0].min(initial=1 / 64) for row in most])
-    offset = -most.sum(axis=1) + np.where(np.arange(rows) % 2, -1 / 4, least / 4)
+    offset = -most.sum(axis=1) + np.where(np.arange(rows) % 2, SHORT, least / 4)
     first = np.concatenate([np.eye(N), np.eye(N)])
     layers = (
         Layer(AffineMap(-np.concatenate([late, early]), (Term(0, first),)), "a", (2 * N,)),

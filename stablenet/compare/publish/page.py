@@ -25,7 +25,7 @@ from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import write_text
 from stablenet.core.terminal import encodable, plain
-from stablenet.report.report import Report, folded_words
+from stablenet.report.report import Report, arithmetic_of, float32_words, folded_words
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
@@ -243,6 +243,7 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
         **{name: report[name] for name in kept},
         "contradictions": report.get("contradictions", []),
         "folded": folded_words(report["network"]) if report["network"].get("function") == "folded" else None,
+        "arithmetic": float32_words() if arithmetic_of(report) == "float32" else None,
         "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1]))},
         "map": {**encode_neurons(report["neurons"], sources), "sources": sources},
         "lower": [neuron["lower"] for neuron in report["neurons"]],
