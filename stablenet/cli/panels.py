@@ -17,13 +17,14 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         MAIN: ("domain", "search", "bounds", "solver", "time_limit", "output"),
         "Other files": ("page", "resume", "samples", "proof", "solver_log"),
         "The MILP": ("formulation", "inject", "removal", "margin", "check_with", "certify", "permute"),
+        "What verdicts speak of": ("arithmetic",),
         "The solver": ("solver_option", "solver_defaults", "early_stop"),
         "Steps that can be left out": ("decide_by_bounds", "falsify", "start", "tighten"),
         "Resources": ("memory_limit", "threads", "seed"),
     },
     "compress": {
         MAIN: ("report", "domain", "output", "tolerance", "merge", "dtype"),
-        "The result and its check": ("dense", "samples", "check", "as_json"),
+        "The result and its check": ("dense", "arithmetic", "samples", "check", "as_json"),
         "Without a report: the search for stable neurons": (
             "search",
             "bounds",
@@ -35,7 +36,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "verify": {
         MAIN: ("domain", "tolerance", "time_limit", "report", "output", "as_json"),
-        "What is asked": ("wanted", "norm", "bound", "reading"),
+        "What is asked": ("wanted", "norm", "bound", "reading", "arithmetic"),
         "How": ("steps", "solver", "formulation"),
         "Resources": ("memory_limit", "threads", "seed"),
     },

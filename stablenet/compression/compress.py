@@ -147,8 +147,8 @@ def compress(
     unit_of(graph)
     region = parse_domain(domain, graph.network.n_inputs) if isinstance(domain, str) else domain
     found = _found(graph.network, report, region, {**options, "arithmetic": arithmetic})
-    check_arithmetic(found, arithmetic)
     seed = int(options.get("seed", 0))
+    check_arithmetic(found, arithmetic)
     evidence = Evidence.of(found, graph.network, region)
     limit = _tolerance(graph.network, evidence.domain, tolerance)
     builder = _Builder(evidence, _stored(dtype, graph))

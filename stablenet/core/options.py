@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self, TypedDict
 
 from stablenet.core.errors import InputError, UnknownNameError
-from stablenet.core.float32 import check_arithmetic
 
 INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")
@@ -35,6 +34,7 @@ class FindOptions(TypedDict, total=False):
     margin: float | None
     resume: str | None
     proof: str | None
+    arithmetic: str
     check_with: str | None
     time_limit: float | None
     memory_limit: float | None
@@ -104,7 +104,10 @@ class Options:
             raise UnknownNameError("injection", self.inject, INJECTIONS)
         if self.removal not in REMOVALS:
             raise UnknownNameError("removal", self.removal, REMOVALS)
-        check_arithmetic(self.arithmetic)
+        if self.arithmetic != "real":  # known without SciPy, which reports and help do not need
+            from stablenet.core.float32 import check_arithmetic
+
+            check_arithmetic(self.arithmetic)
         if self.arithmetic == "float32" and self.proof is not None:
             raise InputError("--proof and --arithmetic float32: proofs speak of real arithmetic only; leave one out")
         if not (self.margin is None or self.margin == 0.0 or SMALLEST_MARGIN <= self.margin < 0.1):

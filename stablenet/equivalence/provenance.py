@@ -80,6 +80,11 @@ def domain_of(network: Network) -> Domain | None:
     return domain_from_json(data)
 
 
+def off_domain(a: Network, b: Network, domain: Domain) -> list[str]:
+    """What to say of either file whose stated domain the one asked about is not known to lie in."""
+    return [words for network in (a, b) if (words := outside_stated_domain(network, domain)) is not None]
+
+
 def outside_stated_domain(network: Network, domain: Domain) -> str | None:
     """What to say where a file states a domain that another one is not known to lie in; else None.
 

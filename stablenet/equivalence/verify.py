@@ -39,7 +39,7 @@ from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
-from stablenet.equivalence.provenance import SOURCE_KEY, by_provenance, outside_stated_domain, stated_tolerance
+from stablenet.equivalence.provenance import SOURCE_KEY, by_provenance, off_domain, stated_tolerance
 from stablenet.equivalence.verification import Outcome, Verification
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
@@ -112,8 +112,6 @@ def verify(
     if first.metadata.get(SOURCE_KEY) == second.identity:
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
     limit = stated_tolerance(first, second, DEFAULT_TOLERANCE) if tolerance is None and not bound else tolerance
-    told = [outside_stated_domain(network, region) for network in (first, second)]
-    notes = [note for note in told if note is not None]
     stated, points = None, np.zeros((0, first.n_inputs))
     if report is not None:
         found = report if isinstance(report, Report) else Report.read(report)
@@ -135,7 +133,7 @@ def verify(
         asked=tolerance is not None,
         stated=stated,
         points=points,
-        notes=notes,
+        notes=off_domain(first, second, region),
     ).run()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from stablenet._version import __version__
 from stablenet.core import html
 from stablenet.core.certificates import CERTIFIER, Certificate
-from stablenet.core.errors import NotInstalledError, ReportError
+from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
 from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
@@ -143,19 +143,9 @@ class Report:
         with ``_by`` what closed it and ``_rigorous`` whether its refutation is rigorous. Raises `NotInstalledError`
         without pandas.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise NotInstalledError('pandas is not installed: pip install "stablenet[pandas]"') from None
-        rows = []
-        for neuron in self.data["neurons"]:
-            row = {name: neuron[name] for name in ("layer", "neuron", "verdict", "lower", "upper")}
-            for side in ("positive", "negative"):
-                question = neuron[side]
-                row |= {side: question["state"], f"{side}_by": question.get("by")}
-                row[f"{side}_rigorous"] = question.get("rigorous")
-            rows.append(row)
-        return pd.DataFrame(rows).set_index(["layer", "neuron"])
+        from stablenet.report.frame import frame_of
+
+        return frame_of(self.data["neurons"])
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
