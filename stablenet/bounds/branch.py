@@ -85,9 +85,9 @@ class _Bounds(Forest):
         trees = [Tree(int(row), sign, float(self.tie[row])) for sign in (-1.0, 1.0) for row in rows]
         self.plant(trees)
         self.grow(trees, 2 * leaves - 1)
-        left = [(tree, leaf) for tree in trees for leaf in tree.open]
+        left = [(tree, leaf) for tree in trees for leaf in (*tree.open, *tree.stuck)]
         for (tree, leaf), bound in zip(left, self.certify(left), strict=True):
-            tree.close(leaf, bound)
+            self.close(tree, leaf, bound)
         self._record([tree for tree in trees if tree.n_nodes], complete=True)
         self.done += len(trees)
         # A tree that was never planted has nothing closed.
@@ -102,12 +102,12 @@ class _Bounds(Forest):
 
     def tied(self, tree: Tree, leaf: Leaf) -> None:
         """See `Forest`."""
-        tree.close(leaf, leaf.value)
+        self.close(tree, leaf, leaf.value)
 
     def stuck(self, pairs: list[Pair]) -> None:
         """See `Forest`: no more work can be done on them."""
         for tree, leaf in pairs:
-            tree.close(leaf, leaf.value)
+            self.close(tree, leaf, leaf.value)
 
     def progress(self, n_live: int) -> None:
         """See `Forest`."""

@@ -126,7 +126,7 @@ class _Layer(Forest):
             still = np.ones(len(pairs), dtype=bool)
             for i, ((tree, leaf), bound) in enumerate(zip(pairs, self.certify(pairs), strict=True)):
                 if bound <= tree.goal:
-                    tree.close(leaf, bound)
+                    self.close(tree, leaf, bound)
                     still[i] = False
             pairs, points = [pair for pair, left in zip(pairs, still, strict=True) if left], points[still]
             if not pairs:
