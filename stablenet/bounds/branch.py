@@ -16,9 +16,10 @@ from typing import Self
 import numpy as np
 
 from stablenet.bounds.base import whole_number
-from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
+from stablenet.bounds.branch_and_bound import Forest, Pair
 from stablenet.bounds.crown import Index
 from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.bounds import Array
 
 LEAVES = 64

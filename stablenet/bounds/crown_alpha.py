@@ -14,7 +14,8 @@ import numpy as np
 
 from stablenet.bounds.base import whole_number
 from stablenet.bounds.certificates import Rows, record_rows
-from stablenet.bounds.crown import Index, chunks
+from stablenet.bounds.crown import Index
+from stablenet.bounds.crown_layers import chunks
 from stablenet.bounds.layerwise import Sweep, Tightening
 from stablenet.bounds.optimize import Descent, Outcome
 from stablenet.core.bounds import Array

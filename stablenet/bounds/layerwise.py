@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from stablenet.bounds.base import BoundMethod, Context
-from stablenet.bounds.crown import Backward, Index, crown_rows
+from stablenet.bounds.crown import Backward, Index
+from stablenet.bounds.crown_layers import crown_rows
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.methods import Crown
 from stablenet.core.bounds import Array, Bounds

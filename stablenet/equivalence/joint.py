@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.crown_layers import crown_layers
 from stablenet.core.network import AffineMap, Matrix, Network, Term
 from stablenet.equivalence.backward import Relaxation, System
 from stablenet.equivalence.scaling import lost, outward, times, times_columns, times_rows

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
+from stablenet.bounds.branch_and_bound import Forest, Pair
 from stablenet.bounds.crown import Backward
+from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
 from stablenet.search.base import Problem, Search
 
