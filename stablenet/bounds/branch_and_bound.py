@@ -40,8 +40,8 @@ FIRST_STEPS = 20
 """Steps of descent for a question as a whole."""
 
 STEPS = 3
-"""Steps of descent for a leaf, which starts from what its parent found: twice as many leave about as
-many questions open after as many nodes, and take a third more time (eran_mnist_9x200: 12 and 13 open after 37 and 27 s).
+"""Steps of descent for a leaf, which starts from what its parent found. With twice as many about as many questions are
+left after as many nodes, which take a third longer (eran_mnist_9x200: 12 and 13 open after 37 and 27 s).
 """
 
 KEPT = 256
