@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.core.registry import Registry, refuse_argument, wrong_set
+from stablenet.core.arrays import Array
+from stablenet.core.registry import Registry, refuse_argument, set_check
 from stablenet.milp.arrays import MILP, Rows
 
-Array = npt.NDArray[np.float64]
+PLAIN_MARGIN = 1e-4
+"""Relaxation of the rows of models for solvers at their own defaults: ten times the largest of their tolerances
+(Gurobi's for integrality). It is the same for all, so that all are given the same model."""
 
 
 class Capability(enum.Enum):
@@ -39,6 +42,7 @@ class Capability(enum.Enum):
     THREADS = "several threads"
     SEED = "random seed"
     ROOT_BOUND = "root bound reported"
+    OPTIONS = "options by native name"
 
 
 class Status(enum.Enum):
@@ -85,12 +89,26 @@ class Tolerance:
         return 10.0 * max(self.feasibility, self.integrality)
 
 
+Value = bool | int | float | str
+"""A value of a solver's option."""
+
+
+@dataclass(frozen=True)
+class NativeOption:
+    """An option as the solver has it: its default, whose type is the option's, and the words it takes, if it is one."""
+
+    default: Value
+    choices: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is set alike for every solver: tolerances (absolute), presolve, gap 0, and where its log goes.
 
     ``submips`` False is a wish: no MILPs inside the MILP to find better solutions, from a search that finds
-    those by other means. Heeded where it was measured to pay (HiGHS).
+    those by other means. Heeded where it was measured to pay (HiGHS). With ``defaults`` none of these is set: the
+    solver keeps its own, and ``feasibility`` and ``integrality`` only say what those are. ``options`` are further
+    options by native name, checked by `stablenet.backends.native_options.parse_options`.
     """
 
     feasibility: float = 1e-6
@@ -98,6 +116,8 @@ class Settings:
     presolve: bool = True
     submips: bool = True
     log: Path | None = None
+    defaults: bool = False
+    options: tuple[tuple[str, Value], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +252,12 @@ class Backend(ABC):
     """What it can do. Where title or capabilities depend on the argument, the instance has its own."""
     tolerance: Tolerance = Tolerance()
     """What it is given unless `Options.margin` says otherwise. Choose by measurement (``bench/planted.py``)."""
+    default_tolerance: Tolerance = Tolerance(1e-6, 1e-6, PLAIN_MARGIN)
+    """Its own default tolerances, with `PLAIN_MARGIN`; for solvers with `Capability.OPTIONS`."""
+    default_gap: float = 0.0
+    """How far its bound may be from the value of what it calls optimal, by its defaults, relative above 1."""
+    reserved: Mapping[str, str] = MappingProxyType({})
+    """Native options (or beginnings of their names that end in ``/``) that are refused, and what to use instead."""
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:
@@ -253,6 +279,15 @@ class Backend(ABC):
     def available(self) -> Availability:
         """Whether it is installed, without asking for a licence that counts."""
 
+    def native_options(self) -> Mapping[str, NativeOption]:
+        """All options by native name, of a solver with `Capability.OPTIONS`. Needs the solver to be installed."""
+        return {}
+
+    def native_settings(self, settings: Settings) -> Mapping[str, Value]:
+        """The native options that these settings come to, without `Settings.options`, threads, limits, seed and log."""
+        del settings
+        return {}
+
     def supports(self, *capabilities: Capability) -> bool:
         """Whether it declares all of them."""
         return self.capabilities.issuperset(capabilities)
@@ -262,18 +297,12 @@ class Backend(ABC):
         """Load the model. Raises `NotInstalledError`, `LicenseError`, `UnsupportedError` or `SolverError`."""
 
 
-def _wrong(cls: type[Backend]) -> str | None:
-    if isinstance(cls.__dict__.get("capabilities"), property):  # known of an instance only
-        return None
-    return wrong_set(cls.capabilities, "capabilities", Capability)
-
-
 registry: Registry[Backend] = Registry(
     "solver",
     Backend,  # type: ignore[type-abstract]
     "stablenet.backends",
     "stablenet.backends",
-    _wrong,
+    set_check("capabilities", "capabilities", Capability),
 )
 
 __all__ = [
@@ -282,11 +311,13 @@ __all__ = [
     "Callbacks",
     "Capability",
     "Limits",
+    "NativeOption",
     "RelaxResult",
     "Session",
     "Settings",
     "SolveResult",
     "Status",
     "Tolerance",
+    "Value",
     "registry",
 ]

@@ -14,33 +14,34 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from stablenet.backends.base import (
     Availability,
     Backend,
     Capability,
     Limits,
+    NativeOption,
     RelaxResult,
     Settings,
     Status,
     Tolerance,
+    Value,
 )
+from stablenet.backends.cbc_options import RESERVED, native_options, native_settings
 from stablenet.backends.request import Request
 from stablenet.backends.session import Answer, ResendingSession
 from stablenet.backends.thread import POLL
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NotInstalledError, SolverError, UnsupportedError
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.milp.mps import write_mps
-
-Array = npt.NDArray[np.float64]
 
 OVERRUN = 1.0
 """Seconds past its limit after which CBC is told to stop, and then again until it is killed."""
@@ -85,6 +86,8 @@ class Cbc(Backend):
     name = "cbc"
     title = "CBC"
     tolerance = Tolerance(1e-7, 1e-7, 1e-6)
+    default_gap = 2e-4
+    reserved = RESERVED
     capabilities = frozenset(
         {
             Capability.SOS1,
@@ -95,6 +98,7 @@ class Cbc(Backend):
             Capability.NODE_LIMIT,
             Capability.THREADS,
             Capability.SEED,
+            Capability.OPTIONS,
         }
     )
 
@@ -106,6 +110,17 @@ class Cbc(Backend):
         with contextlib.suppress(metadata.PackageNotFoundError):
             return Availability(True, metadata.version("cbcbox"), _INSTALL)
         return Availability(True, _version(path), _INSTALL)
+
+    def native_options(self) -> Mapping[str, NativeOption]:
+        """See `Backend.native_options`."""
+        path = program()
+        if path is None:
+            raise NotInstalledError(f"CBC is not installed: {_INSTALL}")
+        return native_options(path)
+
+    def native_settings(self, settings: Settings) -> Mapping[str, Value]:
+        """See `Backend.native_settings`; of a model whose columns are bounded."""
+        return native_settings(settings, bounded=True)
 
     def open(self, milp: MILP, settings: Settings = Settings()) -> CbcSession:
         """Take the model; see `Backend.open`."""
@@ -210,7 +225,9 @@ class CbcSession(ResendingSession):
         # CBC prints six digits, rounded either way.
         bound -= PRINTED * abs(bound)
         if status is Status.OPTIMAL and x is not None:
-            bound = sign * milp.value(x)
+            value = sign * milp.value(x)
+            # By its defaults it does not look for solutions that are better by less than that.
+            bound = value - (self.backend.default_gap * max(1.0, abs(value)) if self.settings.defaults else 0.0)
         stop = request.dual_stop
         if stop is not None:
             # Nothing with a bound beyond the cutoff was kept, so nothing is said about what lies there.
@@ -258,20 +275,10 @@ class CbcSession(ResendingSession):
         return path
 
     def _options(self, limits: Limits, left: float | None) -> list[str]:
-        s = self.settings
-        options = ["-timeMode", "elapsed", "-ratioGap", "0", "-allowableGap", "0", "-increment", "0"]
-        options += ["-primalTolerance", repr(s.feasibility), "-dualTolerance", repr(s.feasibility)]
-        options += ["-integerTolerance", repr(s.integrality), "-randomCbcSeed", str(limits.seed + 1)]
-        options += ["-randomSeed", str(limits.seed + 1)]
-        # Its scaling loses the tolerances: points come back whose columns with small coefficients break their bounds.
-        options += ["-scaling", "off"]
-        # CBC's integer preprocessing is wrong: with tolerances of 1e-9 it proves false optima of small big-M models,
-        # and calls models with SOS sets infeasible. Without it CBC calls unbounded models optimal, so it stays on where
-        # a model can be unbounded.
-        if np.isfinite(self.milp.lower).all() and np.isfinite(self.milp.upper).all():
-            options += ["-preprocess", "off"]
-        if not s.presolve:
-            options += ["-presolve", "off", "-preprocess", "off"]
+        options = ["-timeMode", "elapsed", "-randomCbcSeed", str(limits.seed + 1), "-randomSeed", str(limits.seed + 1)]
+        values = {**native_settings(self.settings, bounded=self._bounded), **dict(self.settings.options)}
+        for name, value in values.items():
+            options += [f"-{name}", str(value)]
         if limits.threads > 1:
             options += ["-threads", str(limits.threads)]
         if limits.nodes is not None:
@@ -279,6 +286,10 @@ class CbcSession(ResendingSession):
         if left is not None:
             options += ["-sec", repr(left)]
         return options
+
+    @property
+    def _bounded(self) -> bool:
+        return bool(np.isfinite(self.milp.lower).all() and np.isfinite(self.milp.upper).all())
 
     def _run(self, model: MILP, limits: Limits, began: float, more: list[str]) -> _Report:
         """Write a minimisation, solve it, read what came of it."""

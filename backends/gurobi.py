@@ -8,25 +8,37 @@ and one column, where two rows would use up the limit twice as fast.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status, Tolerance
+from stablenet.backends.base import (
+    PLAIN_MARGIN,
+    Availability,
+    Backend,
+    Capability,
+    Limits,
+    NativeOption,
+    RelaxResult,
+    Settings,
+    Status,
+    Tolerance,
+    Value,
+)
 from stablenet.backends.gurobi_licence import MAX_COLUMNS, MAX_ROWS, check_size, environment, licence_file, two_sided
+from stablenet.backends.gurobi_options import RESERVED, native_options, native_settings
 from stablenet.backends.gurobi_run import STATUS, first_time, known_bound, optimize, take_back_interrupts
 from stablenet.backends.model_checks import check_model
 from stablenet.backends.request import Request
 from stablenet.backends.session import Answer, ArraySession, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import SolverError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 
 class Gurobi(Backend):
@@ -35,6 +47,9 @@ class Gurobi(Backend):
     name = "gurobi"
     title = "Gurobi"
     tolerance = Tolerance(1e-7, 1e-7, 1e-6)
+    default_tolerance = Tolerance(1e-6, 1e-5, PLAIN_MARGIN)
+    default_gap = 1e-4
+    reserved = RESERVED
     capabilities = frozenset(Capability)
 
     def available(self) -> Availability:
@@ -49,6 +64,14 @@ class Gurobi(Backend):
             words = f"size-limited licence of the pip package: {MAX_COLUMNS} columns, {MAX_ROWS} constraints"
             return Availability(True, version, install, words, MAX_COLUMNS, MAX_ROWS)
         return Availability(True, version, install, f"licence {file}, checked when a model is too large without it")
+
+    def native_options(self) -> Mapping[str, NativeOption]:
+        """See `Backend.native_options`."""
+        return native_options(solver_module("gurobipy", self))
+
+    def native_settings(self, settings: Settings) -> Mapping[str, Value]:
+        """See `Backend.native_settings`."""
+        return native_settings(settings)
 
     def open(self, milp: MILP, settings: Settings = Settings()) -> GurobiSession:
         """Load the model; a model that the licence does not allow is refused before. See `Backend.open`."""
@@ -78,15 +101,7 @@ class GurobiSession(ArraySession):
 
     def _setup(self) -> None:
         s = self.settings
-        parameters: dict[str, object] = {
-            "FeasibilityTol": s.feasibility,
-            "OptimalityTol": s.feasibility,
-            "IntFeasTol": s.integrality,
-            "MIPGap": 0.0,
-            "MIPGapAbs": 0.0,
-        }
-        if not s.presolve:
-            parameters["Presolve"] = 0
+        parameters: dict[str, object] = {**self.backend.native_settings(s), **dict(s.options)}
         if s.log is not None:
             # In this order nothing of it is printed.
             parameters |= {"LogToConsole": 0, "LogFile": str(s.log), "OutputFlag": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -13,25 +14,22 @@ from stablenet.backends.base import (
     Backend,
     Capability,
     Limits,
+    NativeOption,
     RelaxResult,
     Settings,
     Status,
     Tolerance,
+    Value,
 )
 from stablenet.backends.highs_banner import no_banner
+from stablenet.backends.highs_options import RESERVED, SMALLEST_COEFFICIENT, native_options, native_settings
 from stablenet.backends.request import Request
 from stablenet.backends.session import Answer, ArraySession, Watch, solver_module
 from stablenet.backends.thread import SolverThread
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import SolverError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
-
-SMALLEST_COEFFICIENT = 1e-12
-"""HiGHS deletes coefficients up to ``small_matrix_value``; this is the least that it accepts for it."""
-
-_SUBMIPS = ("mip_heuristic_run_rins", "mip_heuristic_run_rens", "mip_heuristic_run_root_reduced_cost")
 
 _STATUS = {
     "kOptimal": Status.OPTIMAL,
@@ -54,8 +52,11 @@ class Highs(Backend):
     name = "highs"
     title = "HiGHS"
     tolerance = Tolerance(1e-7, 1e-7, 1e-6)
+    default_gap = 1e-4
+    reserved = RESERVED
     capabilities = frozenset(
         {
+            Capability.OPTIONS,
             Capability.START,
             Capability.TARGET,
             Capability.DUAL_STOP,
@@ -77,6 +78,14 @@ class Highs(Backend):
         except metadata.PackageNotFoundError:
             return Availability(False, None, "pip install highspy")
         return Availability(True, version, "pip install highspy")
+
+    def native_options(self) -> Mapping[str, NativeOption]:
+        """See `Backend.native_options`; of the version that is installed."""
+        return native_options()
+
+    def native_settings(self, settings: Settings) -> Mapping[str, Value]:
+        """See `Backend.native_settings`."""
+        return native_settings(settings)
 
     def open(self, milp: MILP, settings: Settings = Settings()) -> HighsSession:
         """Load the model; see `Backend.open`."""
@@ -107,21 +116,9 @@ class HighsSession(ArraySession):
         self._set("log_to_console", False)
         if s.log is not None:
             self._set("log_file", str(s.log))
-        self._set("primal_feasibility_tolerance", s.feasibility)
-        self._set("dual_feasibility_tolerance", s.feasibility)
-        self._set("mip_feasibility_tolerance", s.integrality)
-        self._set("mip_rel_gap", 0.0)
-        self._set("mip_abs_gap", 0.0)
-        self._set("presolve", "on" if s.presolve else "off")
-        if not s.submips:
-            self._without_submips()
-        self._set("small_matrix_value", SMALLEST_COEFFICIENT)
-
-    def _without_submips(self) -> None:
-        """No RINS, RENS and the like, which take most of the time where a question is to be refuted."""
-        known = [self._highs.setOptionValue(option, False) == self._api.HighsStatus.kOk for option in _SUBMIPS]
-        if not all(known):  # versions without these options have one that limits the effort
-            self._set("mip_heuristic_effort", 0.0)
+        for option, value in {**self.backend.native_settings(s), **dict(s.options)}.items():
+            self._set(option, value)
+        self._presolve = str(self._highs.getOptionValue("presolve")[1])
 
     def _set(self, option: str, value: object) -> None:
         if self._highs.setOptionValue(option, value) != self._api.HighsStatus.kOk:
@@ -271,14 +268,14 @@ class HighsSession(ArraySession):
         With tolerances of 1e-9, presolve reports some feasible models infeasible (1.16).
         """
         words, status = self._run_or_tell(limits, began, lp=lp)
-        if status is not Status.INFEASIBLE or not self.settings.presolve:
+        if status is not Status.INFEASIBLE or self._presolve == "off":
             return words, status
         self._limit(limits, began, lp=lp)
         self._set("presolve", "off")
         try:
             more, status = self._run_or_tell(limits, began, lp=lp)
         finally:
-            self._set("presolve", "on")
+            self._set("presolve", self._presolve)
         return f"{words}; without presolve: {more}", status
 
     def _run_or_tell(self, limits: Limits, began: float, *, lp: bool) -> tuple[str, Status]:

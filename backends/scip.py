@@ -7,21 +7,33 @@ project: 0.3 microseconds each; its matrix API and expressions are three and six
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from stablenet.backends import scip_plugins
-from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status, Tolerance
+from stablenet.backends.base import (
+    Availability,
+    Backend,
+    Capability,
+    Limits,
+    NativeOption,
+    RelaxResult,
+    Settings,
+    Status,
+    Tolerance,
+    Value,
+)
 from stablenet.backends.request import Request
+from stablenet.backends.scip_options import RESERVED, native_options, native_settings
 from stablenet.backends.session import Answer, ArraySession, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import SolverError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 _STATUS = {
     "optimal": Status.OPTIMAL,
@@ -44,6 +56,7 @@ class Scip(Backend):
     name = "scip"
     title = "SCIP"
     tolerance = Tolerance(1e-7, 1e-7, 1e-6)
+    reserved = RESERVED
     capabilities = frozenset(Capability) - {Capability.THREADS}
 
     def available(self) -> Availability:
@@ -53,6 +66,15 @@ class Scip(Backend):
         except metadata.PackageNotFoundError:
             return Availability(False, None, "pip install pyscipopt")
         return Availability(True, version, "pip install pyscipopt")
+
+    def native_options(self) -> Mapping[str, NativeOption]:
+        """See `Backend.native_options`."""
+        solver_module("pyscipopt", self)
+        return native_options()
+
+    def native_settings(self, settings: Settings) -> Mapping[str, Value]:
+        """See `Backend.native_settings`."""
+        return native_settings(settings)
 
     def open(self, milp: MILP, settings: Settings = Settings()) -> ScipSession:
         """Load the model; see `Backend.open`."""
@@ -90,21 +112,12 @@ class _Loaded:
         model.hideOutput()
         if settings.log is not None:
             model.setLogfile(str(settings.log))
-        parameters = {
-            "numerics/feastol": min(settings.feasibility, settings.integrality),
-            "numerics/dualfeastol": settings.feasibility,
-            # Without a limit its root rounds go on for minutes on the models of networks, each gaining a millionth.
-            "separating/maxroundsroot": 10,
-            "limits/gap": 0.0,
-            "limits/absgap": 0.0,
-            "misc/catchctrlc": False,
-            "timing/clocktype": 2,
-        }
+        parameters = {**native_settings(settings), **dict(settings.options)}
         try:
-            model.setParams(parameters)
+            model.setParams({**parameters, "misc/catchctrlc": False, "timing/clocktype": 2})
         except (ValueError, KeyError) as error:
-            raise SolverError(f"SCIP refuses a tolerance of {settings}: {error}") from error
-        if not settings.presolve or self._relaxed:
+            raise SolverError(f"SCIP refuses one of {parameters}: {error}") from error
+        if (not settings.presolve and not settings.defaults) or self._relaxed:
             model.setPresolve(self._api.SCIP_PARAMSETTING.OFF)
 
     def add_rows(self, rows: Rows) -> None:

@@ -35,10 +35,9 @@ from stablenet.backends.request import (
 )
 from stablenet.backends.thread import SolverThread, Stopped
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NotInstalledError, SolverError, UnsupportedError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 POINT_TOLERANCE = 1e-5
 """How far a solver's point may violate the model, relative to the largest term of a row, before it is a failure."""
@@ -164,13 +163,20 @@ class ArraySession(Session):
         began = time.perf_counter()
         try:
             answer = trivial_answer(self.milp) or self._answer(request)
-            result = conclude(self.backend.title, self.milp, request, answer, time.perf_counter() - began)
+            result = conclude(
+                self.backend.title, self.milp, request, answer, time.perf_counter() - began, gap=self._gap
+            )
         except UnsupportedError:
             raise
         except BaseException as error:
             self._broken = f"{type(error).__name__}: {error}"
             raise
         return result
+
+    @property
+    def _gap(self) -> float:
+        """How far the bound of an optimum may be from its value, relative above 1."""
+        return self.backend.default_gap if self.settings.defaults else 0.0
 
     def relax(self, limits: Limits) -> RelaxResult:
         """Solve the LP relaxation; see `Session.relax`."""
@@ -309,8 +315,13 @@ def canonical(rows: Rows) -> Rows:
     return Rows(matrix, rows.lower, rows.upper)
 
 
-def conclude(title: str, milp: MILP, request: Request, answer: Answer, seconds: float) -> SolveResult:
-    """The result that the answer supports; raises `SolverError` where it contradicts itself or the model."""
+def conclude(
+    title: str, milp: MILP, request: Request, answer: Answer, seconds: float, *, gap: float = 0.0
+) -> SolveResult:
+    """The result that the answer supports; raises `SolverError` where it contradicts itself or the model.
+
+    ``gap`` is how far an optimum's bound may be from its value, relative to the value where that is above 1.
+    """
     if answer.status in {Status.INFEASIBLE, Status.UNBOUNDED}:
         answer = replace(answer, x=None, dual_bound=np.nan)
     if answer.x is None and answer.status in {Status.OPTIMAL, Status.TARGET}:
@@ -320,7 +331,7 @@ def conclude(title: str, milp: MILP, request: Request, answer: Answer, seconds: 
     if answer.x is not None:
         check_point(title, milp, answer.x)
         objective = milp.value(answer.x)
-        bound = _agreed_bound(title, milp, request, answer)
+        bound = _agreed_bound(title, milp, request, answer, gap)
     stop = request.dual_stop
     if answer.status is Status.DUAL_STOP and stop is not None and (bound > stop if milp.maximize else bound < stop):
         raise SolverError(f"{title} stopped at dual bound {bound:.9g}, short of {stop:.9g}")
@@ -342,7 +353,7 @@ def check_point(title: str, milp: MILP, x: Array) -> None:
         raise SolverError(f"{title} returned a point that violates the model by {violation:.3g}")
 
 
-def _agreed_bound(title: str, milp: MILP, request: Request, answer: Answer) -> float:
+def _agreed_bound(title: str, milp: MILP, request: Request, answer: Answer, gap: float) -> float:
     """The dual bound, checked against the point and the status."""
     x = answer.x
     if x is None:
@@ -352,7 +363,7 @@ def _agreed_bound(title: str, milp: MILP, request: Request, answer: Answer) -> f
     slack = VALUE_TOLERANCE * max(1.0, abs(milp.constant) + float(np.abs(milp.objective) @ np.abs(x)))
     if sign * (bound - value) < -slack:
         raise SolverError(f"{title}: its dual bound {bound:.9g} excludes its own solution of value {value:.9g}")
-    if answer.status is Status.OPTIMAL and sign * (bound - value) > slack:
+    if answer.status is Status.OPTIMAL and sign * (bound - value) > slack + 2.0 * gap * max(1.0, abs(value)):
         raise SolverError(f"{title} reports {answer.words!r} with value {value:.9g} and dual bound {bound:.9g}")
     target = request.target
     if answer.status is Status.TARGET and target is not None and sign * (target - value) > slack:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds.crown import Index
-from stablenet.bounds.single_precision import Single
+from stablenet.core.arrays import Index, Single
 
 RATE = 0.3
 """First step size for slopes; they live in [0, 1]."""

@@ -5,7 +5,7 @@ some neurons to a phase, within which their ReLUs are linear, and has multiplier
 the phase felt (Wang et al., *Beta-CROWN: Efficient Bound Propagation with Per-neuron Split Constraints*, NeurIPS 2021,
 arXiv 2103.06624). Leaves are split at the neuron whose relaxation lifts the bound most (Bunel et al., *Branch and Bound
 for Piecewise Linear Neural Network Verification*, JMLR 2020, arXiv 1909.06588, judge neurons in a like way), and a
-child starts from its parent's linear bound, or a better one. `Descent` chooses slopes and multipliers in single
+child starts from its parent's linear bound, or a better one. `BoundOptimizer` chooses slopes and multipliers in single
 precision; what closes a leaf is the rigorous bound of `Backward` with these choices.
 """
 
@@ -23,12 +23,12 @@ from threadpoolctl import threadpool_limits
 
 from stablenet.bounds.adam import Variables
 from stablenet.bounds.certificates import Rows, record_leaves
-from stablenet.bounds.crown import Backward, Index
+from stablenet.bounds.crown import Backward
 from stablenet.bounds.crown_alpha import COPIES
 from stablenet.bounds.crown_layers import MEMORY
-from stablenet.bounds.optimize import Descent, Outcome, Phases
+from stablenet.bounds.optimize import BoundOptimizer, Optimised, Phases
 from stablenet.bounds.trees import Leaf, Store, Tree
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index
 from stablenet.core.deadline import Deadline
 from stablenet.core.proofs import PartProof
 from stablenet.domain.regions import Part
@@ -63,7 +63,7 @@ WIDEST = 1e-9
 Pair = tuple[Tree, Leaf]
 
 
-class Forest(ABC):
+class BranchAndBound(ABC):
     """Trees over the affine map that follows the pushed layers, on the only part of a `Backward`.
 
     A subclass says which trees are `live`, what to do with values seen (`show`), with ties (`tied`) and with leaves
@@ -81,12 +81,12 @@ class Forest(ABC):
         self.threads = threads
         self.layer = len(backward.stages)
         self.affine = backward.network.layers[self.layer].affine
-        self.descent = Descent(backward)
+        self.optimizer = BoundOptimizer(backward)
         self.n_nodes = 0
         self._pool: ThreadPoolExecutor | None = None
-        self.alive, self.open, self.place = self.descent.alive, self.descent.open, self.descent.place
+        self.alive, self.open, self.place = self.optimizer.alive, self.optimizer.open, self.optimizer.place
         self.store = Store(int(self.open[-1]), int(self.alive[-1]))
-        widths = [level.up_offset[level.open] for level in self.descent.levels]
+        widths = [level.up_offset[level.open] for level in self.optimizer.levels]
         self.width = np.concatenate([np.zeros(0, np.float32), *widths])
         self.batch = max(2, min(BATCH, MEMORY // (8 * COPIES * int(self.alive[-1] + max(backward.widths)))))
 
@@ -128,7 +128,7 @@ class Forest(ABC):
     def progress(self, n_live: int) -> None:  # noqa: B027 - not all want to say
         """So many trees are worked on."""
 
-    def plant(self, trees: Sequence[Tree]) -> None:
+    def bound_roots(self, trees: Sequence[Tree]) -> None:
         """One leaf per tree: the bound without branching."""
         for tree in trees:
             tree.keep = self.proof is not None
@@ -138,7 +138,7 @@ class Forest(ABC):
                     return
                 some = trees[start : start + self.batch]
                 phases = np.zeros((len(some), int(self.alive[-1])), np.int8)
-                leaves = self._bound(some, phases, FIRST_STEPS, self.descent.start(len(some), multipliers=True))
+                leaves = self._bound(some, phases, FIRST_STEPS, self.optimizer.start(len(some), multipliers=True))
                 self._settle(list(zip(some, leaves, strict=True)))
 
     def grow(self, trees: Sequence[Tree], max_nodes: int | None) -> None:
@@ -200,9 +200,9 @@ class Forest(ABC):
         rows, signs = _questions(trees)
         goals = np.array([tree.goal - SEEN * tree.tie for tree in trees])
 
-        def work(piece: slice) -> tuple[Outcome, list[list[float]], Array, Array]:
+        def work(piece: slice) -> tuple[Optimised, list[list[float]], Array, Array]:
             index, sign, held = rows[piece], signs[piece], phases[piece]
-            found = self.descent.run(
+            found = self.optimizer.run(
                 self.affine, index, sign, steps, start=start.take(piece), phases=held, multipliers=True
             )
             points = np.clip(found.points.astype(np.float64), self.part.lower, self.part.upper)
@@ -226,7 +226,7 @@ class Forest(ABC):
             leaves += map(Leaf, columns[0], at.tolist(), map(int, columns[1]), *columns[2:])
         return leaves
 
-    def _numbers(self, found: Outcome, phases: Phases) -> list[list[float]]:
+    def _numbers(self, found: Optimised, phases: Phases) -> list[list[float]]:
         """Bounds, neurons to split, and what their multipliers gain where they get a phase: four lists, (rows,)."""
         n = len(phases)
         split, inactive, active = np.full(n, -1), np.zeros(n), np.zeros(n)
@@ -250,7 +250,7 @@ class Forest(ABC):
             if bound <= tree.goal:
                 self.close(tree, leaf, bound)
                 continue
-            tie = leaf.value > tree.goal
+            tie = leaf.value > tree.goal or (self.affine.roundoff is not None and bound <= tree.goal + tree.tie)
             leaf.value, leaf.checked = max(leaf.value, bound), True
             if leaf.split < 0:
                 left.append((tree, leaf))
@@ -276,7 +276,7 @@ class Forest(ABC):
         for start in range(0, len(pairs), self.batch):
             some = pairs[start : start + self.batch]
             variables, phases = self.store.take([leaf for _, leaf in some])
-            choices = self.descent.choices(variables, phases)
+            choices = self.optimizer.choices(variables, phases)
             rows = Rows(self.backward, *_questions([tree for tree, _ in some]), choices)
             of = np.array([tree.number for tree, _ in some], "<u4")
             record_leaves(self.proof, self.by, rows, of, closed=numbers[:0])
@@ -298,18 +298,18 @@ class Forest(ABC):
         variables, phases = self.store.take([leaf for _, leaf in pairs])
 
         def work(piece: slice) -> list[float]:
-            choices = self.descent.choices(variables.take(piece), phases[piece])
+            choices = self.optimizer.choices(variables.take(piece), phases[piece])
             bounds, _ = self.backward.upper_bounds(self.affine, rows[piece], signs[piece], choices)
             return [np.inf if np.isnan(bound) else float(bound) for bound in bounds[0]]
 
         return [bound for some in self._shared(work, len(pairs)) for bound in some]
 
-    def press(self, pairs: Sequence[Pair], steps: int) -> Array:
+    def optimise_leaves(self, pairs: Sequence[Pair], steps: int) -> Array:
         """Descend for longer from where leaves stand; the points at which their bounds are attained."""
         rows, signs = _questions([tree for tree, _ in pairs])
         leaves = [leaf for _, leaf in pairs]
         start, phases = self.store.take(leaves)
-        found = self.descent.run(self.affine, rows, signs, steps, start=start, phases=phases, multipliers=True)
+        found = self.optimizer.run(self.affine, rows, signs, steps, start=start, phases=phases, multipliers=True)
         self.store.put(leaves, found.variables)
         return np.asarray(found.points, np.float64)
 

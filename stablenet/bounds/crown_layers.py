@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds.crown import Array, Backward, Index
+from stablenet.bounds.crown import Backward
 from stablenet.bounds.interval import affine_bounds, post_bounds
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, Network
 
 MEMORY = 256 * 2**20

@@ -22,16 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.bounds.adam import Adam, Variables
-from stablenet.bounds.crown import Array, Backward, Choice, Index
+from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.linear import to_dense
-from stablenet.bounds.single_precision import Level, Single
+from stablenet.bounds.single_precision import Level
+from stablenet.core.arrays import Array, Index, Single
 from stablenet.core.network import AffineMap
 
 Phases = npt.NDArray[np.int8]
 
 
 @dataclass(eq=False)
-class Outcome:
+class Optimised:
     """What descent found: values (rows,), not rigorous, their variables, and where the relaxation is loose.
 
     ``gap`` (rows, undecided neurons of all layers) is by how much the relaxation of each lifts the bound, on average
@@ -48,7 +49,7 @@ class Outcome:
     seen: Single
 
 
-class Descent:
+class BoundOptimizer:
     """Descends on the choices of a `Backward` on one part; layers pushed to it later are seen."""
 
     def __init__(self, backward: Backward) -> None:
@@ -112,7 +113,7 @@ class Descent:
         start: Variables | None = None,
         phases: Phases | None = None,
         multipliers: bool = False,
-    ) -> Outcome:
+    ) -> Optimised:
         """Lower the upper bounds of ``signs * affine`` at the given rows in so many steps.
 
         ``phases``, (rows, alive neurons of all layers), restrict row by row, as `Choice.phase` does. ``start`` is used
@@ -169,7 +170,9 @@ class _Held:
 class _Run:
     """Descent for a fixed set of rows."""
 
-    def __init__(self, owner: Descent, affine: AffineMap, rows: Index, signs: Array, phases: Phases | None) -> None:
+    def __init__(
+        self, owner: BoundOptimizer, affine: AffineMap, rows: Index, signs: Array, phases: Phases | None
+    ) -> None:
         self.owner, self.levels = owner, owner.levels
         backward = owner.backward
         self.first: dict[int, Single] = {}
@@ -290,7 +293,7 @@ class _Run:
             mine -= pre
         return [slopes, moves]
 
-    def descend(self, variables: Variables, steps: int) -> Outcome:
+    def descend(self, variables: Variables, steps: int) -> Optimised:
         """Adam, projected; the best seen is kept row by row."""
         self.fix(variables)
         values = np.full(len(self.constant), np.inf, np.float32)
@@ -316,7 +319,7 @@ class _Run:
             post = back.post[k]
             if post is not None:
                 negative[:, self.open[k]] = np.minimum(post[:, level.open], 0)
-        return Outcome(values, best, gap, negative, point, self._seen(point, pres))
+        return Optimised(values, best, gap, negative, point, self._seen(point, pres))
 
     def _add_gaps(self, gap: Single, back: _Pass, pres: list[Single], posts: list[Single]) -> None:
         """Add by how much each undecided neuron's relaxation lifts the bound at the maximiser."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stablenet.bounds.adam import Variables
-from stablenet.bounds.crown import Index
 from stablenet.bounds.optimize import Phases
+from stablenet.core.arrays import Index
 
 
 @dataclass(eq=False)
 class Leaf:
-    """One leaf; its slopes, multipliers and phases stand in row ``at`` of the forest's `Store`.
+    """One leaf; its slopes, multipliers and phases stand in row ``at`` of the branching's `Store`.
 
     ``split`` is the neuron to split (alive), -1 if none is left; ``inactive`` and ``active`` are what its multiplier
     gains where it gets that phase, so that a child starts from its parent's linear bound, or from a better one.

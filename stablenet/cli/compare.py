@@ -82,7 +82,7 @@ def _executor(plan: Plan, workers: int | None, scheduler: str | None) -> Executo
     return LocalWorkers(core_slots(workers, plan.grid.threads))
 
 
-PLURALS = {"bounds": "bounds", "search": "searches"}
+PLURALS = {"bounds": "bounds", "search": "searches", "solver_options": "sets of solver options"}
 
 
 def _print_plan(plan: Plan) -> None:
@@ -95,7 +95,8 @@ def _print_plan(plan: Plan) -> None:
         "seed": {run.seed for run in plan.runs},
     }
     parts = [
-        f"{len(found)} {axis if len(found) == 1 else PLURALS.get(axis, axis + 's')}" for axis, found in values.items()
+        f"{len(found)} {axis.replace('_', ' ') if len(found) == 1 else PLURALS.get(axis, axis + 's')}"
+        for axis, found in values.items()
     ]
     say(f"{grid.name}: {len(plan.runs)} {'run' if len(plan.runs) == 1 else 'runs'} ({', '.join(parts)})")
     for item in plan.unsupported:
@@ -129,7 +130,8 @@ def _sweep(plan: Plan, folder: Path, executor: Executor, *, resume: bool, retry:
 
     def note(row: dict[str, Any], number: int, total: int) -> None:
         outcomes[row["outcome"]] += 1
-        names = " ".join(str(row[axis]) for axis in ("instance", "formulation", "bounds", "search", "solver", "step"))
+        axes = ("instance", "formulation", "bounds", "search", "solver", "step", "solver_options")
+        names = " ".join(str(row[axis]) for axis in axes if row[axis] != "none")
         seconds = "" if row.get("wall_s") is None else f" {row['wall_s']:.1f} s"
         reason = f": {row['reason']}" if row["reason"] else ""
         say(f"[{number}/{total}] {names} seed {row['seed']}: {row['outcome']}{seconds}{reason}")

@@ -16,12 +16,13 @@ import typer
 from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
+from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
-from stablenet.core.errors import InputError, StablenetError
+from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.signals import EXIT_CODE, end_at_once, install
-from stablenet.core.terminal import complain, console, say, say_json
+from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
@@ -70,19 +71,21 @@ def find(
     solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
     search: Annotated[str, typer.Option(help="How questions are closed; see `stablenet searches`.")] = "auto",
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
-    inject: Annotated[str, typer.Option(help="Forward passes offered to the solver: relaxation, random, off.")] = (
-        "relaxation"
-    ),
+    inject: Annotated[str, typer.Option(help="The solver's forward passes: relaxation, random, off.")] = "relaxation",
     removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds close questions and fix phases.")] = True,
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
     start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
+    certify: Annotated[
+        str, typer.Option(metavar="on|off", help="Prove anew, without the solver, what a MILP solver refuted.")
+    ] = "on",
     margin: Annotated[
         float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
     ] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
     proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
+    arithmetic: cli_compress.Arithmetic = "real",
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: cli_compress.MemoryLimit = None,
@@ -90,6 +93,15 @@ def find(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
     solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
+    solver_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option by the solver's own name; repeatable.")
+    ] = None,
+    solver_defaults: Annotated[
+        bool, typer.Option("--solver-defaults", help="Leave the solver its own defaults; limits and the seed are set.")
+    ] = False,
+    early_stop: Annotated[
+        bool, typer.Option(help="End solves at the first solution that shows a question, where the solver can.")
+    ] = True,
     output: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Report to write; -: print it.")] = None,
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
@@ -109,9 +121,11 @@ def find(
         falsify=falsify,
         start=start,
         tighten=tighten,
+        certify=_on_or_off("certify", certify),
         margin=margin,
         resume=resume,
         proof=proof,
+        arithmetic=arithmetic,
         check_with=check_with,
         time_limit=time_limit,
         memory_limit=memory_limit,
@@ -119,6 +133,9 @@ def find(
         seed=seed,
         permute=permute,
         solver_log=solver_log,
+        solver_defaults=solver_defaults,
+        solver_options=tuple(solver_option or ()),
+        early_stop=early_stop,
     )
     with command_files(
         {"--output": output, "--page": page, "--solver-log": solver_log, "--proof": proof},
@@ -127,6 +144,12 @@ def find(
         reads={"--samples": samples, "--resume": resume},
     ):
         raise typer.Exit(_find(net, domain, options, output, page))
+
+
+def _on_or_off(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UnknownNameError(name, value, ("on", "off"))
+    return value == "on"
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
@@ -290,6 +313,7 @@ def solvers(*, as_json: AsJson = False) -> None:
 
 app.command()(cli_compress.compress)
 app.command()(cli_compress.verify)
+app.command()(cli_competition.run_instance)
 app.command()(cli_check.check)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.page)
@@ -321,19 +345,9 @@ def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -
     _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render)
 
 
-def _open_closed_streams() -> None:
-    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-
-
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
-    _open_closed_streams()
+    open_closed_streams()
     install()
     limit_memory()
     try:

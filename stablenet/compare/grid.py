@@ -28,13 +28,23 @@ STEP_OPTIONS = {
     "removal": str,
     "start": bool,
     "tighten": bool,
+    "certify": bool,
     "margin": float,
     "check_with": str,
+    "solver_defaults": bool,
+    "early_stop": bool,
 }
 """Options of `find` that a table ``[steps.NAME]`` may set, with their types."""
 
-FAIR_STEP: dict[str, Any] = {"falsify": False, "inject": "off", "removal": "resolve"}
-"""What every solver can do: the step that a grid gets which names none. Falsifying is the frozen set's."""
+FAIR_STEP: dict[str, Any] = {"falsify": False, "inject": "off", "removal": "resolve", "early_stop": False}
+"""What every solver can do: the step that a grid gets which names none. Falsifying is the frozen set's. Not all can end
+a solve at the first solution that is good enough, so none does."""
+
+PLAIN_STEP: dict[str, Any] = {**FAIR_STEP, "solver_defaults": True, "start": False}
+"""Each solver at its own defaults but threads, time limit and seed."""
+
+NO_OPTIONS = "none"
+"""The value of the axis ``solver_options`` for runs without any."""
 
 
 class GridError(InputError):
@@ -67,7 +77,7 @@ class FrozenSpec:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSetting:
     """A named setting of the steps that can be switched: whether the frozen set is used, and options of `find`.
 
     ``samples`` says whether a run that starts from nothing gets the instance's samples; None: if it falsifies.
@@ -86,8 +96,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Block:
-    """One product of axes; ``instances`` and ``steps`` are names."""
+class RunProduct:
+    """One product of axes; ``instances``, ``steps`` and ``solver_options`` are names."""
 
     instances: tuple[str, ...]
     formulation: tuple[str, ...]
@@ -95,6 +105,7 @@ class Block:
     search: tuple[str, ...]
     solver: tuple[str, ...]
     steps: tuple[str, ...]
+    solver_options: tuple[str, ...]
     seeds: tuple[int, ...]
 
 
@@ -102,7 +113,8 @@ class Block:
 class Grid:
     """A whole grid. Times are in seconds, ``memory_limit`` in megabytes; ``text`` is the file as read.
 
-    ``grace`` is how long a run may overrun its own time limit before it is ended from outside.
+    ``solver_options`` are named sets of options, for each solver the texts ``NAME=VALUE``; ``grace`` is how
+    long a run may overrun its own time limit before it is ended from outside.
     """
 
     path: Path
@@ -115,8 +127,9 @@ class Grid:
     permute: bool
     frozen: FrozenSpec
     instances: tuple[Instance, ...]
-    steps: Mapping[str, Step]
-    blocks: tuple[Block, ...]
+    steps: Mapping[str, StepSetting]
+    solver_options: Mapping[str, Mapping[str, tuple[str, ...]]]
+    blocks: tuple[RunProduct, ...]
 
 
 class _Reader:
@@ -209,10 +222,13 @@ def grid_from(data: Mapping[str, Any], path: Path, text: str = "") -> Grid:
     instances = _instances(top.take("instances", list), folder, problems)
     steps = _steps(top.take("steps", dict, {}), problems)
     frozen = _frozen(top.take("frozen", dict, {}), problems)
-    blocks = tuple(
-        _block(f"runs {i}", block, [instance.name for instance in instances], steps, problems)
-        for i, block in enumerate(top.take("runs", list), 1)
-    )
+    options = _solver_options(top.take("solver_options", dict, {}), problems)
+    known = {
+        "instances": [one.name for one in instances],
+        "steps": list(steps),
+        "solver_options": list(options),
+    }
+    blocks = tuple(_block(f"runs {i}", block, known, problems) for i, block in enumerate(top.take("runs", list), 1))
     for what in ("instances", "runs"):
         if data.get(what) == []:
             top.complain(what, f"is empty; at least one table [[{what}]] is expected")
@@ -231,6 +247,7 @@ def grid_from(data: Mapping[str, Any], path: Path, text: str = "") -> Grid:
         frozen=frozen,
         instances=instances,
         steps=steps,
+        solver_options=options,
         blocks=blocks,
     )
     top.close()
@@ -286,33 +303,55 @@ def _frozen(table: Any, problems: list[str]) -> FrozenSpec:
     return spec
 
 
-def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, Step]:
-    steps = {"fair": Step("fair", options=FAIR_STEP)}
+def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, StepSetting]:
+    steps = {"fair": StepSetting("fair", options=FAIR_STEP), "plain": StepSetting("plain", options=PLAIN_STEP)}
     for name, table in tables.items():
         reader = _Reader(f"steps.{name}", table, problems)
         frozen, samples = reader.take("frozen", bool, True), reader.take("samples", bool, None)
         options = {key: reader.take(key, kind) for key, kind in STEP_OPTIONS.items() if key in reader.table}
         reader.taken |= STEP_OPTIONS.keys()
         reader.close()
-        steps[name] = Step(name, frozen, samples, options)
+        steps[name] = StepSetting(name, frozen, samples, options)
     return steps
 
 
-def _block(where: str, table: Any, instances: list[str], steps: Mapping[str, Step], problems: list[str]) -> Block:
+def _solver_options(tables: dict[str, Any], problems: list[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Named sets of solvers' own options: ``[solver_options.NAME]``, a table of options for each solver."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {NO_OPTIONS: {}}
+    for name, table in tables.items():
+        where = f"solver_options.{name}"
+        if name == NO_OPTIONS:
+            problems.append(f"{where}: the name stands for runs without options")
+        found[name] = {}
+        for solver, options in _Reader(where, table, problems).table.items():
+            texts = []
+            for option, value in _Reader(f"{where}.{solver}", options, problems).table.items():
+                if isinstance(value, (str, int, float)):
+                    texts.append(f"{option}={str(value).lower() if isinstance(value, bool) else value}")
+                else:
+                    problems.append(f"{where}.{solver}: {option} is {_kind(value)}; text or a number is expected")
+            found[name][solver] = tuple(sorted(texts))
+    return found
+
+
+def _block(where: str, table: Any, known: Mapping[str, list[str]], problems: list[str]) -> RunProduct:
     reader = _Reader(where, table, problems)
-    block = Block(
-        instances=reader.many("instances", str, instances),
+    block = RunProduct(
+        instances=reader.many("instances", str, known["instances"]),
         formulation=reader.many("formulation", str, ["bigm"]),
         bounds=reader.many("bounds", str, ["crown"]),
         search=reader.many("search", str, ["network"]),
         solver=reader.many("solver", str, ["highs"]),
         steps=reader.many("steps", str, ["fair"]),
+        solver_options=reader.many("solver_options", str, [NO_OPTIONS]),
         seeds=reader.many("seeds", int, [0]),
     )
     reader.close()
-    for key, chosen, known in (("instances", block.instances, instances), ("steps", block.steps, list(steps))):
+    for key, names in known.items():
         problems.extend(
-            f"{where}: {key} names {name!r}; there are: {', '.join(known)}" for name in chosen if name not in known
+            f"{where}: {key} names {name!r}; there are: {', '.join(names)}"
+            for name in getattr(block, key)
+            if name not in names
         )
     problems.extend(
         f"{where}: seeds holds {seed}; a number from 0 to 2147483647 is expected"

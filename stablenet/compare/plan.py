@@ -15,8 +15,18 @@ from typing import Any
 
 from stablenet.backends.base import Capability
 from stablenet.backends.base import registry as backends
+from stablenet.backends.native_options import check_options, parse_options
 from stablenet.bounds import registry as bound_methods
-from stablenet.compare.grid import Block, FrozenSpec, Grid, GridError, Instance, Step, split_domain
+from stablenet.compare.grid import (
+    NO_OPTIONS,
+    FrozenSpec,
+    Grid,
+    GridError,
+    Instance,
+    RunProduct,
+    StepSetting,
+    split_domain,
+)
 from stablenet.core.errors import StablenetError
 from stablenet.core.options import Options
 from stablenet.formulations.base import registry as formulations
@@ -54,7 +64,8 @@ class Run:
     bounds: str
     search: str
     solver: str
-    step: Step
+    step: StepSetting
+    solver_options: str
     seed: int
     frozen: FrozenSpec | None
     options: Options
@@ -70,6 +81,7 @@ class Run:
             "search": self.search,
             "solver": self.solver,
             "step": self.step.name,
+            "solver_options": self.solver_options,
         }
 
 
@@ -105,6 +117,7 @@ def plan(grid: Grid) -> Plan:
     loaded = _load_instances(grid, problems)
     names = {axis: _names(grid, axis, problems) for axis in ("formulation", "bounds", "search", "solver")}
     _check_steps(grid, problems)
+    _check_solver_options(grid, problems)
     _check_frozen(grid, problems)
     count = sum(_count(block) for block in grid.blocks)
     if count > MOST_RUNS:
@@ -115,7 +128,7 @@ def plan(grid: Grid) -> Plan:
     left_out: dict[tuple[str, str, str, str], list[int]] = {}
     for block in grid.blocks:
         for values in _product(block):
-            reason = _unsupported(names, grid.steps[values["step"]], values)
+            reason = _unsupported(grid, names, values)
             if reason is not None:
                 entry = (values["formulation"], values["solver"], values["step"], reason)
                 left_out.setdefault(entry, []).append(1)
@@ -207,28 +220,46 @@ def _check_frozen(grid: Grid, problems: list[str]) -> None:
         problems.append(f"frozen: {error}")
 
 
-def _count(block: Block) -> int:
+def _count(block: RunProduct) -> int:
     """How many runs a block stands for."""
-    axes = (block.formulation, block.bounds, block.search, block.solver, block.steps, block.instances, block.seeds)
+    axes = (
+        block.formulation, block.bounds, block.search, block.solver, block.steps, block.solver_options,
+        block.instances, block.seeds,
+    )  # fmt: skip
     return prod(len(values) for values in axes)
 
 
-def _product(block: Block) -> Iterator[dict[str, str]]:
-    axes = ("formulation", "bounds", "search", "solver", "step")
-    values = (block.formulation, block.bounds, block.search, block.solver, block.steps)
+def _product(block: RunProduct) -> Iterator[dict[str, str]]:
+    axes = ("formulation", "bounds", "search", "solver", "step", "solver_options")
+    values = (block.formulation, block.bounds, block.search, block.solver, block.steps, block.solver_options)
     for combination in itertools.product(*values):
         yield dict(zip(axes, combination, strict=True))
 
 
-def _unsupported(names: dict[str, dict[str, Any]], step: Step, values: dict[str, str]) -> str | None:
+def _check_solver_options(grid: Grid, problems: list[str]) -> None:
+    """Every option of every named set, also of sets that no block uses."""
+    for name, solvers in grid.solver_options.items():
+        for solver, texts in solvers.items():
+            try:
+                parse_options(backends.get(solver), texts)
+            except StablenetError as error:
+                problems.append(f"solver_options.{name}: {error}")
+
+
+def _unsupported(grid: Grid, names: dict[str, dict[str, Any]], values: dict[str, str]) -> str | None:
     """Why a combination cannot work, None if it can."""
+    step = grid.steps[values["step"]]
     search, solver = names["search"][values["search"]], names["solver"][values["solver"]]
     if not search.needs_solver:
         return None
+    chosen = values["solver_options"]
+    if chosen != NO_OPTIONS and not grid.solver_options[chosen].get(values["solver"]):
+        return f"solver_options {chosen!r} says nothing for solver {values['solver']!r}"
     try:
         second = step.options.get("check_with")
         for backend in (solver, *([] if second is None else [backends.get(second)])):
             check_combination(names["formulation"][values["formulation"]], backend)
+            check_options(backend, (), defaults=bool(step.options.get("solver_defaults", False)))
     except StablenetError as error:
         return str(error)
     if step.options.get("removal") == "callback" and not solver.supports(Capability.LAZY):
@@ -242,9 +273,11 @@ def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, 
     axes = ("bounds", "search", "formulation", "solver") if uses_solver else ("bounds", "search")
     chosen: dict[str, Any] = {axis: values[axis] for axis in axes}
     permute = seed if grid.permute and uses_solver else None
-    options = Options(
-        **chosen, **step.options, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute
-    )
+    if uses_solver:
+        chosen["solver_options"] = grid.solver_options[values["solver_options"]].get(values["solver"], ())
+    # What a solver refuted is compared as it is, unless a step asks for more.
+    steps = {"certify": False, **step.options}
+    options = Options(**chosen, **steps, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute)
     content = {
         "network": loaded.network_sha256,
         "domain": loaded.domain_digest,
@@ -263,6 +296,7 @@ def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, 
         search=values["search"],
         solver=values["solver"] if uses_solver else NONE,
         step=step,
+        solver_options=values["solver_options"] if uses_solver else NONE,
         seed=seed,
         frozen=frozen,
         options=options,
@@ -288,9 +322,14 @@ def find_arguments(run: Run) -> list[str]:
     arguments = _target(run.instance)
     for name in ("formulation", "bounds", "solver", "search", "inject", "removal"):
         arguments += [f"--{name}", str(getattr(options, name))]
-    for name in ("decide_by_bounds", "falsify", "start", "tighten"):
+    for text in options.solver_options:
+        arguments += ["--solver-option", text]
+    if options.solver_defaults:
+        arguments.append("--solver-defaults")
+    for name in ("decide_by_bounds", "falsify", "start", "tighten", "early_stop"):
         if not getattr(options, name):
             arguments.append(f"--no-{name.replace('_', '-')}")
+    arguments += ["--certify", "on" if options.certify else "off"]
     if options.margin is not None:
         arguments += ["--margin", repr(options.margin)]
     if options.check_with is not None:
@@ -306,7 +345,7 @@ def find_arguments(run: Run) -> list[str]:
 
 def frozen_arguments(instance: Instance, spec: FrozenSpec, threads: int) -> list[str]:
     """Arguments of the `stablenet` command that makes an instance's frozen set; files as tokens."""
-    arguments = [*_target(instance), "--bounds", spec.bounds, "--search", "off"]
+    arguments = [*_target(instance), "--bounds", spec.bounds, "--search", "off", "--certify", "off"]
     if not spec.falsify:
         arguments.append("--no-falsify")
     if instance.samples is not None:

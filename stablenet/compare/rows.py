@@ -1,9 +1,10 @@
-"""The row of a run: what the store keeps of it, made from the warden's account and the report."""
+"""The row of a run: what the store keeps of it, made from the watchdog's account and the report."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ States = npt.NDArray[np.int8]
 OUTCOMES = {
     "solved": "every neuron has a verdict",
     "borderline": "ended by itself; only questions that rounding decides are open",
+    "optimal": "the search `milp` solved its model to the end; the optimum leaves questions open",
     "incomplete": "ended by itself with questions open: the method cannot close them",
     "time": "stopped at the time limit",
     "memory": "stopped at the memory limit",
@@ -32,11 +34,14 @@ OUTCOMES = {
 }
 """How a run ended. ``wrong`` is found out when the sweep ends, from what the runs say together."""
 
-FINISHED = ("solved", "borderline")
+FINISHED = ("solved", "borderline", "optimal")
 """Outcomes that count as solved."""
 
-METHOD = ("formulation", "bounds", "search", "solver", "step")
+METHOD = ("formulation", "bounds", "search", "solver", "step", "solver_options")
 """Columns that tell methods apart."""
+
+NO_SOLVER = "-"
+"""The solver of a run that uses none."""
 
 STATE_CODES = {"open": 0, "witnessed": 1, "refuted": 2}
 SIDES = ("positive", "negative")
@@ -44,7 +49,7 @@ SIDES = ("positive", "negative")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job: the warden's account, and the report's text, None where none was written."""
+    """What came of a job: the watchdog's account, and the report's text, None where none was written."""
 
     watched: dict[str, Any]
     report: str | None = None
@@ -83,10 +88,37 @@ def outcome_of(exit_code: int, killed: str | None, stderr: str, report: dict[str
     if report["status"] == "complete":
         return "solved", ""
     stopped = report["stopped_by"]
+    if report.get("config", {}).get("search") == "milp" and stopped in {"search", "borderline"}:
+        return "optimal", ""
     if stopped == "solver":
         return ("crash" if last.startswith("the engine process") else "solver"), last
     by_reason = {"search": "incomplete", "interrupt": "interrupted"}
     return by_reason.get(stopped, stopped), last
+
+
+def options_told(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every option of a solver that differed from its default in some of the rows, once for each setting.
+
+    ``value`` and ``default`` stand by ``solver``, ``step``, ``solver_options`` (the set of options) and ``option``.
+    """
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        for entry in json.loads(row.get("changed_options") or "[]"):
+            line = {
+                "solver": entry["solver"], "step": row["step"], "solver_options": row["solver_options"],
+                "option": entry["option"], "value": str(entry["value"]), "default": str(entry["default"]),
+            }  # fmt: skip
+            found.setdefault(tuple(line.values()), line)
+    return [found[key] for key in sorted(found)]
+
+
+def plain_settings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Solvers and steps of rows in which no option differed from the solver's default, as ``solver in step``."""
+    told = {(line["solver"], line["step"], line["solver_options"]) for line in options_told(rows)}
+    known = {
+        (row["solver"], row["step"], row["solver_options"]) for row in rows if row.get("changed_options") is not None
+    }
+    return [f"{solver} in {step}" for solver, step, _ in sorted(known - told) if solver != NO_SOLVER]
 
 
 def make_row(
@@ -165,6 +197,8 @@ def _from_report(report: dict[str, Any]) -> dict[str, Any]:
         "binaries": max((solve["binaries"] or 0 for solve in solves), default=None),
         "root_bound": solves[0]["root_bound"] if solves else None,
         "final_bound": solves[-1]["dual_bound"] if solves else None,
+        "objective": solves[-1].get("objective") if solves else None,
+        "changed_options": json.dumps(report.get("solver_options", [])),
         "curve": json.dumps(report["curve"]),
         "versions": json.dumps(report["versions"]),
     }

@@ -31,16 +31,17 @@ SCHEMA = "stablenet.sweep/1"
 
 COLUMNS = {
     "key": "TEXT PRIMARY KEY", "instance": "TEXT", "formulation": "TEXT", "bounds": "TEXT", "search": "TEXT",
-    "solver": "TEXT", "step": "TEXT", "seed": "INTEGER", "permute": "INTEGER", "outcome": "TEXT", "reason": "TEXT",
-    "status": "TEXT", "stopped_by": "TEXT", "exit_code": "INTEGER",
+    "solver": "TEXT", "step": "TEXT", "solver_options": "TEXT", "seed": "INTEGER", "permute": "INTEGER",
+    "outcome": "TEXT", "reason": "TEXT", "status": "TEXT", "stopped_by": "TEXT", "exit_code": "INTEGER",
     "stably_active": "INTEGER", "stably_inactive": "INTEGER", "unstable": "INTEGER", "unknown": "INTEGER",
     "rigorous": "INTEGER", "pending_start": "INTEGER", "pending_end": "INTEGER",
     "work_s": "REAL", "load_s": "REAL", "bounds_s": "REAL", "falsify_s": "REAL", "search_s": "REAL", "build_s": "REAL",
     "translate_s": "REAL", "cuts_s": "REAL", "solver_s": "REAL", "total_s": "REAL", "wall_s": "REAL", "cpu_s": "REAL",
     "frozen_s": "REAL", "solves": "INTEGER", "nodes": "INTEGER", "rows": "INTEGER", "binaries": "INTEGER",
-    "root_bound": "REAL", "final_bound": "REAL", "peak_mb": "REAL", "load": "REAL",
+    "root_bound": "REAL", "final_bound": "REAL", "objective": "REAL", "peak_mb": "REAL", "load": "REAL",
     "time_limit": "REAL", "memory_limit": "REAL", "threads": "INTEGER",
-    "curve": "TEXT", "versions": "TEXT", "machine": "TEXT", "ended": "TEXT", "command": "TEXT", "report_sha256": "TEXT",
+    "curve": "TEXT", "versions": "TEXT", "changed_options": "TEXT", "machine": "TEXT", "ended": "TEXT",
+    "command": "TEXT", "report_sha256": "TEXT",
 }  # fmt: skip
 """Columns of the table ``runs``. Times end in ``_s`` (seconds), memory in ``_mb``; ``work_s`` is from the network in
 memory to the last verdict; ``load`` is the machine's load average when the run began."""
@@ -203,7 +204,10 @@ class Store:
         """Rows that the grid asks for, in its order (or all there are)."""
         planned = "SELECT runs.* FROM runs JOIN planned USING (key) ORDER BY position"
         found = self.db.execute("SELECT * FROM runs ORDER BY ended" if all_rows else planned)
-        return [{**dict.fromkeys(COLUMNS), **dict(row)} for row in found]
+        rows = [{**dict.fromkeys(COLUMNS), **dict(row)} for row in found]
+        for row in rows:
+            row["solver_options"] = row["solver_options"] or "none"  # of a sweep begun by an earlier version
+        return rows
 
     def report(self, key: str) -> dict[str, Any] | None:
         """The full report of a run; its digest is checked against the row's."""

@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from stablenet.core.arrays import Array
+
 Codes = npt.NDArray[np.int16]
 Flags = npt.NDArray[np.bool_]
 

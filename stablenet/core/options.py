@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.core.float32 import check_arithmetic
 
 INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")
@@ -28,10 +29,14 @@ class Options:
     ``formulation``, ``bounds``, ``solver`` and ``search`` follow the grammar ``name[:argument]``; ``samples`` is a
     file of points; ``inject`` says where forward passes beside the solver come from, ``removal`` how closed
     questions leave the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a
-    search refutes fixes phases and tightens bounds in its later models; ``proof`` is a file for certificates of
-    refutations; ``margin`` is the relaxation of each row in the scaled model (None: what the solver was measured to
-    need; 0: the paper's model); times are in seconds, memory in megabytes; ``permute`` seeds a permutation of rows and
-    columns.
+    search refutes fixes phases and tightens bounds in its later models; with ``certify`` what a solver refuted is
+    proven anew without it; ``proof`` is a file for certificates of refutations; ``arithmetic``
+    "float32" makes verdicts hold for every evaluation in float32 too; ``margin`` is the relaxation of each
+    row in the scaled model (None: what the solver was measured to need; 0: the paper's model); times are in seconds,
+    memory in megabytes; ``permute`` seeds a permutation of rows and columns. With ``solver_defaults`` the solver keeps
+    its own defaults, threads, limits and seed apart; ``solver_options`` are texts ``NAME=VALUE`` with the solver's own
+    names; without ``early_stop`` no solve ends at the first solution that shows a question, which some solvers cannot
+    do.
     """
 
     formulation: str = "bigm"
@@ -45,9 +50,11 @@ class Options:
     falsify: bool = True
     start: bool = True
     tighten: bool = True
+    certify: bool = True
     margin: float | None = None
     resume: str | None = None
     proof: str | None = None
+    arithmetic: str = "real"
     check_with: str | None = None
     time_limit: float | None = None
     memory_limit: float | None = None
@@ -55,13 +62,21 @@ class Options:
     seed: int = 0
     permute: int | None = None
     solver_log: str | None = None
+    solver_defaults: bool = False
+    solver_options: tuple[str, ...] = ()
+    early_stop: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.solver_options, list):  # as JSON has it
+            object.__setattr__(self, "solver_options", tuple(self.solver_options))
         self._check_types()
         if self.inject not in INJECTIONS:
             raise UnknownNameError("injection", self.inject, INJECTIONS)
         if self.removal not in REMOVALS:
             raise UnknownNameError("removal", self.removal, REMOVALS)
+        check_arithmetic(self.arithmetic)
+        if self.arithmetic == "float32" and self.proof is not None:
+            raise InputError("--proof and --arithmetic float32: proofs speak of real arithmetic only; leave one out")
         if not (self.margin is None or self.margin == 0.0 or SMALLEST_MARGIN <= self.margin < 0.1):
             raise InputError(
                 f"margin {self.margin}; 0, or a number from {SMALLEST_MARGIN} to 0.1, is expected "
@@ -92,13 +107,14 @@ class Options:
                 "bool": isinstance(value, bool),
                 "int": isinstance(value, int) and not isinstance(value, bool),
                 "float": isinstance(value, int | float) and not isinstance(value, bool),
+                "tuple[str, ...]": isinstance(value, tuple) and all(isinstance(text, str) for text in value),
             }
             if not fits[kind]:
                 raise InputError(f"{field.name.replace('_', ' ')} {value!r}; a value of type {kind} is expected")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return {**asdict(self), "solver_options": list(self.solver_options)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

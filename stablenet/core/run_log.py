@@ -27,6 +27,7 @@ class RunLog:
         self.tightening: list[dict[str, Any]] = []
         self.solver_failures: list[dict[str, Any]] = []
         self.tolerances: list[dict[str, Any]] = []
+        self.solver_options: list[dict[str, Any]] = []
         self.stage = ""
         self.under_way: tuple[str, float] | None = None
         self.seconds: dict[str, float] = {}
@@ -37,6 +38,7 @@ class RunLog:
             "tightening": self._on_tightening,
             "solver_failure": self._on_solver_failure,
             "tolerances": self._on_tolerances,
+            "solver_options": self._on_solver_options,
             "progress": self._on_progress,
             "begin": self._on_begin,
             "seconds": self._on_seconds,
@@ -64,6 +66,10 @@ class RunLog:
     def set_tolerances(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record the tolerances and margin that each solver is given."""
         self._send({"event": "tolerances", "rows": [dict(row) for row in rows]})
+
+    def set_solver_options(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record every option of a solver that differs from its default: solver, option, value, default."""
+        self._send({"event": "solver_options", "rows": [dict(row) for row in rows]})
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage is: ``stage`` then reads so. Most calls are passed over, since they come fast."""
@@ -108,6 +114,9 @@ class RunLog:
 
     def _on_tolerances(self, event: Event) -> None:
         self.tolerances = event["rows"]
+
+    def _on_solver_options(self, event: Event) -> None:
+        self.solver_options = event["rows"]
 
     def _on_progress(self, event: Event) -> None:
         self.stage = event["stage"]

@@ -89,6 +89,12 @@ def bound_of(network: Network) -> float | None:
     return value if np.isfinite(value) and value >= 0 else None
 
 
+def stated_tolerance(a: Network, b: Network, default: float) -> float:
+    """The bound that B's file states about its difference from A, if it was made from A; else the default."""
+    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.identity else None
+    return default if stated is None else stated
+
+
 def by_provenance(a: Network, b: Network) -> Pairing | None:
     """The pairing that B's file states, if it was made from A; None if it says nothing usable.
 

@@ -9,21 +9,22 @@ import numpy as np
 
 from stablenet.equivalence.counterexample import Found
 
-Outcome = Literal["equal", "different", "undecided"]
+Outcome = Literal["equal", "different", "bounded", "undecided"]
 
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """The answer: ``outcome`` for ``tolerance``.
+    """The answer: ``outcome`` for ``tolerance``; None asks for a range, which is ``bounded`` when its ends are close.
 
     ``bound`` is a proven upper bound on every |A_j(x) - B_j(x)| over the domain (infinite if none is known), rigorous
-    or by a solver as ``rigorous`` says; ``found`` the certified point with the largest difference seen.
-    ``by`` names what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes``
-    are failures on the way, such as a solver's, which proved nothing.
+    or by a solver as ``rigorous`` says; ``found`` the certified point with the largest difference seen. ``by`` names
+    what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes`` are failures
+    on the way, such as a solver's, which proved nothing. With ``arithmetic`` "float32" all this speaks of any two
+    float32 evaluations of A and B; ``deviation`` is what rounding has in ``bound``.
     """
 
     outcome: Outcome
-    tolerance: float
+    tolerance: float | None
     bound: float
     rigorous: bool
     found: Found | None
@@ -31,6 +32,8 @@ class Verification:
     neurons: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    arithmetic: str = "real"
+    deviation: float = 0.0
 
     @property
     def equal(self) -> bool:
@@ -46,6 +49,8 @@ class Verification:
             "bound": self.bound if np.isfinite(self.bound) else None,
             "rigorous": self.rigorous,
             "by": self.by,
+            "arithmetic": self.arithmetic,
+            "deviation": self.deviation if np.isfinite(self.deviation) else None,
             "neurons": self.neurons,
             "seconds": self.seconds,
             "notes": list(self.notes),

@@ -8,19 +8,22 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult, Tolerance
 from stablenet.backends.base import registry as backends
+from stablenet.backends.native_options import changed_options, check_options, parse_options
 from stablenet.backends.own_points import CheckedSession, SolverFailure
 from stablenet.bounds import Context
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array, Mask
+from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import UnsupportedError
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.proofs import PartProof, ProofLog
-from stablenet.core.questions import NEGATIVE, POSITIVE, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.core.registry import Registry, refuse_argument
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import Falsifier
@@ -30,8 +33,13 @@ from stablenet.search.trusted import TrustedBounds
 
 
 def tolerance_of(options: Options, backend: Backend) -> Tolerance:
-    """A solver's tolerances and margin: its own, or with ``margin`` that one and at most a tenth of it."""
-    own = backend.tolerance
+    """A solver's tolerances and margin: its own, or with ``margin`` that one and at most a tenth of it.
+
+    A solver that is left at its defaults keeps their tolerances, whatever the margin.
+    """
+    own = backend.default_tolerance if options.solver_defaults else backend.tolerance
+    if options.solver_defaults and options.margin is not None:
+        return Tolerance(own.feasibility, own.integrality, options.margin)
     if options.margin is None:
         return own
     most = options.margin / 10.0 if options.margin > 0 else np.inf
@@ -51,7 +59,29 @@ def tolerances_used(options: Options) -> list[dict[str, Any]]:
 def solver_settings(options: Options, backend: Backend) -> Settings:
     """Tolerances and log of a solver of a run; witnesses are sought by forward passes, not by sub-MIPs."""
     chosen = tolerance_of(options, backend)
-    return Settings(feasibility=chosen.feasibility, integrality=chosen.integrality, submips=False, log=options.log_path)
+    texts = options.solver_options if backend.spec == backends.get(options.solver).spec else ()
+    return Settings(
+        feasibility=chosen.feasibility,
+        integrality=chosen.integrality,
+        submips=False,
+        log=options.log_path,
+        defaults=options.solver_defaults,
+        options=tuple(parse_options(backend, texts).items()),
+    )
+
+
+def options_used(options: Options) -> list[dict[str, Any]]:
+    """Every option of the solvers of a run that differs from the solver's own default, for its report."""
+    names = [name for name in (options.solver, options.check_with) if name is not None]
+    rows = []
+    for name in dict.fromkeys(names):
+        backend = backends.get(name)
+        changed = changed_options(backend, solver_settings(options, backend))
+        rows += [
+            {"solver": name, "option": option, "value": value, "default": default}
+            for option, (value, default) in sorted(changed.items())
+        ]
+    return rows
 
 
 def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Context:
@@ -85,14 +115,19 @@ class Problem:
     rng: np.random.Generator
     deadline: Deadline
     proof: ProofLog | None = None
+    leaf_solver: Backend | None = None
+    """Gives `branch` choices for leaves that descent does not close; not trusted."""
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
+    leaves: npt.NDArray[np.int64] = field(init=False)
+    """Leaves of the trees, and boxes, by which rigorous searches refuted each question on the part in hand, (2, n)."""
 
     def __post_init__(self, found: list[Bounds]) -> None:
         decide = self.options.decide_by_bounds
         self.bounds = TrustedBounds(self.network, self.domain, self.ledger, found, decide=decide)
         self.refuted_before = self.ledger.part_by >= 0
+        self.leaves = np.zeros((2, self.ledger.n_neurons), np.int64)
 
     def proof_of(self, part: int) -> PartProof | None:
         """Where certificates of a part go."""
@@ -102,6 +137,14 @@ class Problem:
         """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""
         refuted = np.asarray(self.ledger.part_by[part] >= 0)
         return refuted if self.options.tighten else refuted & self.refuted_before[part]
+
+    def pending(self, part: int) -> Mask:
+        """Questions of a part, (2, n), that are worth a search's work.
+
+        In float32 arithmetic not those that an evaluation may show at some point, and not for certain: nothing can
+        refute them.
+        """
+        return np.asarray(self.ledger.pending(part) & ~self.falsifier.witnesser.uncertain)
 
     def known(self, part: int, by: str, *, rigorous: bool = False) -> Bounds:
         """A part's bounds, with what was refuted on it (all, or only what is rigorous) entered as bounds by ``by``."""
@@ -184,7 +227,7 @@ class Problem:
         chosen = backend or self.backend
         return session.solve(
             limits,
-            target=target if chosen.supports(Capability.TARGET) else None,
+            target=target if self.options.early_stop and chosen.supports(Capability.TARGET) else None,
             dual_stop=dual_stop if chosen.supports(Capability.DUAL_STOP) else None,
             start=start if self.options.start and chosen.supports(Capability.START) else None,
             callbacks=callbacks,
@@ -217,6 +260,11 @@ def check_combination(formulation: Formulation, backend: Backend, options: Optio
         raise UnsupportedError(
             f"formulation {formulation.name!r} needs {', '.join(lacking)}, which solver {backend.name!r} does not offer"
         )
+    if options is not None:
+        second = None if options.check_with is None else backends.get(options.check_with)
+        check_options(backend, options.solver_options, defaults=options.solver_defaults)
+        if second is not None:
+            check_options(second, (), defaults=options.solver_defaults)
     if options is not None and options.removal == "callback" and not backend.supports(Capability.LAZY):
         raise UnsupportedError(
             f"--removal callback needs {Capability.LAZY.value}, which solver {backend.name!r} does not offer; "

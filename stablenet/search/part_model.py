@@ -11,8 +11,9 @@ from stablenet.backends.own_points import FEASIBLE as FORWARD
 from stablenet.backends.own_points import SolverFailure, best_value
 from stablenet.bounds.crown import Backward
 from stablenet.bounds.crown_layers import crown_rows
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.errors import SolverError
-from stablenet.core.questions import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.core.questions import NEGATIVE, POSITIVE, Side
 from stablenet.milp.arrays import MILP
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.search.base import Problem, SearchStoppedError
@@ -154,6 +155,8 @@ class PartModel:
                 "nodes": result.nodes,
                 "root_bound": _finite(result.root_bound),
                 "dual_bound": _finite(result.dual_bound),
+                "objective": _finite(result.objective),
+                "ended": result.status.value,
                 **{name: round(spent.get(name, 0.0), 6) for name in ("build_s", "translate_s", "cuts_s")},
                 "solver_s": round(result.seconds, 6),
                 "status": result.solver_status,

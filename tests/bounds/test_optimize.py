@@ -9,7 +9,7 @@ from test_bounds_methods import dense
 from stablenet.bounds import run
 from stablenet.bounds.adam import Variables
 from stablenet.bounds.crown import Backward
-from stablenet.bounds.optimize import Descent, _Run
+from stablenet.bounds.optimize import BoundOptimizer, _Run
 from stablenet.core.network import AffineMap, Layer, Network
 from stablenet.domain.regions import LinfBall
 
@@ -36,16 +36,16 @@ def pushed(network: Network) -> Backward:
 
 
 def any_choice(
-    descent: Descent, n_rows: int, rng: np.random.Generator, *, phases: bool
+    optimizer: BoundOptimizer, n_rows: int, rng: np.random.Generator, *, phases: bool
 ) -> tuple[Variables, np.ndarray]:
     """Slopes and multipliers at random, and phases that some of the undecided neurons are held to."""
-    start = descent.start(n_rows, multipliers=True)
+    start = optimizer.start(n_rows, multipliers=True)
     assert start.multipliers is not None
     slopes = rng.random(start.slopes.shape).astype(np.float32)
     multipliers = (0.1 * rng.normal(size=start.multipliers.shape)).astype(np.float32)
     held = np.zeros(multipliers.shape, np.int8)
     if phases:
-        held[:, descent.place] = rng.integers(-1, 2, size=slopes.shape)
+        held[:, optimizer.place] = rng.integers(-1, 2, size=slopes.shape)
     return Variables(slopes, multipliers), held
 
 
@@ -56,12 +56,12 @@ def test_values_are_those_of_the_rigorous_pass(inactive: int, active: int, phase
     rng = np.random.default_rng(inactive + 100 * active)
     network = shifted(inactive, active, seed=3)
     backward = pushed(network)
-    descent = Descent(backward)
+    optimizer = BoundOptimizer(backward)
     affine = network.layers[2].affine
     rows, signs = np.tile(np.arange(6), 2), np.repeat([1.0, -1.0], 6)
-    variables, held = any_choice(descent, len(rows), rng, phases=phases)
-    found = descent.run(affine, rows, signs, 0, start=variables.copy(), phases=held)
-    bounds, _ = backward.upper_bounds(affine, rows, signs, descent.choices(variables, held))
+    variables, held = any_choice(optimizer, len(rows), rng, phases=phases)
+    found = optimizer.run(affine, rows, signs, 0, start=variables.copy(), phases=held)
+    bounds, _ = backward.upper_bounds(affine, rows, signs, optimizer.choices(variables, held))
     np.testing.assert_allclose(found.values, bounds[0], rtol=1e-4, atol=1e-4 * np.abs(bounds).max())
     assert np.ptp(bounds) > 0.1
 
@@ -70,10 +70,10 @@ def test_values_are_those_of_the_rigorous_pass(inactive: int, active: int, phase
 def test_gradients_are_the_slopes_of_the_values(inactive: int, active: int) -> None:
     rng = np.random.default_rng(7)
     network = shifted(inactive, active, seed=3)
-    descent = Descent(pushed(network))
+    optimizer = BoundOptimizer(pushed(network))
     rows, signs = np.arange(6), np.ones(6)
-    variables, held = any_choice(descent, 6, rng, phases=True)
-    state = _Run(descent, network.layers[2].affine, rows, signs, held)
+    variables, held = any_choice(optimizer, 6, rng, phases=True)
+    state = _Run(optimizer, network.layers[2].affine, rows, signs, held)
     state.fix(variables)
     back = state.back(variables)
     _, pres, _ = state.forward(back)
@@ -81,7 +81,7 @@ def test_gradients_are_the_slopes_of_the_values(inactive: int, active: int) -> N
     wrong: list[bool] = []
     for array, gradient in zip(variables.arrays(), state.gradient(variables, back, pres), strict=True):
         # What is held to a phase has no slope to choose.
-        free = np.ones(array.shape, bool) if array is not variables.slopes else held[:, descent.place] == 0
+        free = np.ones(array.shape, bool) if array is not variables.slopes else held[:, optimizer.place] == 0
         for at in rng.integers(array.shape[1], size=24):
             kept = array[:, at].copy()
             values = []
@@ -101,10 +101,10 @@ def test_gradients_are_the_slopes_of_the_values(inactive: int, active: int) -> N
 def test_what_is_seen_is_what_the_rows_are_at_the_points() -> None:
     rng = np.random.default_rng(11)
     network = shifted(2, 3, seed=3)
-    descent = Descent(pushed(network))
+    optimizer = BoundOptimizer(pushed(network))
     rows, signs = np.tile(np.arange(6), 2), np.repeat([1.0, -1.0], 6)
-    variables, held = any_choice(descent, len(rows), rng, phases=True)
-    found = descent.run(network.layers[2].affine, rows, signs, 3, start=variables, phases=held)
+    variables, held = any_choice(optimizer, len(rows), rng, phases=True)
+    found = optimizer.run(network.layers[2].affine, rows, signs, 3, start=variables, phases=held)
     values = network.pre_activations(found.points.astype(np.float64))[2][np.arange(12), rows]
     np.testing.assert_allclose(found.seen, signs * values, rtol=1e-4, atol=1e-4 * np.abs(values).max())
     assert np.ptp(values) > 0.1

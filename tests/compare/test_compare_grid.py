@@ -59,7 +59,7 @@ def test_blocks_are_a_union_and_a_search_without_solver_has_one_row(tmp_path):
         ('name = " "\n[[runs]]\n', ["name is empty"]),
         ('[[runs]]\nsteps = "s"\n[steps.s]\ncheck_with = "cplex"\n', ["steps.s", "unknown solver 'cplex'"]),
         (
-            '[[runs]]\nsteps = ["fair", "s"]\n[steps.s]\nfalsify = false\ninject = "off"\n',
+            '[[runs]]\nsteps = ["fair", "s"]\n[steps.s]\nfalsify = false\ninject = "off"\nearly_stop = false\n',
             ["steps.s", "the same as the step 'fair'"],
         ),
     ],

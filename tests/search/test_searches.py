@@ -186,6 +186,8 @@ def test_one_seed_and_one_thread_repeat(search: str, folder: Path) -> None:
         for solve in report["solves"]:
             for key in ("build_s", "translate_s", "cuts_s", "solver_s"):
                 del solve[key]
+        for question in (neuron[side] for neuron in report["neurons"] for side in ("positive", "negative")):
+            question.get("certified", {}).pop("seconds", None)
         reports.append(report)
     assert reports[0] == reports[1]
 
@@ -229,7 +231,7 @@ def awkward(folder: Path) -> Path:
 
 @pytest.mark.parametrize("falsify", [True, False])
 @pytest.mark.parametrize("decide", [True, False])
-@pytest.mark.parametrize("search", [name for name in searches.names() if name != "off"])
+@pytest.mark.parametrize("search", [name for name in searches.names() if name not in ("off", "milp")])
 def test_dead_neurons_and_ties_do_not_stall_the_rest(search: str, decide: bool, falsify: bool, folder: Path) -> None:
     path = awkward(folder)
     options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 200.0}

@@ -10,7 +10,7 @@ from typing import Any
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.publish.figures import view_figures
 from stablenet.compare.publish.tables import METRIC, PAIRS, SUMMARY, shown
-from stablenet.compare.rows import FINISHED, METHOD
+from stablenet.compare.rows import FINISHED, METHOD, options_told, plain_settings
 from stablenet.compare.statistics import METRICS, Row, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import Store
 from stablenet.core.errors import InputError
@@ -59,6 +59,7 @@ def sweep_markdown(store: Store, figures: Sequence[str] = (), folder: str = "fig
     if found:
         lines += ["## Contradictions", "", *(f"- {item['text']}" for item in found), ""]
     lines += [*_circumstances(store, rows, wrong), "", *_instances(store), ""]
+    lines += [*_options(rows), ""]
     if rows:
         lines += [*_glance(rows, wrong), ""]
     for axis in axes_that_vary(rows) if rows else ():
@@ -99,6 +100,18 @@ def _circumstances(store: Store, rows: Sequence[Row], wrong: frozenset[str]) -> 
         yield f"Limit for each run {', '.join(limits)}, start-up included{''.join(f'; {text}' for text in fixed)}."
     versions = json.loads(store.meta("versions") or "{}")
     yield f"Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}."
+
+
+def _options(rows: Sequence[Row]) -> Iterator[str]:
+    """Every option of a solver that differs from its default."""
+    told, plain = options_told(rows), plain_settings(rows)
+    if not (told or plain):
+        return
+    yield "Options that differ from the solver's own defaults, threads, limits and seed apart"
+    yield f"({', '.join(plain)}: none):" if plain else "(there is no setting without any):"
+    yield ""
+    if told:
+        yield from _table(list(told[0]), [[str(value) for value in line.values()] for line in told])
 
 
 def _instances(store: Store) -> Iterator[str]:

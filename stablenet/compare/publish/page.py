@@ -19,13 +19,13 @@ import numpy as np
 
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.publish.tables import PAIRS, SUMMARY, as_latex
-from stablenet.compare.rows import OUTCOMES, SIDES, STATE_CODES
+from stablenet.compare.rows import METHOD, OUTCOMES, SIDES, STATE_CODES, options_told, plain_settings
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, curve_table, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import write_text
 from stablenet.core.terminal import encodable, plain
-from stablenet.report.report import folded_words
+from stablenet.report.report import arithmetic_of, float32_words, folded_words
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
@@ -97,6 +97,8 @@ def sweep_data(store: Store) -> dict[str, Any]:
         "unsupported": json.loads(store.meta("unsupported") or "[]"),
         "contradictions": contradictions,
         "outcomes": OUTCOMES,
+        "solver_options": options_told(rows),
+        "plain": plain_settings(rows),
         "instances": [{**instance, **_frozen_counts(store, instance["frozen"])} for instance in instances],
         "columns": columns,
         "rows": [[row[name] for name in columns] for row in rows],
@@ -188,7 +190,7 @@ def _fitting(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _method(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("formulation", "bounds", "search", "solver", "step"))
+    return tuple(str(row[name]) for name in METHOD)
 
 
 def _size(row: Mapping[str, Any]) -> int:
@@ -230,6 +232,7 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
         **{name: report[name] for name in kept},
         "contradictions": report.get("contradictions", []),
         "folded": folded_words(report["network"]) if report["network"].get("function") == "folded" else None,
+        "arithmetic": float32_words() if arithmetic_of(report) == "float32" else None,
         "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1]))},
         "map": {**encode_neurons(report["neurons"], sources), "sources": sources},
         "lower": [neuron["lower"] for neuron in report["neurons"]],

@@ -12,6 +12,7 @@ from typing import Any
 
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.publish import figures
+from stablenet.compare.rows import options_told
 from stablenet.compare.statistics import METRICS, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import NotInstalledError
@@ -54,6 +55,13 @@ def write_all(store: Store, folder: Path) -> Iterator[str]:
             yield f"no tables by {axis}: there is no problem on which all {len(view.members)} were run"
             continue
         yield from _write_view(view, folder)
+    told = options_told(rows)
+    if told:
+        heads = {name: name for name in told[0]}
+        for suffix, text in (("csv", as_csv(heads, told)), ("tex", as_latex(heads, told))):
+            path = folder / "tables" / f"solver-options.{suffix}"
+            write_text(path, text)
+            yield str(path)
     taken: set[str] = set()
     for instance in dict.fromkeys(row["instance"] for row in rows):
         best = best_run(rows, instance, wrong)

@@ -2,7 +2,7 @@
 const COL = Object.fromEntries(DATA.columns.map((name, i) => [name, i]));
 const ROWS = DATA.rows.map((row) => Object.fromEntries(DATA.columns.map((name, i) => [name, row[i]])));
 const state = { view: 0, metric: "work_s", instances: null, hidden: new Set(), pair: [0, 1] };
-const FINISHED = ["solved", "borderline"], AXES = ["formulation", "bounds", "search", "solver", "step"];
+const FINISHED = ["solved", "borderline", "optimal"], AXES = ["formulation", "bounds", "search", "solver", "step", "solver_options"];
 const distinct = (key) => [...new Set(ROWS.map((row) => row[key]))];
 const VARYING = AXES.filter((axis) => distinct(axis).length > 1);
 const methodOf = (row) => (VARYING.length ? VARYING : AXES).map((axis) => row[axis]).filter((x) => x !== "-").join(" ");
@@ -189,8 +189,8 @@ function maps() {
 }
 
 function runsTable() {
-  const words = ["instance", "formulation", "bounds", "search", "solver", "step", "outcome", "reason", "command", "status", "stopped_by", "key", "ended", "report_sha256"];
-  const settings = ["search", "step", "formulation", "bounds", "solver", "permute", "time_limit", "memory_limit", "threads"];
+  const words = ["instance", "formulation", "bounds", "search", "solver", "step", "solver_options", "changed_options", "outcome", "reason", "command", "status", "stopped_by", "key", "ended", "report_sha256"];
+  const settings = ["search", "step", "formulation", "bounds", "solver", "solver_options", "permute", "time_limit", "memory_limit", "threads"];
   const alike = ROWS.length > 1 ? settings.filter((name) => distinct(name).length === 1 && ROWS[0][name] !== null) : [];
   const aside = ["status", "stopped_by", "key", "report_sha256", "ended", "exit_code", ...alike];
   const shown = DATA.columns.filter((name) => ROWS.some((row) => row[name] !== null && row[name] !== "") && !aside.includes(name));
@@ -221,6 +221,7 @@ function background() {
     { key: "active", head: "stably active" }, { key: "inactive", head: "stably inactive" }, { key: "unstable" }, { key: "pending", head: "questions pending" }, { key: "frozen_seconds", head: "frozen set s" }, { key: "frozen_reason", head: "frozen set", text: true }];
   const rows = DATA.instances.map((i) => ({ ...i, active: i.counts?.stably_active, inactive: i.counts?.stably_inactive, unstable: i.counts?.unstable, frozen_reason: i.frozen_reason || "made" }));
   return el("section", {}, el("h2", {}, "Instances"), el("p", { class: "muted" }, "Verdicts of the frozen set: what bounds and falsifying closed once, before all runs that start from it."), table("instances", columns, rows),
+    DATA.solver_options.length ? el("div", {}, el("h2", {}, "Options that differ from the solvers' defaults"), el("p", {}, `Threads, limits and the seed apart. None differs for: ${DATA.plain.join(", ") || "no setting"}.`), table("solver_options", ["solver", "step", "solver_options", "option", "value", "default"].map((key) => ({ key, text: true })), DATA.solver_options)) : null,
     DATA.unsupported.length ? el("div", {}, el("h2", {}, "Left out"), table("unsupported", ["formulation", "solver", "step", "reason"].map((key) => ({ key, text: true, wrap: key === "reason" })), DATA.unsupported)) : null,
     el("h2", {}, "The grid"), el("p", { class: "muted" }, Object.entries(DATA.versions).map(([name, version]) => `${name} ${version}`).join(", ")),
     el("details", {}, el("summary", {}, "grid file"), el("pre", {}, DATA.grid)));
