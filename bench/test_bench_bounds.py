@@ -47,7 +47,7 @@ def test_random_network(benchmark, method: str) -> None:
 
 def test_a_batch_of_boxes(benchmark) -> None:
     """CROWN on 256 boxes of a 5 x 50 network at once, as splitting does."""
-    from stablenet.bounds.crown import crown_layers
+    from stablenet.bounds.crown_layers import crown_layers
 
     network, _ = random_network((5, 50, 50, 50, 50, 50, 50, 5))
     low = np.random.default_rng(1).uniform(-1, 1, size=(256, 5))

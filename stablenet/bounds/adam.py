@@ -15,49 +15,64 @@ RATE = 0.3
 DECAY = 0.95
 """Factor of the step size from one step to the next."""
 
+MULTIPLIER_RATE = 0.1
+"""Step size of multipliers, as a share of that of slopes and in units of the coefficients that they are added to."""
+
 
 @dataclass(eq=False)
 class Variables:
-    """What the optimizer moves, per pushed layer: slopes (parts or 1, rows, open) and, if wanted, multipliers."""
+    """What descent moves, a row for each bound, all layers side by side: slopes (rows, undecided neurons) and, if
+    wanted, multipliers (rows, alive neurons).
+    """
 
-    slopes: list[Single]
-    multipliers: list[Single] | None
+    slopes: Single
+    multipliers: Single | None
 
     def arrays(self) -> list[Single]:
         """All of them."""
-        return self.slopes + (self.multipliers or [])
+        return [self.slopes] if self.multipliers is None else [self.slopes, self.multipliers]
 
     def copy(self) -> Variables:
         """Independent arrays."""
-        return Variables([a.copy() for a in self.slopes], self.multipliers and [a.copy() for a in self.multipliers])
+        return Variables(self.slopes.copy(), None if self.multipliers is None else self.multipliers.copy())
 
     def take(self, rows: npt.NDArray[np.bool_] | Index | slice) -> Variables:
         """Some of the rows."""
-        return Variables([a[:, rows] for a in self.slopes], self.multipliers and [a[:, rows] for a in self.multipliers])
+        return Variables(self.slopes[rows], None if self.multipliers is None else self.multipliers[rows])
 
 
 class Adam:
-    """First and second moments of the gradients. ``scales`` are the sizes of coefficients, for multipliers."""
+    """Moments of the gradients. ``scales``, (rows, alive neurons), are the sizes of coefficients, for multipliers.
 
-    def __init__(self, variables: Variables, scales: list[Single]) -> None:
+    The second moment is the plain mean of all squares: over the few steps that are made, Adam's differs by a per cent.
+    """
+
+    def __init__(self, variables: Variables, scales: Single | None) -> None:
         self.first = [np.zeros_like(a) for a in variables.arrays()]
         self.second = [np.zeros_like(a) for a in variables.arrays()]
         self.scales = scales
         self.count = 0
 
     def step(self, variables: Variables, gradient: list[Single]) -> None:
-        """Move the variables, in place."""
+        """Move the variables, in place; the gradient's arrays are used up."""
         self.count += 1
-        rate = RATE * DECAY ** (self.count - 1)
-        n = len(variables.slopes)
+        rate = RATE * DECAY ** (self.count - 1) * 0.1 / (1 - 0.9**self.count) * np.sqrt(self.count)
         for i, (array, slope) in enumerate(zip(variables.arrays(), gradient, strict=True)):
-            self.first[i] += 0.1 * (slope - self.first[i])
-            self.second[i] += 0.001 * (slope * slope - self.second[i])
-            mean = self.first[i] / (1 - 0.9**self.count)
-            move = rate * mean / (np.sqrt(self.second[i] / (1 - 0.999**self.count)) + 1e-20)
-            if i < n:
-                np.clip(array - move, 0, 1, out=array)
+            first, second = self.first[i], self.second[i]
+            np.multiply(first, np.float32(0.9), out=first)
+            np.add(first, slope, out=first)
+            move = np.multiply(slope, slope, out=slope)
+            np.add(second, move, out=second)
+            np.sqrt(second, out=move)
+            np.add(move, np.float32(1e-20), out=move)
+            np.divide(first, move, out=move)
+            if i == 0 or self.scales is None:
+                np.subtract(array, np.multiply(move, np.float32(rate), out=move), out=array)
+                np.clip(array, 0, 1, out=array)
             else:
-                moved = array - 0.1 * self.scales[i - n] * move
+                np.multiply(move, self.scales, out=move)
+                np.multiply(move, np.float32(-MULTIPLIER_RATE * rate), out=move)
+                np.add(move, array, out=move)
                 # A multiplier may not jump across zero, where its meaning changes.
-                np.copyto(array, np.where(moved * array < 0, 0, moved))
+                np.multiply(array, move, out=array)
+                np.multiply(move, array >= 0, out=array)

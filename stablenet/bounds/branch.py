@@ -16,8 +16,9 @@ from typing import Self
 import numpy as np
 
 from stablenet.bounds.base import whole_number
-from stablenet.bounds.branch_and_bound import BranchAndBound, Leaf, Pair, Tree
+from stablenet.bounds.branch_and_bound import BranchAndBound, Pair
 from stablenet.bounds.layerwise import LayerwiseState, Tightening
+from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.arrays import Array, Index
 
 LEAVES = 64
@@ -84,9 +85,9 @@ class _Bounds(BranchAndBound):
         trees = [Tree(int(row), sign, float(self.tie[row])) for sign in (-1.0, 1.0) for row in rows]
         self.bound_roots(trees)
         self.grow(trees, 2 * leaves - 1)
-        left = [(tree, leaf) for tree in trees for leaf in tree.open]
+        left = [(tree, leaf) for tree in trees for leaf in (*tree.open, *tree.stuck)]
         for (tree, leaf), bound in zip(left, self.certify(left), strict=True):
-            tree.close(leaf, bound)
+            self.close(tree, leaf, bound)
         self._record([tree for tree in trees if tree.n_nodes], complete=True)
         self.done += len(trees)
         # A tree that was never planted has nothing closed.
@@ -101,12 +102,12 @@ class _Bounds(BranchAndBound):
 
     def tied(self, tree: Tree, leaf: Leaf) -> None:
         """See `BranchAndBound`."""
-        tree.close(leaf, leaf.value)
+        self.close(tree, leaf, leaf.value)
 
     def stuck(self, pairs: list[Pair]) -> None:
         """See `BranchAndBound`: no more work can be done on them."""
         for tree, leaf in pairs:
-            tree.close(leaf, leaf.value)
+            self.close(tree, leaf, leaf.value)
 
     def progress(self, n_live: int) -> None:
         """See `BranchAndBound`."""

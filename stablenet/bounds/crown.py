@@ -14,7 +14,7 @@ cancel in floating point and not in truth. What float32 evaluations may add to a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -104,6 +104,22 @@ class Stage:
     affine_most: Array
     post_most: Array
     deviation: Array | None = None
+
+    def at(self, parts: Index, *, bounds: bool) -> Stage:
+        """The stage on some of the parts, each as often as it is named; without ``bounds`` these are NaN."""
+        old = self.relaxation
+        slopes = old.low_slope[parts], old.up_slope[parts], old.up_offset[parts]
+        if bounds:
+            ends = old.lower[parts], old.upper[parts], old.open[parts]
+            most, affine_most = old.most[parts], self.affine_most[parts]
+        else:
+            lost = np.full((1, 1), np.nan)
+            ends = lost, lost, np.zeros((1, 1), dtype=bool)
+            # Only their sum counts where there are no multipliers.
+            most, affine_most = np.zeros((1, 1)), (self.affine_most + old.most)[parts]
+        relaxation = Relaxation(*ends, *slopes, most)
+        deviation = None if self.deviation is None else self.deviation[parts]
+        return Stage(self.alive, self.terms, self.offset, relaxation, affine_most, self.post_most[parts], deviation)
 
 
 class Backward:
@@ -196,6 +212,30 @@ class Backward:
                 state.through_layer(len(self.all_stages), choice)
             return state.concretise(), state.slopes()
 
+    def at(self, parts: Index) -> Backward:
+        """The same pass over some of the parts, each as often as it is named, for `upper_bounds_each`."""
+        found = Backward.__new__(Backward)
+        found.network, found.n_parts = self.network, len(parts)
+        found.centre, found.radius = self.centre[parts], self.radius[parts]
+        found.stages = [stage.at(parts, bounds=False) for stage in self.stages]
+        found.pushed, found.largest = self.pushed, self.largest
+        found.source_most = [most[parts] for most in self.source_most]
+        found.rows = None if self.rows is None else self.rows.at(parts, bounds=True)
+        return found
+
+    def upper_bounds_each(self, affine: AffineMap, rows: Index, sign: float) -> tuple[Array, Array]:
+        """Upper bounds of ``sign`` times one row on each part, ``rows`` (parts,), and their slopes in the inputs.
+
+        They are (parts,) and (parts or 1, n_inputs); choices are those of `upper_bounds` without any.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            state = _EachState(self, affine, rows, np.full(len(rows), sign))
+            for source in range(len(self.stages), 0, -1):
+                state.through_layer(source, None)
+            if self.rows is not None:
+                state.through_layer(len(self.all_stages), self._row_choice(self.rows, state.slopes()))
+            return state.concretise()[:, 0], state.slopes()[:, 0]
+
     def _row_choice(self, rows: Stage, slopes: Array) -> Choice:
         """Multipliers of a polytope's rows for linear upper bounds with these slopes."""
         matrix = to_dense(rows.terms[0][1])
@@ -245,8 +285,9 @@ class _State(LinearBounds):
         if choice is None:
             relaxation = stage.relaxation
             lifted = dot(positive, relaxation.up_offset)
-            chosen = negative * relaxation.low_slope[:, None, :]
-            chosen += positive * relaxation.up_slope[:, None, :]
+            # One of the two products is zero, so that this is their sum.
+            slope = np.where(coefficients > 0, relaxation.up_slope[:, None, :], relaxation.low_slope[:, None, :])
+            chosen = coefficients * slope
         else:
             lifted, chosen = self._chosen(positive, negative, stage.relaxation, choice)
         # Slopes: one rounding per coefficient. Product with W and b: scalar products over the layer's neurons.
@@ -255,7 +296,7 @@ class _State(LinearBounds):
         if stage.deviation is not None:
             self.error = self.error + dot(np.abs(chosen), stage.deviation)
         self.add_constant(lifted)
-        self.add_constant(chosen @ stage.offset)
+        self.add_constant((chosen.reshape(-1, chosen.shape[-1]) @ stage.offset).reshape(chosen.shape[:-1]))
         for origin, matrix in stage.terms:
             self.accumulate(origin, apply_transposed(matrix, chosen))
 
@@ -300,71 +341,19 @@ class _State(LinearBounds):
         return np.nextafter(value + error, np.inf)  # NaN where a number on the way was
 
 
-MEMORY = 256 * 2**20
-"""Bytes of coefficients that one backward pass may hold; more rows are passed in chunks."""
+class _EachState(_State):
+    """One row on each part of a `Backward`, on their way back."""
 
-
-def crown_layers(
-    network: Network,
-    box_lower: Array,
-    box_upper: Array,
-    *,
-    known: Sequence[tuple[Array, Array]] | None = None,
-    polytope: tuple[Array, Array] | None = None,
-    up_to: int | None = None,
-    last_rows: Index | None = None,
-    watch: Callable[[int, Index, Array, Array], None] | None = None,
-) -> list[tuple[Array, Array]]:
-    """Bounds of every layer's pre-activations on a batch of boxes: per layer ``(lower, upper)``, (parts, n_k).
-
-    Rows that intervals (over bounds so far) decide on every box are not carried back, and in the last layer
-    none but ``last_rows``. ``known`` are bounds to intersect with, ``polytope`` are rows a and b of ``a @ x <= b``
-    that narrow every box, ``up_to`` is the number of layers wanted.
-    ``watch(layer, rows, slopes, bounds)`` is shown the slopes, (parts, 2 rows, n_inputs), and values, (parts, 2 rows),
-    of the upper bounds of the rows and of their negatives.
-    """
-    backward = Backward(network, box_lower, box_upper, polytope)
-    lows, highs = [box_lower], [box_upper]
-    result: list[tuple[Array, Array]] = []
-    layers = network.layers[:up_to]
-    for k, layer in enumerate(layers):
-        lower, upper = affine_bounds(layer.affine, lows, highs)
-        if known is not None:
-            lower, upper = np.fmax(lower, known[k][0]), np.fmin(upper, known[k][1])
-        if k > 0 or polytope is not None:
-            rows = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
-            if last_rows is not None and k == len(layers) - 1:
-                rows = np.intersect1d(rows, last_rows)
-            for chunk in chunks(rows, backward):
-                signs = np.repeat([1.0, -1.0], len(chunk))
-                bounds, slopes = backward.upper_bounds(layer.affine, np.concatenate([chunk, chunk]), signs)
-                lower[:, chunk] = np.fmax(lower[:, chunk], -bounds[:, len(chunk) :])
-                upper[:, chunk] = np.fmin(upper[:, chunk], bounds[:, : len(chunk)])
-                if watch is not None:
-                    watch(k, chunk, slopes, bounds)
-        backward.push(lower, upper)
-        low, high = post_bounds(lower, upper)
-        lows.append(low)
-        highs.append(high)
-        result.append((lower, upper))
-    return result
-
-
-def crown_rows(backward: Backward, affine: AffineMap, rows: Index) -> tuple[Array, Array]:
-    """Bounds of an affine map on the first part, (size,) each; infinite but at the given rows."""
-    lower, upper = np.full(affine.size, -np.inf), np.full(affine.size, np.inf)
-    for chunk in chunks(rows, backward):
-        signs = np.repeat([1.0, -1.0], len(chunk))
-        bounds, _ = backward.upper_bounds(affine, np.concatenate([chunk, chunk]), signs)
-        lower[chunk], upper[chunk] = -bounds[0, len(chunk) :], bounds[0, : len(chunk)]
-    return lower, upper
-
-
-def chunks(rows: Index, backward: Backward, *, copies: int = 4) -> list[Index]:
-    """Rows in chunks such that `copies` arrays of coefficients for both sides fit in `MEMORY`."""
-    if not len(rows):
-        return []
-    width = max(backward.widths)
-    per_row = 2 * 8 * copies * width * backward.n_parts
-    n_chunks = -(-len(rows) * per_row // MEMORY)
-    return np.array_split(rows, min(n_chunks, len(rows)))
+    def __init__(self, owner: Backward, affine: AffineMap, rows: Index, signs: Array) -> None:
+        LinearBounds.__init__(self, np.zeros(1), owner.n_parts)
+        self.owner = owner
+        self.constant = (signs * affine.offset[rows])[:, None]
+        self.constant_size = np.abs(self.constant)
+        self.live = np.zeros((len(rows), 1), dtype=bool)
+        for term in affine.terms:
+            matrix = signs[:, None] * to_dense(owner.restrict(term.matrix, rows, term.source))
+            self.live |= (matrix != 0).any(axis=1, keepdims=True)
+            self.accumulate(term.source, matrix[:, None, :])
+        deviation = affine.deviation(owner.source_most)
+        if deviation is not None:
+            self.error = self.error + deviation[np.arange(len(rows)), rows][:, None]

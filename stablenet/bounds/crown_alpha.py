@@ -14,7 +14,7 @@ import numpy as np
 
 from stablenet.bounds.base import whole_number
 from stablenet.bounds.certificates import Rows, record_rows
-from stablenet.bounds.crown import chunks
+from stablenet.bounds.crown_layers import chunks
 from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.bounds.optimize import BoundOptimizer, Optimised
 from stablenet.core.arrays import Array, Index

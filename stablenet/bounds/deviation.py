@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.crown_layers import crown_layers
 from stablenet.bounds.interval import magnitude, post_bounds
 from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Network, apply

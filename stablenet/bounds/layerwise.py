@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from stablenet.bounds.base import BoundMethod, Context
-from stablenet.bounds.crown import Backward, crown_rows
+from stablenet.bounds.crown import Backward
+from stablenet.bounds.crown_layers import crown_rows
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.methods import Crown
 from stablenet.core.arrays import Array, Index

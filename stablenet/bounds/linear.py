@@ -83,4 +83,7 @@ def to_dense(matrix: Matrix) -> Array:
 
 def dot(rows: Array, vectors: Array) -> Array:
     """(parts or 1, rows, n) times (parts, n): (parts, rows)."""
+    if rows.shape[1] == 1:  # matmul would be called for each part by itself
+        wide = np.broadcast_to(rows[:, 0], (max(len(rows), len(vectors)), rows.shape[2]))
+        return np.asarray(np.einsum("ij,ij->i", wide, np.broadcast_to(vectors, wide.shape)))[:, None]
     return np.asarray(np.matmul(rows, vectors[:, :, None])[..., 0])

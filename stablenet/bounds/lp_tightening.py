@@ -27,7 +27,8 @@ import numpy.typing as npt
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
 from stablenet.bounds.certificates import Rows, record_rows
-from stablenet.bounds.crown import Backward, Choice, chunks
+from stablenet.bounds.crown import Backward, Choice
+from stablenet.bounds.crown_layers import chunks
 from stablenet.bounds.interval import magnitude
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
 from stablenet.bounds.layerwise import LayerwiseState, Tightening

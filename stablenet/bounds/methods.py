@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stablenet.bounds.base import BoundMethod, Context
-from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.crown_layers import crown_layers
 from stablenet.bounds.interval import interval_layers
 from stablenet.bounds.polytope import polytope_layers
 from stablenet.core.arrays import Array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from stablenet.core.network import Matrix
 
 
 class SingleMatrix:
-    """A matrix in single precision, applied to rows (…, n) from either side; sparse ones stay sparse."""
+    """A matrix in single precision, applied to rows (rows, n) from either side; sparse ones stay sparse."""
 
     def __init__(self, matrix: Matrix) -> None:
         data = matrix.data if isinstance(matrix, sparse.csr_array) else matrix
@@ -30,29 +29,29 @@ class SingleMatrix:
 
     def back(self, rows: Single) -> Single:
         """``rows @ matrix``."""
-        return self._sparse(self._back, rows) if self._back is not None else rows @ self._dense
+        return _sparse(self._back, rows) if self._back is not None else rows @ self._dense
 
     def forward(self, rows: Single) -> Single:
         """``rows @ matrix.T``."""
-        return self._sparse(self._forward, rows) if self._forward is not None else rows @ self._dense.T
+        return _sparse(self._forward, rows) if self._forward is not None else rows @ self._dense.T
 
-    @staticmethod
-    def _sparse(matrix: Any, rows: Single) -> Single:
-        flat = np.ascontiguousarray(rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1]).T)
-        return np.asarray((matrix @ flat).T).reshape(*rows.shape[:-1], matrix.shape[0])
+
+def _sparse(matrix: Any, rows: Single) -> Single:
+    """``rows @ matrix.T``, row by row in memory: what is done with it goes along rows."""
+    return np.ascontiguousarray((matrix @ np.ascontiguousarray(rows.T)).T)
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """A `Stage` in single precision. ``open`` lists its undecided neurons among the alive ones.
+    """A `Stage` of a single part in single precision, arrays (alive,).
 
-    ``through``, (parts, 1, alive), is 0 where a neuron among them is inactive, else 1; None if there is no such neuron.
+    ``open`` lists its undecided neurons among the alive ones. The slopes of the others are 1 where they are active and
+    0 where they are not, above and below.
     """
 
     terms: tuple[tuple[int, SingleMatrix], ...]
     offset: Single
     open: Index
-    through: Single | None
     lower: Single
     upper: Single
     low_slope: Single
@@ -64,19 +63,21 @@ class Level:
         """The largest coefficient."""
         return max((matrix.largest for _, matrix in self.terms), default=0.0)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of its neurons are undecided."""
+        return len(self.open) == len(self.offset)
+
     @classmethod
     def of(cls, stage: Stage) -> Level:
         """A stage in single precision."""
         relaxation = stage.relaxation
-        terms = tuple((source, SingleMatrix(matrix)) for source, matrix in stage.terms)
-        dead = ~relaxation.open & (relaxation.up_slope == 0)
         return cls(
-            terms,
+            tuple((source, SingleMatrix(matrix)) for source, matrix in stage.terms),
             stage.offset.astype(np.float32),
-            np.flatnonzero(relaxation.open.any(axis=0)),
-            (~dead).astype(np.float32)[:, None, :] if dead.any() else None,
+            np.flatnonzero(relaxation.open[0]),
             *(
-                array[:, None, :].astype(np.float32)
+                array[0].astype(np.float32)
                 for array in (
                     relaxation.lower,
                     relaxation.upper,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stablenet.bounds.crown import Backward, Relaxation, chunks
+from stablenet.bounds.crown import Backward, Relaxation
+from stablenet.bounds.crown_layers import chunks
 from stablenet.bounds.interval import affine_bounds, magnitude, post_bounds
 from stablenet.bounds.linear import LinearBounds, dot
 from stablenet.core.arrays import Array, Index

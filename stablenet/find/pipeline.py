@@ -14,7 +14,7 @@ from stablenet.backends.base import registry as backends
 from stablenet.bounds import Context
 from stablenet.bounds import registry as bound_methods
 from stablenet.bounds import run as run_bounds
-from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.crown_layers import crown_layers
 from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError

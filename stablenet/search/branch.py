@@ -13,8 +13,10 @@ from itertools import pairwise
 import numpy as np
 
 from stablenet.backends.base import Backend, Limits
-from stablenet.bounds.branch_and_bound import BranchAndBound, Leaf, Pair, Tree
+from stablenet.bounds.adam import Variables
+from stablenet.bounds.branch_and_bound import BranchAndBound, Pair
 from stablenet.bounds.crown import Backward
+from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.arrays import Array, Mask
 from stablenet.core.errors import SolverError
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Side
@@ -131,7 +133,7 @@ class _Layer(BranchAndBound):
             still = np.ones(len(pairs), dtype=bool)
             for i, ((tree, leaf), bound) in enumerate(zip(pairs, self.certify(pairs), strict=True)):
                 if bound <= tree.goal:
-                    tree.close(leaf, bound)
+                    self.close(tree, leaf, bound)
                     still[i] = False
             pairs, points = [pair for pair, left in zip(pairs, still, strict=True) if left], points[still]
             if not pairs:
@@ -157,7 +159,7 @@ class _Layer(BranchAndBound):
                 falsifier.witnesser.offer(falsifier.pullers[self.at](point[None, :]), self.by)
             [bound] = self.certify([(tree, leaf)])
             if bound <= tree.goal:
-                tree.close(leaf, bound)
+                self.close(tree, leaf, bound)
             else:
                 left.append((tree, leaf))
                 points.append(self.part.lower if point is None else point)
@@ -166,7 +168,8 @@ class _Layer(BranchAndBound):
     def choose_by_program(self, tree: Tree, leaf: Leaf, solver: Backend, limits: Limits) -> Array | None:
         """Give a leaf the choices of its linear program, where it has an answer; the point that comes with it."""
         stages = self.backward.stages
-        phases = [leaf.phases[a:b] for a, b in pairwise(self.alive.tolist())][: len(stages)]
+        held = self.store.phases[leaf.at]
+        phases = [held[a:b] for a, b in pairwise(self.alive.tolist())][: len(stages)]
         try:
             found = solve_leaf(self.backward, self.affine, tree.row, tree.sign, phases, backend=solver, limits=limits)
         except SolverError:
@@ -175,8 +178,9 @@ class _Layer(BranchAndBound):
             return None
         pairs = zip(found.choices, self.optimizer.levels, strict=True)
         shifts = [np.zeros((1, 1, 0)) if c.multiplier is None else c.multiplier for c in found.choices]
-        leaf.slopes = np.concatenate([choice.low_slope[0, 0, level.open] for choice, level in pairs]).astype(np.float32)
-        leaf.multipliers = np.concatenate([shift[0, 0] for shift in shifts]).astype(np.float32)
+        slopes = np.concatenate([choice.low_slope[0, 0, level.open] for choice, level in pairs]).astype(np.float32)
+        multipliers = np.concatenate([shift[0, 0] for shift in shifts]).astype(np.float32)
+        self.store.put([leaf], Variables(slopes[None], multipliers[None]))
         return found.point
 
     def finished(self, trees: Sequence[Tree]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from stablenet.backends.base import Backend, SolveResult, Status
 from stablenet.backends.own_points import FEASIBLE as FORWARD
 from stablenet.backends.own_points import SolverFailure, best_value
-from stablenet.bounds.crown import Backward, crown_rows
+from stablenet.bounds.crown import Backward
+from stablenet.bounds.crown_layers import crown_rows
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.errors import SolverError
 from stablenet.core.questions import NEGATIVE, POSITIVE, Side

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from stablenet.bounds.certificates import Batch, record_boxes
-from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.crown_layers import Bounded, crown_layers
 from stablenet.bounds.polytope import narrowed
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import Network
@@ -27,6 +29,12 @@ Numbers = npt.NDArray[np.uint32]
 
 BATCH = 256
 """Boxes bounded together: enough for BLAS, few enough for the caches."""
+
+KEPT = 16_384
+"""Boxes that wait at a time, about."""
+
+KNOWN_MEMORY = 128 * 2**20
+"""Bytes that bounds of waiting boxes may take; on larger networks they are not kept, and computed anew from nothing."""
 
 FINEST = 2.0**-40
 """Boxes are not cut below this share of the part's width, nor where no number of float64 lies between their bounds."""
@@ -61,19 +69,25 @@ class SplitSearch(Search):
 
 @dataclass(eq=False)
 class Boxes:
-    """A batch of boxes with the questions pending on each: (b, n_inputs) twice, (b, q); ``number`` names them, (b,)."""
+    """A batch of boxes with the questions pending on each: (b, n_inputs) twice, (b, q); ``number`` names them, (b,).
+
+    ``known``, (b, 2, n_neurons), are lower and upper bounds of all neurons on a box of which each is a part; None if
+    they are not kept.
+    """
 
     lower: Array
     upper: Array
     mask: Mask
     number: Numbers
+    known: Array | None = None
 
     def __len__(self) -> int:
         return len(self.lower)
 
     def take(self, rows: Mask | slice) -> Boxes:
         """Some of the boxes."""
-        return Boxes(self.lower[rows], self.upper[rows], self.mask[rows], self.number[rows])
+        known = None if self.known is None else self.known[rows]
+        return Boxes(self.lower[rows], self.upper[rows], self.mask[rows], self.number[rows], known)
 
 
 @dataclass(eq=False)
@@ -106,7 +120,6 @@ class Splitter:
         self.pull = problem.falsifier.pullers[part]
         self.finest = FINEST * _width(box.lower, box.upper)
         every = np.ones((1, len(self.flat)), bool)
-        self.stack = [Boxes(box.lower[None, :], box.upper[None, :], every, np.zeros(1, "<u4"))]
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
         ranges = np.concatenate([np.zeros(0), *(layer.upper - layer.lower for layer in layers)])
@@ -116,9 +129,18 @@ class Splitter:
         self.n_numbers = 1
         problem.leaves[self.side, self.flat] = 0
         self.proof = problem.proof_of(part)
+        # A proof's boxes are bounded each for itself: what was found on a larger box is not known there.
+        known = None if self.proof is not None or 16 * self.ledger.n_neurons * KEPT > KNOWN_MEMORY else self._whole()
+        self.stack = [Boxes(box.lower[None, :], box.upper[None, :], every, np.zeros(1, "<u4"), known)]
         if self.proof is not None:
             asked = {"question": self.flat.astype("<u4"), "sign": np.where(self.side == POSITIVE, 1, -1).astype("<i1")}
             self.proof.write("split", {}, asked)
+
+    def _whole(self) -> Array:
+        """No bounds at all, as those of the box that is not yet bounded."""
+        whole = np.full((1, 2, self.ledger.n_neurons), np.inf)
+        whole[:, 0] = -np.inf
+        return whole
 
     def run(self, max_boxes: int | None = None) -> bool:
         """Bound and cut until no question can be closed any more, or so many boxes are used.
@@ -128,7 +150,8 @@ class Splitter:
         if not len(self.flat):
             return True
         workers = max(1, self.problem.options.threads)
-        with ThreadPoolExecutor(workers) as pool:
+        # Each batch has one core: BLAS threads would only wait for each other.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
             while self.stack:
                 self.problem.deadline.check()
                 live = self._still_pending() & (self.ties <= TIES)
@@ -165,19 +188,27 @@ class Splitter:
         empty = np.zeros(len(boxes), dtype=bool)
         if self.rows is not None:
             low, high, empty = narrowed(boxes.lower, boxes.upper, *self.rows)
-            boxes = Boxes(low, high, boxes.mask, boxes.number)
+            boxes = Boxes(low, high, boxes.mask, boxes.number, boxes.known)
         asked = np.flatnonzero(boxes.mask.any(axis=0))
         flat, side = self.flat[asked], self.side[asked]
         guide = _Guide(network, self.ledger.offsets, boxes.mask[:, asked], flat, side)
         depth = self.ledger.locate(int(flat.max()))[0] + 1
-        last = np.unique(flat[flat >= self.ledger.offsets[depth - 1]] - self.ledger.offsets[depth - 1])
+        last = np.zeros((len(boxes), network.layers[depth - 1].size), dtype=bool)
+        start = self.ledger.offsets[depth - 1]
+        for q in np.flatnonzero(flat >= start):
+            last[:, flat[q] - start] |= boxes.mask[:, asked[q]]
         layers = crown_layers(
             *(network, boxes.lower, boxes.upper),
+            known=None if boxes.known is None else self._known(boxes.known),
             polytope=self.rows,
             up_to=depth,
-            last_rows=last,
+            last=last,
             watch=guide.watch,
         )
+        if boxes.known is not None:
+            boxes.known = boxes.known.copy()
+            for (low, high), (old_low, old_high) in zip(layers, self._known(boxes.known), strict=False):
+                old_low[...], old_high[...] = low, high
         lower = np.concatenate([low for low, _ in layers], axis=1)[:, flat]
         upper = np.concatenate([high for _, high in layers], axis=1)[:, flat]
         refuted = np.zeros_like(boxes.mask)
@@ -188,6 +219,11 @@ class Splitter:
         ties[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).sum(axis=0)
         points = self._candidates(boxes, guide, asked)
         return BoundedBoxes(boxes, refuted, ties, self._cut(boxes, guide.score), points, guide.carried)
+
+    def _known(self, known: Array) -> list[tuple[Array, Array]]:
+        """Bounds of all neurons, (b, 2, n), layer by layer."""
+        ends = pairwise(self.ledger.offsets.tolist())
+        return [(known[:, 0, start:stop], known[:, 1, start:stop]) for start, stop in ends]
 
     def _cut(self, boxes: Boxes, score: Array) -> Index:
         """The input at which to cut each box, (b,); -1 where there is none that can be."""
@@ -239,7 +275,8 @@ class Splitter:
         self.problem.leaves[self.side, self.flat] += (boxes.mask & refuted).sum(axis=0)
         self._count(boxes.mask, left, halves)
         if halves.any():
-            parents = Boxes(boxes.lower[halves], boxes.upper[halves], left[halves], boxes.number[halves])
+            known = None if boxes.known is None else boxes.known[halves]
+            parents = Boxes(boxes.lower[halves], boxes.upper[halves], left[halves], boxes.number[halves], known)
             self.stack.append(_halve(parents, outcome.cut[halves], self.n_numbers))
             self.n_numbers += 2 * len(parents)
 
@@ -272,18 +309,22 @@ class _Guide:
         self.direction = np.zeros((len(mask), network.n_inputs))
         self.carried = np.zeros(network.n_neurons, dtype=bool)
 
-    def watch(self, layer: int, rows: Index, slopes: Array, bounds: Array) -> None:
+    def watch(self, found: Bounded) -> None:
         """See `crown_layers`."""
-        neurons = rows + self.offsets[layer]
+        neurons = found.rows + self.offsets[found.layer]
         self.carried[neurons] = True
-        wanted = np.concatenate([self.wanted[POSITIVE][:, neurons], self.wanted[NEGATIVE][:, neurons]], axis=1)
-        upper, negated = bounds[:, : len(rows)], bounds[:, len(rows) :]
+        wanted = self.wanted[[POSITIVE, NEGATIVE]][:, found.parts, neurons]
+        upper, negated = found.bounds
+        boxes, starts = np.unique(found.parts, return_index=True)
         with np.errstate(over="ignore", invalid="ignore"):
             share = np.where((upper > 0) & (negated > 0), 1.0 / np.maximum(upper + negated, 1e-300), 0.0)
-            weight = (1.0 + wanted) * np.concatenate([share, share], axis=1)
-            self.score += np.matmul(weight[:, None, :], np.abs(slopes))[:, 0]
+            weight = (1.0 + wanted) * share
+            moved = (weight[:, :, None] * np.abs(found.slopes)).sum(axis=0)
+            self.score[boxes] += np.add.reduceat(moved, starts, axis=0)
             if wanted.any():
-                self.direction += np.matmul(wanted.astype(np.float64)[:, None, :], slopes)[:, 0]
+                self.direction[boxes] += np.add.reduceat(
+                    (wanted[:, :, None] * found.slopes).sum(axis=0), starts, axis=0
+                )
 
 
 def _width(lower: Array, upper: Array) -> Array:
@@ -298,11 +339,13 @@ def _middle(lower: Array, upper: Array) -> Array:
 
 
 def _join(a: Boxes, b: Boxes) -> Boxes:
+    known = None if a.known is None or b.known is None else np.concatenate([a.known, b.known])
     return Boxes(
         np.concatenate([a.lower, b.lower]),
         np.concatenate([a.upper, b.upper]),
         np.concatenate([a.mask, b.mask]),
         np.concatenate([a.number, b.number]),
+        known,
     )
 
 
@@ -318,4 +361,5 @@ def _halve(boxes: Boxes, cut: Index, first: int) -> Boxes:
         np.concatenate([left_upper, boxes.upper]),
         np.concatenate([boxes.mask, boxes.mask]),
         np.arange(first, first + 2 * len(boxes), dtype="<u4"),
+        None if boxes.known is None else np.concatenate([boxes.known, boxes.known]),
     )

@@ -19,7 +19,7 @@ from oracle.plain import PlainMap, PlainNetwork, Region, plain_map
 from scipy import sparse
 
 from stablenet.bounds import registry, run
-from stablenet.bounds.crown import crown_layers
+from stablenet.bounds.crown_layers import crown_layers
 from stablenet.bounds.interval import interval_layers
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Box

@@ -14,7 +14,8 @@ from stablenet.backends.base import Limits
 from stablenet.backends.base import registry as backends
 
 from stablenet import Box, Network, Polytope, Union, find_stable, load_onnx
-from stablenet.bounds.crown import Backward, crown_layers
+from stablenet.bounds.crown import Backward
+from stablenet.bounds.crown_layers import crown_layers
 from stablenet.check.claims import check
 from stablenet.core.network import AffineMap, Layer, Term
 from stablenet.search.base import Problem

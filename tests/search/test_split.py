@@ -91,3 +91,35 @@ def test_inputs_that_only_rows_bind_are_cut_too(seed: int, n_rows: int, tmp_path
     a, b = rng.normal(size=(n_rows, 5)), 0.3 * rng.random(n_rows)
     report = find_stable(path, Polytope(-np.ones(5), np.ones(5), a, b), search="split", threads=1, time_limit=300.0)
     assert report.complete
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_of_larger_boxes_serve_their_parts(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept or not, the verdicts are the same; and on each box what is kept holds at its points."""
+    path = dense(tmp_path, sizes=(3, 14, 14, 10, 2), seed=seed)
+    domain = Box(-np.ones(3), np.ones(3))
+    rng = np.random.default_rng(seed)
+    n_kept = 0
+    bound = split.Splitter._bound
+
+    def watched(self: split.Splitter, boxes: split.Boxes) -> split.Outcome:
+        nonlocal n_kept
+        outcome = bound(self, boxes)
+        kept = outcome.boxes.known
+        if kept is not None:
+            n_kept += len(kept)
+            points = boxes.lower + (boxes.upper - boxes.lower) * rng.random((20, *boxes.lower.shape))
+            values = np.concatenate(self.problem.network.pre_activations(points.reshape(-1, 3)), axis=1)
+            values = values.reshape(20, *kept[:, 0].shape)
+            assert ((values >= kept[:, 0] - 1e-9) & (values <= kept[:, 1] + 1e-9)).all()
+        return outcome
+
+    monkeypatch.setattr(split.Splitter, "_bound", watched)
+    kept = find_stable(path, domain, search="split", falsify=False, threads=1)
+    assert n_kept > 10
+    before = n_kept
+    monkeypatch.setattr(split, "KNOWN_MEMORY", 0)
+    forgotten = find_stable(path, domain, search="split", falsify=False, threads=1)
+    assert n_kept == before
+    assert kept.complete
+    assert kept.verdicts() == forgotten.verdicts()
