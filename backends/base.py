@@ -13,11 +13,9 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.core.registry import Registry, refuse_argument, wrong_set
+from stablenet.core.arrays import Array
+from stablenet.core.registry import Registry, refuse_argument, set_check
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
-
 
 PLAIN_MARGIN = 1e-4
 """Relaxation of the rows of models for solvers at their own defaults: ten times the largest of their tolerances
@@ -299,18 +297,12 @@ class Backend(ABC):
         """Load the model. Raises `NotInstalledError`, `LicenseError`, `UnsupportedError` or `SolverError`."""
 
 
-def _wrong(cls: type[Backend]) -> str | None:
-    if isinstance(cls.__dict__.get("capabilities"), property):  # known of an instance only
-        return None
-    return wrong_set(cls.capabilities, "capabilities", Capability)
-
-
 registry: Registry[Backend] = Registry(
     "solver",
     Backend,  # type: ignore[type-abstract]
     "stablenet.backends",
     "stablenet.backends",
-    _wrong,
+    set_check("capabilities", "capabilities", Capability),
 )
 
 __all__ = [

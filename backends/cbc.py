@@ -21,7 +21,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from stablenet.backends.base import (
     Availability,
     Backend,
@@ -39,11 +38,10 @@ from stablenet.backends.request import Request
 from stablenet.backends.session import Answer, ResendingSession
 from stablenet.backends.thread import POLL
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NotInstalledError, SolverError, UnsupportedError
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.milp.mps import write_mps
-
-Array = npt.NDArray[np.float64]
 
 OVERRUN = 1.0
 """Seconds past its limit after which CBC is told to stop, and then again until it is killed."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 SMALLEST = 1e-9
 """Coefficients up to this size are deleted or lost in the tolerances by solvers, and are refused."""

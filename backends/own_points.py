@@ -17,10 +17,9 @@ import numpy.typing as npt
 from stablenet.backends.base import Backend, Callbacks, Limits, RelaxResult, Session, Settings, SolveResult, Status
 from stablenet.backends.session import check_point, stack_rows
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import SolverError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 FEASIBLE = 1e-9
 """Largest violation at which a point of ours counts as a solution: rounding, and far below solvers' tolerances."""

@@ -27,17 +27,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 from stablenet.backends.base import Availability, Backend, Capability, Limits, RelaxResult, Settings, Status
 from stablenet.backends.pyomo_child import save
 from stablenet.backends.request import Request
 from stablenet.backends.session import Answer, ResendingSession
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, NotInstalledError, SolverError, UnknownNameError
 from stablenet.milp.arrays import MILP
-
-Array = npt.NDArray[np.float64]
-
 
 START_UP = 5.0
 """Seconds past its time limit, start of the process included, after which a solver is killed."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.milp.arrays import MILP
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,10 +31,9 @@ from stablenet.backends.scip_options import RESERVED, native_options, native_set
 from stablenet.backends.session import Answer, ArraySession, Watch, solver_module, uncrossed
 from stablenet.backends.thread import SolverThread
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import SolverError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 _STATUS = {
     "optimal": Status.OPTIMAL,

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from stablenet.backends.session import Watch
 
+from stablenet.core.arrays import Array
 from stablenet.milp.arrays import Rows
-
-Array = npt.NDArray[np.float64]
 
 FREQUENT = 1
 FIRST = 1_000_000

@@ -35,10 +35,9 @@ from stablenet.backends.request import (
 )
 from stablenet.backends.thread import SolverThread, Stopped
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NotInstalledError, SolverError, UnsupportedError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 POINT_TOLERANCE = 1e-5
 """How far a solver's point may violate the model, relative to the largest term of a row, before it is a failure."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from measured import Request, Results, Row, circumstances, publish, seconds, share_closed, table
+from measured import Measurement, Results, Row, circumstances, publish, seconds, share_closed, table
 from trained import image_file, recipe_of, trained
 
 WIDTHS = ("2x100", "2x200", "2x400", "2x800")
@@ -52,7 +52,7 @@ def grow(given: argparse.Namespace) -> int:
                 for search in given.searches:
                     options = {"search": search, "time_limit": given.limit}
                     options |= {name: getattr(given, name) for name in ("bounds", "solver", "threads", "seed")}
-                    request = Request(str(files[recipe.name]), domain, options)
+                    request = Measurement(str(files[recipe.name]), domain, options)
                     name = f"{recipe.name} {shown}"
                     found = results.measure(request, f"{name} {search}"), results.opened(request, name)
                     rows[shape, l1, shown, search] = found

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import growth
-from measured import Request, Results, Row, circumstances, end_all_when_told, publish, seconds, share_closed, table
+from measured import Measurement, Results, Row, circumstances, end_all_when_told, publish, seconds, share_closed, table
 from trained import NO_IMAGES, have_images, image_file
 
 IMAGE = 7
@@ -31,7 +31,7 @@ MEMORY = 2000.0
 
 
 @dataclass(frozen=True)
-class Step:
+class LadderStep:
     """A row of the ladder.
 
     ``goal`` is in seconds of work. Without a share all neurons are to have a verdict by then; ``closed`` is the
@@ -75,22 +75,22 @@ class Step:
         return f"complete in {self.goal:g} s"
 
 
-def _steps() -> Iterator[Step]:
+def _steps() -> Iterator[LadderStep]:
     for network in ("seed_mnist_100-100", "seed_mnist_200-200"):
-        yield Step(network, "box:0:1", 0.5)
+        yield LadderStep(network, "box:0:1", 0.5)
     for number in range(3):
         for size in ("0.03", "0.05"):
-            yield Step("mnistfc_256x2", f"mnistfc_prop_{number}_{size}.vnnlib.gz", 10.0)
+            yield LadderStep("mnistfc_256x2", f"mnistfc_prop_{number}_{size}.vnnlib.gz", 10.0)
     for network in ("acasxu_1_1", "acasxu_2_1", "acasxu_4_5"):
         for number, goal in ((3, 10.0), (4, 10.0), (1, 120.0), (2, 120.0)):
-            yield Step(network, f"acasxu_prop_{number}.vnnlib.gz", goal)
-        yield Step(network, "acasxu_prop_6.vnnlib.gz", 300.0)
-    yield Step("seed_mnist_100-100", "image:0.05", 60.0)
-    yield Step("mnistfc_256x4", "mnistfc_prop_0_0.03.vnnlib.gz", 120.0)
-    yield Step("mnistfc_256x4", "mnistfc_prop_0_0.05.vnnlib.gz", 300.0, closed=0.6)
-    yield Step("eran_mnist_9x200", "eran_mnist_idx_1013_eps_0.015.vnnlib.gz", 300.0, closed=0.3)
-    yield Step("oval_cifar_base_kw", "oval_cifar_base_kw_img1697.vnnlib.gz", 120.0, decided=0.95)
-    yield Step("cifar10_resnet_2b", "cifar10_resnet_2b_prop_0_eps_0.008.vnnlib.gz", 120.0, decided=0.95)
+            yield LadderStep(network, f"acasxu_prop_{number}.vnnlib.gz", goal)
+        yield LadderStep(network, "acasxu_prop_6.vnnlib.gz", 300.0)
+    yield LadderStep("seed_mnist_100-100", "image:0.05", 60.0)
+    yield LadderStep("mnistfc_256x4", "mnistfc_prop_0_0.03.vnnlib.gz", 120.0)
+    yield LadderStep("mnistfc_256x4", "mnistfc_prop_0_0.05.vnnlib.gz", 300.0, closed=0.6)
+    yield LadderStep("eran_mnist_9x200", "eran_mnist_idx_1013_eps_0.015.vnnlib.gz", 300.0, closed=0.3)
+    yield LadderStep("oval_cifar_base_kw", "oval_cifar_base_kw_img1697.vnnlib.gz", 120.0, decided=0.95)
+    yield LadderStep("cifar10_resnet_2b", "cifar10_resnet_2b_prop_0_eps_0.008.vnnlib.gz", 120.0, decided=0.95)
 
 
 LADDER = tuple(_steps())
@@ -101,7 +101,7 @@ def share_decided(row: Row) -> float:
     return float(1.0 - row["counts"]["unknown"] / max(1, row["neurons"]))
 
 
-def request(step: Step, networks: Path, cache: Path, options: dict[str, Any]) -> Request | str:
+def request(step: LadderStep, networks: Path, cache: Path, options: dict[str, Any]) -> Measurement | str:
     """What to run for a row, or why it cannot be run."""
     network = networks / f"{step.network}.onnx"
     if not network.is_file():
@@ -116,14 +116,14 @@ def request(step: Step, networks: Path, cache: Path, options: dict[str, Any]) ->
         if not path.is_file():
             return f"{path} is missing"
         domain = str(path)
-    return Request(str(network), domain, {**options, "time_limit": step.limit}, isolate=True)
+    return Measurement(str(network), domain, {**options, "time_limit": step.limit}, isolate=True)
 
 
 @dataclass(frozen=True)
 class Measured:
     """A row of the ladder with what was measured on it; ``opened`` as in `Results.opened`."""
 
-    step: Step
+    step: LadderStep
     opened: int | None
     row: Row
     baseline: Row | None = None
@@ -204,7 +204,7 @@ def climb(given: argparse.Namespace) -> int:
         if given.neuron:
             limit = min(step.limit, given.neuron_limit)
             changed = {**wanted.options, "search": "neuron", "time_limit": limit}
-            slow = Request(wanted.network, wanted.domain, changed, isolate=True)
+            slow = Measurement(wanted.network, wanted.domain, changed, isolate=True)
             baseline = results.measure(slow, f"{step.name} (neuron)")
         measured.append(Measured(step, opened, row, baseline))
     if not measured:

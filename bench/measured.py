@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Request:
+class Measurement:
     """A search to measure. ``options`` are those of `find_stable`; ``isolate`` puts a supervisor above its engine."""
 
     network: str
@@ -83,7 +83,7 @@ class Results:
                     if row["outcome"] != "crash":
                         self.rows[row["key"]] = row
 
-    def measure(self, request: Request, name: str) -> Row:
+    def measure(self, request: Measurement, name: str) -> Row:
         """The row of a request, measured if it is not there yet."""
         key = request.key
         if key not in self.rows:
@@ -95,14 +95,14 @@ class Results:
             print(f"{name}: {row['outcome']}, {row.get('work_s', 0.0):.2f} s", file=sys.stderr, flush=True)
         return self.rows[key]
 
-    def opened(self, request: Request, name: str) -> int | None:
+    def opened(self, request: Measurement, name: str) -> int | None:
         """Questions that bounds and falsifying leave pending, from a run without a search; None if that failed."""
         options = {**request.options, "search": "off"}
-        row = self.measure(Request(request.network, request.domain, options), f"{name} (bounds and falsifying)")
+        row = self.measure(Measurement(request.network, request.domain, options), f"{name} (bounds and falsifying)")
         return row.get("open_end")
 
 
-def run(request: Request) -> Row:
+def run(request: Measurement) -> Row:
     """Measure a search in a new process; that and all below it are ended when the time is up."""
     limit = request.options.get("time_limit")
     threads = str(request.options.get("threads", 0) or os.cpu_count() or 1)
@@ -142,7 +142,7 @@ def main() -> None:
     from stablenet import find_stable, load_onnx
     from stablenet.core.errors import ContradictionError
 
-    request = Request(**json.loads(sys.stdin.buffer.read()))
+    request = Measurement(**json.loads(sys.stdin.buffer.read()))
     options = request.options
     network: Any = request.network
     if not request.isolate:  # the clock starts with the network in memory and all packages loaded

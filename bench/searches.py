@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from measured import Request, Results, Row, circumstances, end_all_when_told, publish, seconds, share_closed, table
+from measured import Measurement, Results, Row, circumstances, end_all_when_told, publish, seconds, share_closed, table
 from trained import image_file, recipe_of, trained
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "paper"))
@@ -70,9 +70,9 @@ def measure(instance: Instance, given: argparse.Namespace, results: Results) -> 
         # Without deciding bounds a box of hundreds of inputs is cut until time is up: a part of it shows that as well.
         if (search, mode) == ("split", "bare"):
             options["time_limit"] = min(given.limit, given.split_limit)
-        request = Request(str(instance.network), instance.domain, options)
+        request = Measurement(str(instance.network), instance.domain, options)
         instance.rows[search, mode] = results.measure(request, f"{instance.name}: {search} {mode}")
-    request = Request(str(instance.network), instance.domain, {**common, **FULL})
+    request = Measurement(str(instance.network), instance.domain, {**common, **FULL})
     instance.opened = results.opened(request, instance.name)
 
 

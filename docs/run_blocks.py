@@ -52,7 +52,7 @@ class BlockError(Exception):
 
 
 @dataclass(frozen=True)
-class Block:
+class CodeBlock:
     """One fenced block: what it holds, where it stands, and what it should print (None: anything)."""
 
     language: str
@@ -78,10 +78,10 @@ class Block:
         return "\n".join(line for line in self.body.splitlines() if line not in self.setup)
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[CodeBlock]:
     """All fenced blocks of a page's text that have a language, in order; shown output belongs to its block."""
     return [
-        Block(
+        CodeBlock(
             m["language"],
             m["body"],
             text.count("\n", 0, m.start("language")) + 1,
@@ -100,7 +100,7 @@ class Runner:
         self.page = page
         self.names: dict[str, Any] = {"__name__": "__main__"}
 
-    def run(self, block: Block) -> str:
+    def run(self, block: CodeBlock) -> str:
         """Run or write one block; returns what it printed. Raises `BlockError`."""
         if block.file is not None:
             Path(block.file).write_text(block.body)
@@ -114,10 +114,10 @@ class Runner:
             raise self._error(block, f"should print\n{block.output}but prints\n{printed}")
         return printed
 
-    def _error(self, block: Block, what: str) -> BlockError:
+    def _error(self, block: CodeBlock, what: str) -> BlockError:
         return BlockError(f"{self.page}, line {block.line}:\n{block.script}\n{what}")
 
-    def _python(self, block: Block) -> str:
+    def _python(self, block: CodeBlock) -> str:
         out = io.StringIO()
         code = "\n" * block.line + block.script + "\n"
         try:
@@ -127,7 +127,7 @@ class Runner:
             raise self._error(block, f"{out.getvalue()}\n{traceback.format_exc()}") from None
         return out.getvalue()
 
-    def _shell(self, block: Block) -> str:
+    def _shell(self, block: CodeBlock) -> str:
         command = ["bash", "-euo", "pipefail", "-c", block.script]
         run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         if run.returncode != 0:

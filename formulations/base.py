@@ -1,36 +1,40 @@
-"""What a formulation is: the encoding of one ReLU layer in Pyomo, knowing no solver."""
+"""What a formulation is: the encoding of one ReLU layer in Pyomo, knowing no solver.
+
+Importing this does not import Pyomo: `AffineRows` and `IndicatorRows`, which need it, are looked up when asked for.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyomo.environ as pyo
 from stablenet.backends.base import Capability
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
-from stablenet.core.registry import Registry, refuse_argument, wrong_set
-from stablenet.milp.affine_rows import AffineRows, IndicatorRows, Matrix, Variables, block_matrix
+from stablenet.core.registry import Registry, refuse_argument, set_check
+from stablenet.milp.matrices import Matrix, Variables, block_matrix
 
-Array = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from stablenet.milp.affine_rows import AffineRows, IndicatorRows
 
 
 @dataclass(frozen=True, eq=False)
 class ReluLayer:
     """The neurons of one layer that need encoding: n of them over m inputs.
 
-    The model builder has tied ``pre[i]`` to ``(matrix @ inputs + offset)[i]`` (within the model's margin);
-    a formulation ties ``post[i]`` to ``max(pre[i], 0)``. ``matrix`` (n, m) stacks all sources. ``lower`` and
-    ``upper`` are the bounds of the variables ``pre``: valid, finite, with the margin, and ``lower <= 0 <= upper``;
-    ``input_lower`` and ``input_upper`` (m,) are those of the inputs. ``post`` has bounds ``[0, upper]``.
-    ``neurons`` are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase
-    never get here. All this is in the model's units: ``pre[i]`` is ``scale[i]`` times the network's
-    pre-activation. A row that states pre-activations in terms of the inputs anew must be a range of
-    ``margin`` to either side; rows between ``pre``, ``post`` and own variables need none.
+    The model builder has tied ``pre[i]`` to ``(matrix @ inputs + offset)[i]`` (within the model's margin); a
+    formulation ties ``post[i]`` to ``max(pre[i], 0)``. ``matrix`` (n, m) stacks all sources. ``lower`` and ``upper``
+    are the bounds of the variables ``pre``: valid, finite, with the margin, and ``lower <= 0 <= upper``;
+    ``input_lower`` and ``input_upper`` (m,) are those of the inputs. ``post`` has bounds ``[0, upper]``. ``neurons``
+    are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase never get here. All
+    this is in the model's units: ``pre[i]`` is ``scale[i]`` times the network's pre-activation. A row that states
+    pre-activations in terms of the inputs anew must be a range of ``slack`` (n,) to either side, or of ``margin``, the
+    largest of them; rows between ``pre``, ``post`` and own variables need none.
     """
 
     neurons: npt.NDArray[np.intp]
@@ -45,6 +49,7 @@ class ReluLayer:
     input_upper: Array
     scale: Array
     margin: float
+    slack: Array
 
     @property
     def size(self) -> int:
@@ -158,14 +163,18 @@ def add_variables(
     block: Any, name: str, index: npt.NDArray[np.intp], lower: Array | float, upper: Array | float
 ) -> list[Any]:
     """Add continuous variables ``block.name[index]`` with the bounds given (numbers or arrays)."""
+    import pyomo.environ as pyo
+
     lows, highs = (np.broadcast_to(np.asarray(side, np.float64), index.shape).tolist() for side in (lower, upper))
     sides = dict(zip(index.tolist(), zip(lows, highs, strict=True), strict=True))
-    block.add_component(name, pyo.Var(list(sides), bounds=lambda _, i: sides[i]))
+    block.add_component(name, pyo.Var(list(sides), bounds=sides))
     return list(block.component(name).values())
 
 
 def add_binaries(block: Any, name: str, index: npt.NDArray[np.intp]) -> list[Any]:
     """Add binary variables ``block.name[index]``."""
+    import pyomo.environ as pyo
+
     block.add_component(name, pyo.Var(index.tolist(), domain=pyo.Binary))
     return list(block.component(name).values())
 
@@ -175,19 +184,22 @@ def phase_handles(binaries: Variables) -> tuple[list[Handle], list[Handle]]:
     return [AffineHandle(z, 1.0, 0.0) for z in binaries], [AffineHandle(z, -1.0, 1.0) for z in binaries]
 
 
-def _wrong(cls: type[Formulation]) -> str | None:
-    if isinstance(cls.__dict__.get("requires"), property):  # known of an instance only
-        return None
-    return wrong_set(cls.requires, "requirements", Capability)
-
-
 registry: Registry[Formulation] = Registry(
     "formulation",
     Formulation,  # type: ignore[type-abstract]
     "stablenet.formulations",
     "stablenet.formulations",
-    _wrong,
+    set_check("requires", "requirements", Capability),
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"AffineRows", "IndicatorRows"}:
+        from stablenet.milp import affine_rows
+
+        return getattr(affine_rows, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AffineHandle",

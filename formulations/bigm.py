@@ -18,16 +18,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import (
-    AffineRows,
-    Array,
-    Encoding,
-    Formulation,
-    ReluLayer,
-    add_binaries,
-    block_matrix,
-    phase_handles,
-)
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_binaries, block_matrix, phase_handles
+
+from stablenet.core.arrays import Array
 
 
 class BigM(Formulation):
@@ -40,6 +33,8 @@ class BigM(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """Three rows per neuron."""
+        from stablenet.milp.affine_rows import AffineRows
+
         active = add_binaries(block, "is_active", layer.neurons)
         block.relu = AffineRows(
             big_m_matrix(layer.lower, layer.upper),

@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 from stablenet.formulations.base import (
-    AffineRows,
-    Array,
     Encoding,
     Formulation,
     ReluLayer,
@@ -31,6 +29,8 @@ from stablenet.formulations.base import (
     block_matrix,
     phase_handles,
 )
+
+from stablenet.core.arrays import Array
 
 
 class BigMLoose(Formulation):
@@ -43,6 +43,8 @@ class BigMLoose(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """Three rows per neuron; widens the bounds of pre and post to M."""
+        from stablenet.milp.affine_rows import AffineRows
+
         n = layer.size
         big = 2.0 * np.maximum(np.maximum(-layer.lower, layer.upper), layer.scale)
         for variables, low in ((layer.pre, -big), (layer.post, np.zeros(n))):

@@ -15,23 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
-from stablenet.formulations.base import (
-    AffineRows,
-    Array,
-    Encoding,
-    ReluLayer,
-    add_binaries,
-    add_variables,
-    block_matrix,
-    phase_handles,
-)
+from stablenet.formulations.base import Encoding, ReluLayer, add_binaries, add_variables, block_matrix, phase_handles
 from stablenet.formulations.bigm import big_m_matrix
 
-from stablenet.milp.affine_rows import Matrix, Variables, to_csr
-
-Index = npt.NDArray[np.intp]
+from stablenet.core.arrays import Array, Index
+from stablenet.milp.matrices import Matrix, Variables, to_csr
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +62,8 @@ def grouped(layer: ReluLayer, label: Index | None) -> Groups:
 
 def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
     """Add the disjunction over the groups; single inputs need no variable for their ``s``."""
+    from stablenet.milp.affine_rows import AffineRows
+
     n, size = layer.size, groups.size
     active = add_binaries(block, "is_active", layer.neurons)
     block.relu = AffineRows(
@@ -83,7 +74,9 @@ def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
     )
     flat = np.arange(size)
     single = bool((np.diff(groups.matrix.indptr) == 1).all())
-    wide = 0.0 if single else layer.margin
+    # Groups are the formulation's own: their rows need the least margin that there is, which is the solver's.
+    own_margin = float(layer.slack.min(initial=layer.margin))
+    wide = 0.0 if single else own_margin
     low, high = groups.lower - wide, groups.upper + wide
     parts = add_variables(block, "part", flat, np.minimum(low, 0.0), np.maximum(high, 0.0))
     own = {"active": active, "part": parts}
@@ -96,8 +89,8 @@ def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
         block.grouping = AffineRows(
             block_matrix(size, [[groups.matrix, -1.0]]),
             [*layer.inputs, *sums],
-            -layer.margin,
-            layer.margin,
+            -own_margin,
+            own_margin,
         )
         own["group"] = sums
     owner = (flat, groups.owner)
@@ -117,7 +110,7 @@ def encode(block: Any, layer: ReluLayer, groups: Groups) -> Encoding:
     )
     total = sparse.csr_array((np.ones(size), owner[::-1]), shape=(n, size))
     block.total = AffineRows(
-        block_matrix(n, [[total, layer.offset, -1.0]]), [*parts, *active, *layer.post], -layer.margin, layer.margin
+        block_matrix(n, [[total, layer.offset, -1.0]]), [*parts, *active, *layer.post], -layer.slack, layer.slack
     )
     return Encoding(own, *phase_handles(active))
 

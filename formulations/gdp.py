@@ -22,12 +22,17 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import pyomo.environ as pyo
-from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer, phase_handles
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer, phase_handles
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import UnknownNameError
 
 TRANSFORMATIONS = ("bigm", "hull", "mbigm")
+
+
+def _sides(block: Any, i: int) -> list[Any]:
+    """The two sides of disjunction i; a function of the module, so that models can be pickled."""
+    return [block.on[i], block.off[i]]
 
 
 class Gdp(Formulation):
@@ -56,6 +61,7 @@ class Gdp(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """One disjunction per neuron, transformed."""
+        import pyomo.environ as pyo
         from pyomo.gdp import Disjunct, Disjunction
 
         index = layer.neurons.tolist()
@@ -64,7 +70,7 @@ class Gdp(Formulation):
             block.on[i].same = pyo.Constraint(expr=h == g)
             block.off[i].zero = pyo.Constraint(expr=h <= 0)
             block.off[i].below = pyo.Constraint(expr=g <= 0)
-        block.phase = Disjunction(index, rule=lambda b, i: [b.on[i], b.off[i]])
+        block.phase = Disjunction(index, rule=_sides)
         transformation = pyo.TransformationFactory(f"gdp.{self.transformation}")
         transformation.apply_to(block, **self._options(transformation))
         on, off = ([d[i].binary_indicator_var for i in index] for d in (block.on, block.off))
@@ -81,6 +87,8 @@ class Gdp(Formulation):
     def _options(self, transformation: Any) -> dict[str, Any]:
         if self.transformation != "mbigm":
             return {}
+        import pyomo.environ as pyo
+
         options: dict[str, Any] = {"solver": pyo.SolverFactory("appsi_highs")}
         if "threads" in transformation.CONFIG:
             options["threads"] = 1  # else it starts processes of its own

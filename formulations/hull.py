@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stablenet.formulations import disjunction
-from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer
+
+from stablenet.core.arrays import Array
 
 
 class Hull(Formulation):

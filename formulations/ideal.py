@@ -23,11 +23,12 @@ from typing import Literal, Self
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import Array, Capability, Cuts, Encoding, ReluLayer, block_matrix
+from stablenet.formulations.base import Capability, Cuts, Encoding, ReluLayer, block_matrix
 from stablenet.formulations.bigm import BigM
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import UnknownNameError
-from stablenet.milp.affine_rows import Variables, to_csr
+from stablenet.milp.matrices import Variables, to_csr
 
 VIOLATED = 1e-6
 """Cuts violated by less (in the model's units, where pre-activations are below 1) are not worth a row."""
@@ -73,7 +74,7 @@ class Ideal(BigM):
         def summed(values: Array) -> Array:
             return np.asarray(np.bincount(neuron, weights=values, minlength=layer.size), dtype=np.float64)
 
-        slack = layer.margin + (np.diff(weights.indptr) + 8) * 2.0**-50 * summed(np.maximum(np.abs(low), np.abs(high)))
+        slack = layer.slack + (np.diff(weights.indptr) + 8) * 2.0**-50 * summed(np.maximum(np.abs(low), np.abs(high)))
         constant = slack - summed(np.where(inside, low, 0.0))
         slope = layer.offset + summed(np.where(inside, low, high))
         side = summed(np.where(inside, w * x[column], 0.0)) + slope * z + constant

@@ -19,17 +19,16 @@ from typing import Any
 
 import numpy as np
 from stablenet.formulations.base import (
-    AffineRows,
-    Array,
     Capability,
     Encoding,
     Formulation,
-    IndicatorRows,
     ReluLayer,
     add_binaries,
     block_matrix,
     phase_handles,
 )
+
+from stablenet.core.arrays import Array
 
 
 class Indicator(Formulation):
@@ -43,6 +42,8 @@ class Indicator(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """One row and two implications per neuron."""
+        from stablenet.milp.affine_rows import AffineRows, IndicatorRows
+
         n = layer.size
         active = add_binaries(block, "is_active", layer.neurons)
         difference = block_matrix(n, [[1.0, -1.0]])

@@ -22,14 +22,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from stablenet.formulations import disjunction
-from stablenet.formulations.base import Array, Encoding, Formulation, ReluLayer
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import InputError, UnknownNameError
-from stablenet.milp.affine_rows import to_csr
-
-Index = npt.NDArray[np.intp]
+from stablenet.milp.matrices import to_csr
 
 
 def _rank(neuron: Index, key: Array) -> tuple[Index, Index]:

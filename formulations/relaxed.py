@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from stablenet.formulations.base import AffineRows, Array, Encoding, Formulation, ReluLayer, block_matrix
+from stablenet.formulations.base import Encoding, Formulation, ReluLayer, block_matrix
+
+from stablenet.core.arrays import Array
 
 
 class Relaxed(Formulation):
@@ -31,6 +33,8 @@ class Relaxed(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """Two rows per neuron."""
+        from stablenet.milp.affine_rows import AffineRows
+
         width = layer.upper - layer.lower
         slope = np.divide(layer.upper, width, out=np.zeros_like(width), where=width > 0)
         intercept = np.nextafter(np.maximum(-slope * layer.lower, layer.upper - slope * layer.upper), np.inf)

@@ -13,14 +13,12 @@ Size for n neurons: n continuous variables, n rows, 3 n nonzeros, n SOS1 sets. N
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pyomo.environ as pyo
 from stablenet.formulations.base import (
-    AffineRows,
-    Array,
     Capability,
     Encoding,
     Formulation,
@@ -29,6 +27,13 @@ from stablenet.formulations.base import (
     add_variables,
     block_matrix,
 )
+
+from stablenet.core.arrays import Array
+
+
+def _pair(pairs: Sequence[tuple[Any, Any]], _: Any, i: int) -> list[Any]:
+    """The members of set i; a function of the module, so that models can be pickled."""
+    return list(pairs[i])
 
 
 class Sos1(Formulation):
@@ -42,11 +47,15 @@ class Sos1(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """One row and one set per neuron."""
+        import pyomo.environ as pyo
+
+        from stablenet.milp.affine_rows import AffineRows
+
         negative = add_variables(block, "negative_part", layer.neurons, 0.0, -layer.lower)
         rows = block_matrix(layer.size, [[1.0, -1.0, 1.0]])
         block.split = AffineRows(rows, [*layer.pre, *layer.post, *negative], 0.0, 0.0)
         pairs = list(zip(layer.post, negative, strict=True))
-        block.complementary = pyo.SOSConstraint(range(layer.size), rule=lambda _, i: list(pairs[i]), sos=1)
+        block.complementary = pyo.SOSConstraint(range(layer.size), rule=partial(_pair, pairs), sos=1)
         return Encoding({"negative": negative}, [SosHandle(k) for k in negative], [SosHandle(h) for h in layer.post])
 
     def assign(self, layer: ReluLayer, inputs: Array, pre: Array) -> Mapping[str, Array]:

@@ -12,20 +12,28 @@ from typing import TYPE_CHECKING, Any
 from stablenet._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from stablenet.api import build_model, find_stable
+    from stablenet.api import add_network, build_model, find_stable
+    from stablenet.compare.publish.page import write_report_page
     from stablenet.compression.compress import Compressed, compress
     from stablenet.core.bounds import Bounds
     from stablenet.core.network import AffineMap, Layer, Network, Term
     from stablenet.core.options import Options
     from stablenet.domain.regions import Box, Domain, LinfBall, Polytope, Union
     from stablenet.domain.vnnlib import read_vnnlib
+    from stablenet.equivalence.decide import Decision
+    from stablenet.equivalence.properties import verify_property
     from stablenet.equivalence.verification import Verification
     from stablenet.equivalence.verify import verify
     from stablenet.onnx_io.convert import from_sklearn, from_torch
     from stablenet.onnx_io.reader import load_onnx
+    from stablenet.pyomo_model.embedded import EmbeddedNetwork, embedded_networks
     from stablenet.report.report import Report
 
 _HOMES = {
+    "add_network": "stablenet.api",
+    "write_report_page": "stablenet.compare.publish.page",
+    "EmbeddedNetwork": "stablenet.pyomo_model.embedded",
+    "embedded_networks": "stablenet.pyomo_model.embedded",
     "build_model": "stablenet.api",
     "find_stable": "stablenet.api",
     "Bounds": "stablenet.core.bounds",
@@ -35,6 +43,8 @@ _HOMES = {
     "from_torch": "stablenet.onnx_io.convert",
     "Verification": "stablenet.equivalence.verification",
     "verify": "stablenet.equivalence.verify",
+    "Decision": "stablenet.equivalence.decide",
+    "verify_property": "stablenet.equivalence.properties",
     "Box": "stablenet.domain.regions",
     "Domain": "stablenet.domain.regions",
     "LinfBall": "stablenet.domain.regions",
@@ -55,7 +65,9 @@ __all__ = [
     "Bounds",
     "Box",
     "Compressed",
+    "Decision",
     "Domain",
+    "EmbeddedNetwork",
     "Layer",
     "LinfBall",
     "Network",
@@ -65,14 +77,18 @@ __all__ = [
     "Term",
     "Union",
     "Verification",
+    "add_network",
     "build_model",
     "compress",
+    "embedded_networks",
     "find_stable",
     "from_sklearn",
     "from_torch",
     "load_onnx",
     "read_vnnlib",
     "verify",
+    "verify_property",
+    "write_report_page",
 ]
 
 

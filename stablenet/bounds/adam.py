@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds.crown import Index
-from stablenet.bounds.single_precision import Single
+from stablenet.core.arrays import Index, Single
 
 RATE = 0.3
 """First step size for slopes; they live in [0, 1]."""
@@ -19,7 +18,7 @@ DECAY = 0.95
 
 @dataclass(eq=False)
 class Variables:
-    """What descent moves, per pushed layer: slopes (parts or 1, rows, open) and, if wanted, multipliers (…, alive)."""
+    """What the optimizer moves, per pushed layer: slopes (parts or 1, rows, open) and, if wanted, multipliers."""
 
     slopes: list[Single]
     multipliers: list[Single] | None

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stablenet.backends.base import Backend, Capability, Settings
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array
+from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
 from stablenet.core.proofs import PartProof
-from stablenet.core.registry import Registry, refuse_argument, wrong_set
+from stablenet.core.registry import Registry, refuse_argument, set_check
 from stablenet.domain.regions import Part
 
 
@@ -103,16 +104,10 @@ def whole_number(name: str, argument: str, *, least: int = 1) -> int:
     return int(argument)
 
 
-def _wrong(cls: type[BoundMethod]) -> str | None:
-    if isinstance(cls.__dict__.get("requires"), property):  # known of an instance only
-        return None
-    return wrong_set(cls.requires, "requirements", Capability)
-
-
 registry: Registry[BoundMethod] = Registry(
     "bounds",
     BoundMethod,  # type: ignore[type-abstract]
     "stablenet.bounds",
     "stablenet.bounds",
-    _wrong,
+    set_check("requires", "requirements", Capability),
 )

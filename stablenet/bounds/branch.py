@@ -16,10 +16,9 @@ from typing import Self
 import numpy as np
 
 from stablenet.bounds.base import whole_number
-from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
-from stablenet.bounds.crown import Index
-from stablenet.bounds.layerwise import Sweep, Tightening
-from stablenet.core.bounds import Array
+from stablenet.bounds.branch_and_bound import BranchAndBound, Leaf, Pair, Tree
+from stablenet.bounds.layerwise import LayerwiseState, Tightening
+from stablenet.core.arrays import Array, Index
 
 LEAVES = 64
 """Leaves per question, unless the argument says otherwise."""
@@ -47,22 +46,22 @@ class Branch(Tightening):
         """``branch`` or ``branch:LEAVES``."""
         return cls(LEAVES if argument is None else whole_number(cls.name, argument))
 
-    def work(self, sweep: Sweep) -> None:
+    def work(self, state: LayerwiseState) -> None:
         """See `Tightening`."""
-        rows = sweep.undecided()
-        known = sweep.bounds.layers[sweep.layer]
+        rows = state.undecided()
+        known = state.bounds.layers[state.layer]
         lower, upper = known.lower.copy(), known.upper.copy()
-        with sweep.cost(self.name, 2 * len(rows)) as row:
-            forest = _Bounds(sweep)
-            n_rows = max(1, LEAF_MEMORY // (2 * self.leaves * forest.leaf_bytes))
+        with state.cost(self.name, 2 * len(rows)) as row:
+            branching = _Bounds(state)
+            n_rows = max(1, LEAF_MEMORY // (2 * self.leaves * branching.leaf_bytes))
             for start in range(0, len(rows), n_rows):
                 some = rows[start : start + n_rows]
-                lower[some], upper[some] = forest.bounds(some, self.leaves)
-            row["nodes"] = forest.n_nodes
-            row["tightened"] = sweep.tighten(self.name, lower, upper, rigorous=True)
+                lower[some], upper[some] = branching.bounds(some, self.leaves)
+            row["nodes"] = branching.n_nodes
+            row["tightened"] = state.tighten(self.name, lower, upper, rigorous=True)
 
 
-class _Bounds(Forest):
+class _Bounds(BranchAndBound):
     """The trees of a layer's questions, two for each neuron.
 
     No leaf need be bounded better than by zero or, if that is more, by the largest value that the neuron was seen to
@@ -71,19 +70,19 @@ class _Bounds(Forest):
 
     worst_first = True
 
-    def __init__(self, sweep: Sweep) -> None:
-        super().__init__(sweep.backward, sweep.part, sweep.context.deadline, sweep.context.threads)
-        self.context = sweep.context
-        self.proof = sweep.context.proof
-        known = sweep.bounds.layers[self.layer]
+    def __init__(self, state: LayerwiseState) -> None:
+        super().__init__(state.backward, state.part, state.context.deadline, state.context.threads)
+        self.context = state.context
+        self.proof = state.context.proof
+        known = state.bounds.layers[self.layer]
         self.tie = TIE * (known.upper - known.lower)
-        self.total = 2 * len(sweep.undecided())
+        self.total = 2 * len(state.undecided())
         self.done = 0
 
     def bounds(self, rows: Index, leaves: int) -> tuple[Array, Array]:
         """Lower and upper bounds of some neurons of the layer, (rows,); infinite where time ran out."""
         trees = [Tree(int(row), sign, float(self.tie[row])) for sign in (-1.0, 1.0) for row in rows]
-        self.plant(trees)
+        self.bound_roots(trees)
         self.grow(trees, 2 * leaves - 1)
         left = [(tree, leaf) for tree in trees for leaf in tree.open]
         for (tree, leaf), bound in zip(left, self.certify(left), strict=True):
@@ -95,20 +94,20 @@ class _Bounds(Forest):
         return -found[: len(rows)], found[len(rows) :]
 
     def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:
-        """See `Forest`."""
+        """See `BranchAndBound`."""
         del points
         for tree, value in zip(trees, values.tolist(), strict=True):
             tree.goal = max(tree.goal, value)
 
     def tied(self, tree: Tree, leaf: Leaf) -> None:
-        """See `Forest`."""
+        """See `BranchAndBound`."""
         tree.close(leaf, leaf.value)
 
     def stuck(self, pairs: list[Pair]) -> None:
-        """See `Forest`: no more work can be done on them."""
+        """See `BranchAndBound`: no more work can be done on them."""
         for tree, leaf in pairs:
             tree.close(leaf, leaf.value)
 
     def progress(self, n_live: int) -> None:
-        """See `Forest`."""
+        """See `BranchAndBound`."""
         self.context.progress(f"branch, layer {self.layer}", self.total - self.done - n_live, self.total)

@@ -5,7 +5,7 @@ some neurons to a phase, within which their ReLUs are linear, and has multiplier
 the phase felt (Wang et al., *Beta-CROWN: Efficient Bound Propagation with Per-neuron Split Constraints*, NeurIPS 2021,
 arXiv 2103.06624). Leaves are split at the neuron whose relaxation lifts the bound most (Bunel et al., *Branch and Bound
 for Piecewise Linear Neural Network Verification*, JMLR 2020, arXiv 1909.06588, judge neurons in a like way), and a
-child starts from its parent's linear bound, or a better one. `Descent` chooses slopes and multipliers in single
+child starts from its parent's linear bound, or a better one. `BoundOptimizer` chooses slopes and multipliers in single
 precision; what closes a leaf is the rigorous bound of `Backward` with these choices.
 """
 
@@ -25,10 +25,10 @@ from threadpoolctl import threadpool_limits
 
 from stablenet.bounds.adam import Variables
 from stablenet.bounds.certificates import Rows, record_leaves
-from stablenet.bounds.crown import MEMORY, Backward, Index
+from stablenet.bounds.crown import MEMORY, Backward
 from stablenet.bounds.crown_alpha import COPIES
-from stablenet.bounds.optimize import Descent, Outcome
-from stablenet.core.bounds import Array
+from stablenet.bounds.optimize import BoundOptimizer, Optimised
+from stablenet.core.arrays import Array, Index, Single
 from stablenet.core.deadline import Deadline
 from stablenet.core.proofs import PartProof
 from stablenet.domain.regions import Part
@@ -36,14 +36,13 @@ from stablenet.domain.regions import Part
 S = TypeVar("S", bound=np.generic)
 T = TypeVar("T")
 
-Single = npt.NDArray[np.float32]
 Phases = npt.NDArray[np.int8]
 
 FIRST_STEPS = 20
-"""Steps of descent for a question as a whole."""
+"""Steps of gradient descent for a question as a whole."""
 
 STEPS = 6
-"""Steps of descent for a leaf, which starts from what its parent found."""
+"""Steps of gradient descent for a leaf, which starts from what its parent found."""
 
 KEPT = 256
 """Closed leaves of a tree that are kept before they go to the proof."""
@@ -118,7 +117,7 @@ class Tree:
 Pair = tuple[Tree, Leaf]
 
 
-class Forest(ABC):
+class BranchAndBound(ABC):
     """Trees over the affine map that follows the pushed layers, on the only part of a `Backward`.
 
     A subclass says which trees are `live`, what to do with values seen (`show`), with ties (`tied`) and with leaves
@@ -136,10 +135,10 @@ class Forest(ABC):
         self.threads = threads
         self.layer = len(backward.stages)
         self.affine = backward.network.layers[self.layer].affine
-        self.descent = Descent(backward)
+        self.optimizer = BoundOptimizer(backward)
         self.n_nodes = 0
         self._pool: ThreadPoolExecutor | None = None
-        levels = self.descent.levels
+        levels = self.optimizer.levels
         self.alive = np.cumsum([0, *(len(level.offset) for level in levels)])
         self.open = np.cumsum([0, *(len(level.open) for level in levels)])
         # Where the undecided neurons of all layers stand among the alive ones of all layers, and how wide they are.
@@ -179,7 +178,7 @@ class Forest(ABC):
     def progress(self, n_live: int) -> None:  # noqa: B027 - not all want to say
         """So many trees are worked on."""
 
-    def plant(self, trees: Sequence[Tree]) -> None:
+    def bound_roots(self, trees: Sequence[Tree]) -> None:
         """One leaf per tree: the bound without branching."""
         for tree in trees:
             tree.keep = self.proof is not None
@@ -189,7 +188,7 @@ class Forest(ABC):
                     return
                 some = trees[start : start + self.batch]
                 phases = np.zeros((len(some), int(self.alive[-1])), np.int8)
-                leaves = self._bound(some, phases, FIRST_STEPS, self.descent.start(len(some), multipliers=True))
+                leaves = self._bound(some, phases, FIRST_STEPS, self.optimizer.start(len(some), multipliers=True))
                 for tree, leaf in zip(some, leaves, strict=True):
                     tree.open.append(leaf)
                 self._close(some)
@@ -252,7 +251,7 @@ class Forest(ABC):
 
         def work(piece: slice) -> tuple[list[Leaf], Array, Array]:
             index, sign, held = rows[piece], signs[piece], phases[piece]
-            found = self.descent.run(
+            found = self.optimizer.run(
                 self.affine,
                 index,
                 sign,
@@ -272,7 +271,7 @@ class Forest(ABC):
         self.show(trees, np.concatenate(points), np.concatenate(values))
         return [leaf for some in leaves for leaf in some]
 
-    def _leaves(self, found: Outcome, phases: Phases) -> list[Leaf]:
+    def _leaves(self, found: Optimised, phases: Phases) -> list[Leaf]:
         n = len(phases)
         slopes, multipliers = _joined(found.variables.slopes, n), _joined(found.variables.multipliers or [], n)
         values = found.values[0].tolist()
@@ -301,7 +300,7 @@ class Forest(ABC):
             if bound <= tree.goal:
                 tree.close(leaf, bound)
                 continue
-            tie = leaf.value > tree.goal
+            tie = leaf.value > tree.goal or (self.affine.roundoff is not None and bound <= tree.goal + tree.tie)
             leaf.value, leaf.checked = max(leaf.value, bound), True
             if leaf.split < 0:
                 left.append((tree, leaf))
@@ -324,7 +323,7 @@ class Forest(ABC):
         for start in range(0, len(pairs), self.batch):
             some = pairs[start : start + self.batch]
             slopes, multipliers, phases = self._stacked([leaf for _, leaf in some])
-            choices = self.descent.choices(self._variables(slopes, multipliers), _cut(phases, self.alive))
+            choices = self.optimizer.choices(self._variables(slopes, multipliers), _cut(phases, self.alive))
             rows = Rows(self.backward, *_questions([tree for tree, _ in some]), choices)
             of = np.array([tree.number for tree, _ in some], "<u4")
             record_leaves(self.proof, self.by, rows, of, closed=numbers[:0])
@@ -346,18 +345,18 @@ class Forest(ABC):
 
         def work(piece: slice) -> list[float]:
             variables = self._variables(slopes[piece], multipliers[piece])
-            choices = self.descent.choices(variables, _cut(phases[piece], self.alive))
+            choices = self.optimizer.choices(variables, _cut(phases[piece], self.alive))
             bounds, _ = self.backward.upper_bounds(self.affine, rows[piece], signs[piece], choices)
             return [np.inf if np.isnan(bound) else float(bound) for bound in bounds[0]]
 
         return [bound for some in self._shared(work, len(pairs)) for bound in some]
 
-    def press(self, pairs: Sequence[Pair], steps: int) -> Array:
+    def optimise_leaves(self, pairs: Sequence[Pair], steps: int) -> Array:
         """Descend for longer from where leaves stand; the points at which their bounds are attained."""
         rows, signs = _questions([tree for tree, _ in pairs])
         slopes, multipliers, phases = self._stacked([leaf for _, leaf in pairs])
         start, held = self._variables(slopes, multipliers), _cut(phases, self.alive)
-        found = self.descent.run(self.affine, rows, signs, steps, start=start, phases=held, multipliers=True)
+        found = self.optimizer.run(self.affine, rows, signs, steps, start=start, phases=held, multipliers=True)
         slopes = _joined(found.variables.slopes, len(rows))
         multipliers = _joined(found.variables.multipliers or [], len(rows))
         for i, (_, leaf) in enumerate(pairs):
@@ -365,7 +364,7 @@ class Forest(ABC):
         return np.asarray(found.points[0], np.float64)
 
     def _variables(self, slopes: Single, multipliers: Single) -> Variables:
-        """Numbers of leaves, a row for each, as descent takes them."""
+        """Numbers of leaves, a row for each, as the optimizer takes them."""
         return Variables(_cut(slopes, self.open), _cut(multipliers, self.alive))
 
     @staticmethod

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.bounds.crown import Array, Backward, Choice, Index
+from stablenet.bounds.crown import Backward, Choice
+from stablenet.core.arrays import Array, Index
 from stablenet.core.proofs import PartProof, ragged
 
 Numbers = npt.NDArray[np.uint32]

@@ -5,10 +5,11 @@ relaxation, through an affine map by a matrix product, and at the input it is ma
 (Zhang et al., *Efficient Neural Network Robustness Certification with General Activation Functions*,
 NeurIPS 2018; Singh et al., *An Abstract Domain for Certifying Neural Networks*, POPL 2019).
 
-Soundness in floating point: computed coefficients are *choices*. Whatever the exact coefficients of a step
-would have been, the ones in hand are used from there on, and what the difference can make over the bounds of
-the quantities it multiplies is added to the constant at that very step. Bounding only the final coefficients
-is not enough: terms may cancel in floating point and not in truth.
+Soundness in floating point: computed coefficients are *choices*. Whatever the exact coefficients of a step would have
+been, the ones in hand are used from there on, and what the difference can make over the bounds of the quantities it
+multiplies is added to the constant at that very step. Bounding only the final coefficients is not enough: terms may
+cancel in floating point and not in truth. What float32 evaluations may add to a layer's affine map
+(`AffineMap.deviation`) is added in the same place.
 """
 
 from __future__ import annotations
@@ -23,12 +24,10 @@ import numpy.typing as npt
 from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, post_bounds
 from stablenet.bounds.linear import LinearBounds, dot, to_dense
 from stablenet.bounds.polytope_duals import row_multipliers
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
 from stablenet.core.rounding import UNIT, gamma, underflow
 from stablenet.domain.regions import Part
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 DENSE = 0.85
 """Neurons known to be inactive are left out of the matrices if no more than this share is alive."""
@@ -94,7 +93,8 @@ class Stage:
     """A pushed layer, over its neurons that can be active: ``alive`` lists them (None: all).
 
     ``terms`` are pairs of source and matrix, (alive, alive of the source); ``affine_most`` bounds ``|W| m + |b|``,
-    ``post_most`` the post-activations, (parts, alive).
+    ``post_most`` the post-activations, (parts, alive). ``deviation``, (parts, alive), is by how much float32 may be off
+    the affine map (None: only the real one counts).
     """
 
     alive: Index | None
@@ -103,6 +103,7 @@ class Stage:
     relaxation: Relaxation
     affine_most: Array
     post_most: Array
+    deviation: Array | None = None
 
 
 class Backward:
@@ -111,7 +112,7 @@ class Backward:
     Layers are pushed in order, each with the bounds of its pre-activations, (parts, n_k); then the rows of
     any affine map that reads only pushed layers can be bounded. ``box_lower`` and ``box_upper`` are
     (parts, n_inputs). ``rows`` are a and b of ``a @ x <= b``, (m, n_inputs) and (m,): they count as a stage after all
-    pushed ones whose post-activations nobody reads, and are felt through its multipliers.
+    pushed ones whose post-activations nothing reads, and act on a bound through their multipliers.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Backward:
     def push(self, lower: Array, upper: Array, keep: Index | None = None) -> None:
         """Fix the bounds of the next layer. Neurons in ``keep`` stay in play even if inactive (for multipliers)."""
         affine = self.network.layers[len(self.stages)].affine
+        deviation = affine.deviation(self.source_most)
         self.pushed.append((lower[0], upper[0]))
         most = np.abs(affine.offset)[None, :] + underflow(affine.n_terms)
         for term in affine.terms:
@@ -161,6 +163,7 @@ class Backward:
                 Relaxation.of(lower[:, rows], upper[:, rows]),
                 most[:, rows],
                 self.source_most[-1][:, rows],
+                None if deviation is None else deviation[:, rows],
             )
         )
 
@@ -216,6 +219,9 @@ class _State(LinearBounds):
     def __init__(self, owner: Backward, affine: AffineMap, rows: Index, signs: Array) -> None:
         super().__init__(signs * affine.offset[rows], owner.n_parts)
         self.owner = owner
+        deviation = affine.deviation(owner.source_most)
+        if deviation is not None:
+            self.error = self.error + deviation[:, rows]
         for term in affine.terms:
             self.begin(term.source, signs[:, None] * to_dense(owner.restrict(term.matrix, rows, term.source)))
 
@@ -246,6 +252,8 @@ class _State(LinearBounds):
         # Slopes: one rounding per coefficient. Product with W and b: scalar products over the layer's neurons.
         most = dot(np.abs(chosen), stage.affine_most + stage.relaxation.most)
         self.error = self.error + factor * (lifted + most)
+        if stage.deviation is not None:
+            self.error = self.error + dot(np.abs(chosen), stage.deviation)
         self.add_constant(lifted)
         self.add_constant(chosen @ stage.offset)
         for origin, matrix in stage.terms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stablenet.bounds.interval import interval_layers, magnitude, post_bounds
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array
 from stablenet.core.network import Network, apply
 from stablenet.core.rounding import SAFETY, underflow
 from stablenet.domain.regions import Domain

@@ -4,6 +4,7 @@ An affine map of a box ``c +- r`` is ``W c + b +- |W| r``; the computed value is
 classical bound on the error of scalar products (Higham, *Accuracy and Stability*, 3.1), with
 ``|W| m + |b|``, ``m = max(|l|, |u|)``, as the magnitude. Rows whose computed bound is too close to zero
 for that to tell its sign are computed again in exact rational arithmetic, so that ties are decided.
+Where a map says what float32 makes of it (`AffineMap.deviation`), every value that this allows is within the bounds.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Network, apply
 from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
-
-Array = npt.NDArray[np.float64]
 
 _EXACT_WORK = 200_000
 """Multiplications in rational arithmetic that one call may spend on ties."""
@@ -62,6 +62,11 @@ def affine_bounds(affine: AffineMap, lower: Sequence[Array], upper: Sequence[Arr
         if tiny:
             lost = 4.0 * underflow(affine.n_terms + len(affine.terms))
             error = error + np.where(_has_terms(affine, lower, upper), lost, 0.0)
+        doubt = error
+        if affine.roundoff is not None:
+            deviation = affine.deviation([magnitude(low, high) for low, high in zip(lower, upper, strict=True)])
+            error = error if deviation is None else error + deviation
+            doubt = np.where(deviation == 0, error, 0.0)
         below, above = middle - spread - error, middle + spread + error
         # One more rounding happened in these sums; where nothing could round, the bounds stay as they are.
         touched = error > 0
@@ -69,7 +74,7 @@ def affine_bounds(affine: AffineMap, lower: Sequence[Array], upper: Sequence[Arr
         above = np.where(touched, np.nextafter(above, np.inf), above)
         sure = size < OVERFLOW
         below, above = np.where(sure, below, -np.inf), np.where(sure, above, np.inf)
-    _settle_ties(affine, lower, upper, (below, above), error)
+    _settle_ties(affine, lower, upper, (below, above), doubt)
     return below, above
 
 

@@ -20,6 +20,7 @@ from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import CheckedSession, SolverFailedError, SolverFailure
 from stablenet.bounds.base import Context
 from stablenet.bounds.linear import to_dense
+from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import NotInstalledError, SolverError
 from stablenet.core.network import AffineMap, Network
@@ -27,10 +28,14 @@ from stablenet.domain.regions import Part
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer
 from stablenet.milp.arrays import MILP
 from stablenet.milp.compiler import compile_model
-from stablenet.pyomo_model.network_model import LayerPlan, assemble, power_of_two
+from stablenet.pyomo_model.network_model import (
+    LayerPlan,
+    assemble,
+    power_of_two,
+    row_deviations,
+    source_magnitudes,
+)
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 T = TypeVar("T")
 
 OWN_POINTS = 64
@@ -47,20 +52,34 @@ class LayerModel:
         self, network: Network, part: Part, bounds: Bounds, depth: int, *, formulation: Formulation, margin: float
     ) -> None:
         self.plans = [_plan(known.lower, known.upper, known.phase) for known in bounds.layers[:depth]]
-        self._assembled = assemble(network, part, self.plans, formulation, margin=margin, scaled=True, complete=False)
+        self._most = source_magnitudes(part, bounds)
+        self._assembled = assemble(
+            *(network, part, self.plans, formulation),
+            margin=margin,
+            scaled=True,
+            complete=False,
+            deviations=row_deviations(network, part, bounds),
+        )
         compiled = compile_model(self._assembled.model)
         self.milp = compiled.milp
         self._columns = [compiled.columns(source.variables) for source in self._assembled.sources]
 
     def objective(self, affine: AffineMap, row: int, sign: float) -> tuple[Array, float]:
-        """Coefficients (n_columns,) and constant of ``sign`` times one row of an affine map over these layers."""
+        """Coefficients (n_columns,) and constant of ``sign`` times one row of an affine map over these layers.
+
+        In the constant is what float32 evaluations of the row may add, if they count: what bounds the objective from
+        above bounds all of them.
+        """
         objective = np.zeros(self.milp.n_columns)
         for term in affine.terms:
             source = self._assembled.sources[term.source]
             weights = to_dense(term.matrix[[row]])[0][source.neurons]
             # Added, since two terms may read the same source.
             objective[self._columns[term.source]] += sign * weights / source.scale
-        return objective, sign * float(affine.offset[row])
+        deviation = affine.deviation(self._most)
+        if deviation is None:
+            return objective, sign * float(affine.offset[row])
+        return objective, float(np.nextafter(sign * affine.offset[row] + deviation[row], np.inf))
 
     def row_multipliers(self, row_duals: Array, part: Part) -> Array:
         """The multipliers that a dual solution puts on a polytope's rows, unscaled, (m,), not negative."""

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from stablenet.bounds.base import BoundMethod, Context
-from stablenet.bounds.crown import Backward, Index, crown_rows
+from stablenet.bounds.crown import Backward, crown_rows
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.methods import Crown
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array, Index
+from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part
 
 
-class Sweep:
+class LayerwiseState:
     """State of the walk. ``bounds`` are the best so far, ``backward`` has the layers done.
 
     ``rigorous`` is False once a bound that is not rigorous is used or has tightened anything: all that is derived later
@@ -102,22 +103,22 @@ class Tightening(BoundMethod):
         """See `BoundMethod`. At the deadline the bounds found so far are returned."""
         context = context or Context()
         self.check(context)
-        sweep = Sweep(network, part, context.known or Crown().run(network, part, context), context)
+        state = LayerwiseState(network, part, context.known or Crown().run(network, part, context), context)
         for k in range(len(network.layers) if context.n_layers is None else context.n_layers):
             if context.deadline.over:
                 break
             if k:
-                sweep.refresh(self.name)
-            if k and len(sweep.undecided()):
+                state.refresh(self.name)
+            if k and len(state.undecided()):
                 try:
-                    self.work(sweep)
+                    self.work(state)
                 except InputError as error:
                     if type(error) is not InputError:
                         raise
                     # Numbers that no solver takes: the layer keeps the bounds that it has.
-            sweep.advance()
-        return sweep.bounds
+            state.advance()
+        return state.bounds
 
     @abstractmethod
-    def work(self, sweep: Sweep) -> None:
+    def work(self, state: LayerwiseState) -> None:
         """Tighten the undecided neurons of the sweep's layer, until the deadline."""

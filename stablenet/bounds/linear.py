@@ -9,12 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.network import Matrix
 from stablenet.core.rounding import OVERFLOW, SAFETY, UNDERFLOW, UNIT, gamma
-
-Array = npt.NDArray[np.float64]
 
 
 class LinearBounds(ABC):

@@ -18,21 +18,23 @@ such bounds do not count as rigorous.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stablenet.backends.base import Capability, Session, Status
 from stablenet.bounds.base import Context
 from stablenet.bounds.certificates import Rows, record_rows
-from stablenet.bounds.crown import Choice, Index, chunks
+from stablenet.bounds.crown import Backward, Choice, chunks
 from stablenet.bounds.interval import magnitude
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
-from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.bounds.linear import to_dense
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import SolverError, UnsupportedError
-from stablenet.core.network import apply_transposed
+from stablenet.core.network import AffineMap, apply_transposed
 from stablenet.core.rounding import SAFETY, UNDERFLOW, gamma
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
@@ -70,70 +72,79 @@ class LpTightening(Tightening):
                 f"bounds {self.name!r} need {Capability.DUALS.value}, which solver {backend.name!r} does not offer"
             )
 
-    def work(self, sweep: Sweep) -> None:
+    def work(self, state: LayerwiseState) -> None:
         """See `Tightening`."""
-        rows = sweep.undecided()
-        with sweep.cost(self.name, 2 * len(rows)) as row:
+        rows = state.undecided()
+        with state.cost(self.name, 2 * len(rows)) as row:
             formulation = formulations.get(TRIANGLES[0]) if self.rigorous else self.formulation
             model = LayerModel(
-                sweep.network, sweep.part, sweep.bounds, sweep.layer, formulation=formulation, margin=0.0
+                state.network, state.part, state.bounds, state.layer, formulation=formulation, margin=0.0
             )
             row["rows"], row["columns"] = model.milp.n_rows, model.milp.n_columns
-            solved = self._solve(sweep, model, rows)
+            solved = self._solve(state, model, rows)
             row["solved"] = len(solved)
-            lower, upper = self._triangle(sweep, model, solved) if self.rigorous else _safe(sweep, model, solved)
-            row["tightened"] = sweep.tighten(self.name, lower, upper, rigorous=self.rigorous)
+            lower, upper = self._triangle(state, model, solved) if self.rigorous else _safe(state, model, solved)
+            row["tightened"] = state.tighten(self.name, lower, upper, rigorous=self.rigorous)
 
-    def _solve(self, sweep: Sweep, model: LayerModel, rows: Index) -> dict[Question, Array]:
+    def _solve(self, state: LayerwiseState, model: LayerModel, rows: Index) -> dict[Question, Array]:
         """Row duals by question, of those solved."""
-        affine = sweep.network.layers[sweep.layer].affine
+        affine = state.network.layers[state.layer].affine
 
         def ask(session: Session, question: Question) -> Array | None:
             session.change_objective(*model.objective(affine, *question), maximize=True)
-            answer = session.relax(limits_of(sweep.context))
+            answer = session.relax(limits_of(state.context))
             return answer.row_duals if answer.status is Status.OPTIMAL else None
 
         questions = [(row, sign) for row in rows.tolist() for sign in (1.0, -1.0)]
         solved: dict[Question, Array] = {}
-        for done, (question, duals) in enumerate(ask_all(sweep.context, model.linear, questions, ask, self.name), 1):
+        for done, (question, duals) in enumerate(ask_all(state.context, model.linear, questions, ask, self.name), 1):
             if duals is not None and not isinstance(duals, SolverError):
                 solved[question] = duals
-            sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, len(questions))
+            state.context.progress(f"{self.name}, layer {state.layer}", done, len(questions))
         return solved
 
-    def _triangle(self, sweep: Sweep, model: LayerModel, solved: dict[Question, Array]) -> tuple[Array, Array]:
+    def _triangle(self, state: LayerwiseState, model: LayerModel, solved: dict[Question, Array]) -> tuple[Array, Array]:
         """Bounds by the backward pass that is the dual solution."""
-        affine = sweep.network.layers[sweep.layer].affine
+        affine = state.network.layers[state.layer].affine
         lower, upper = np.full(affine.size, -np.inf), np.full(affine.size, np.inf)
         questions = sorted(solved)
-        for chunk in chunks(np.arange(len(questions)), sweep.backward, copies=12):
+        for chunk in chunks(np.arange(len(questions)), state.backward, copies=12):
             asked = [questions[i] for i in chunk.tolist()]
             rows, signs = np.array([row for row, _ in asked], np.intp), np.array([sign for _, sign in asked])
             duals = [model.multipliers(solved[question]) for question in asked]
-            stacked = [np.stack([d[k] for d in duals]) for k in range(sweep.layer)]
-            choices = dual_choices(sweep, rows, signs, [p.neurons for p in model.plans], stacked)
-            if sweep.backward.rows is not None:
-                shift = np.stack([model.row_multipliers(solved[question], sweep.part) for question in asked])
+            stacked = [np.stack([d[k] for d in duals]) for k in range(state.layer)]
+            neurons = [plan.neurons for plan in model.plans]
+            choices = dual_choices(state.backward, affine, rows, signs, neurons=neurons, duals=stacked)
+            if state.backward.rows is not None:
+                shift = np.stack([model.row_multipliers(solved[question], state.part) for question in asked])
                 choices.append(Choice(np.zeros_like(shift)[None], None, shift[None]))
-            bound, _ = sweep.backward.upper_bounds(affine, rows, signs, choices)
-            record_rows(sweep.context.proof, self.name, Rows(sweep.backward, rows, signs, choices))
+            bound, _ = state.backward.upper_bounds(affine, rows, signs, choices)
+            record_rows(state.context.proof, self.name, Rows(state.backward, rows, signs, choices))
             up = signs > 0
             upper[rows[up]], lower[rows[~up]] = bound[0, up], -bound[0, ~up]
         return lower, upper
 
 
-def dual_choices(sweep: Sweep, rows: Index, signs: Array, neurons: list[Index], duals: list[Array]) -> list[Choice]:
+def dual_choices(
+    backward: Backward,
+    affine: AffineMap,
+    rows: Index,
+    signs: Array,
+    *,
+    neurons: list[Index],
+    duals: list[Array],
+    phases: Sequence[npt.NDArray[np.int8]] | None = None,
+) -> list[Choice]:
     """Slopes and multipliers that lead a backward pass to given coefficients on pre-activations.
 
-    ``duals[k]`` is (rows, kept) over ``neurons[k]`` of layer k.
+    ``duals[k]`` is (rows, kept) over ``neurons[k]`` of layer k; ``phases[k]``, (rows, alive), are held.
     """
-    backward = sweep.backward
     posts: dict[int, Array] = {}
 
     def add(source: int, value: Array) -> None:
         posts[source] = posts[source] + value if source in posts else value
 
-    for term in sweep.network.layers[sweep.layer].affine.terms:
+    for term in affine.terms:
         add(term.source, signs[:, None] * to_dense(backward.restrict(term.matrix, rows, term.source)))
     choices: list[Choice] = []
     for k in range(len(backward.stages) - 1, -1, -1):
@@ -146,19 +157,22 @@ def dual_choices(sweep: Sweep, rows: Index, signs: Array, neurons: list[Index], 
         negative = np.minimum(post, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             low = np.where(negative < 0, np.clip(wanted / negative, 0.0, 1.0), relaxation.low_slope)
-        low = np.where(relaxation.open, low, relaxation.low_slope)
-        plain = negative * low + np.maximum(post, 0.0) * relaxation.up_slope
+        low, up = np.where(relaxation.open, low, relaxation.low_slope), relaxation.up_slope
+        phase = None if phases is None else phases[k]
+        if phase is not None:
+            low, up = (np.where(phase == 0, slope, (phase > 0).astype(np.float64)) for slope in (low, up))
+        plain = negative * low + np.maximum(post, 0.0) * up
         shift = plain - wanted
         # Residues of the solver's tolerances would cost more in rounding than they gain.
         shift[np.abs(shift) <= 1e-9 * np.maximum(np.abs(plain), np.abs(wanted))] = 0.0
-        choices.append(Choice(low[None], None, shift[None]))
+        choices.append(Choice(low[None], None if phase is None else phase[None], shift[None]))
         for source, matrix in stage.terms:
             add(source, apply_transposed(matrix, plain - shift))
     return choices[::-1]
 
 
-def _safe(sweep: Sweep, model: LayerModel, solved: dict[Question, Array]) -> tuple[Array, Array]:
-    affine = sweep.network.layers[sweep.layer].affine
+def _safe(state: LayerwiseState, model: LayerModel, solved: dict[Question, Array]) -> tuple[Array, Array]:
+    affine = state.network.layers[state.layer].affine
     lower, upper = np.full(affine.size, -np.inf), np.full(affine.size, np.inf)
     for (row, sign), duals in solved.items():
         bound = safe_upper_bound(model.milp, *model.objective(affine, row, sign), duals)

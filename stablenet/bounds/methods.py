@@ -8,7 +8,8 @@ from stablenet.bounds.base import BoundMethod, Context
 from stablenet.bounds.crown import crown_layers
 from stablenet.bounds.interval import interval_layers
 from stablenet.bounds.polytope import polytope_layers
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array
+from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part

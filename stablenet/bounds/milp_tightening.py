@@ -30,7 +30,7 @@ from stablenet.bounds.layer_model import (
     settings_of,
     solver_of,
 )
-from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.core.errors import InputError, SolverError, UnsupportedError
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
@@ -84,20 +84,20 @@ class MilpTightening(Tightening):
         del layer
         return formulations.get("bigm")
 
-    def work(self, sweep: Sweep) -> None:
+    def work(self, state: LayerwiseState) -> None:
         """See `Tightening`."""
-        rows = sweep.undecided()
-        known = sweep.bounds.layers[sweep.layer]
+        rows = state.undecided()
+        known = state.bounds.layers[state.layer]
         lower, upper = np.array(known.lower), np.array(known.upper)
-        settings = settings_of(sweep.context)
-        margin = max(sweep.context.margin, 10.0 * max(settings.feasibility, settings.integrality))
-        with sweep.cost(self.name, 2 * len(rows)) as row:
+        settings = settings_of(state.context)
+        margin = max(state.context.margin, 10.0 * max(settings.feasibility, settings.integrality))
+        with state.cost(self.name, 2 * len(rows)) as row:
             model = LayerModel(
-                sweep.network,
-                sweep.part,
-                sweep.bounds,
-                sweep.layer,
-                formulation=self.formulation(sweep.layer),
+                state.network,
+                state.part,
+                state.bounds,
+                state.layer,
+                formulation=self.formulation(state.layer),
                 margin=margin,
             )
             row["rows"], row["columns"], row["binaries"] = (
@@ -105,11 +105,11 @@ class MilpTightening(Tightening):
                 model.milp.n_columns,
                 model.milp.n_binaries,
             )
-            affine = sweep.network.layers[sweep.layer].affine
+            affine = state.network.layers[state.layer].affine
             scale = power_of_two(np.maximum(np.abs(lower), np.abs(upper)))
-            low, high = own_extremes(sweep.context, sweep.network, sweep.part, sweep.layer)
+            low, high = own_extremes(state.context, state.network, state.part, state.layer)
             # Once the sign is known, the bound has done its work.
-            stop = -margin if solver_of(sweep.context).supports(Capability.DUAL_STOP) else None
+            stop = -margin if solver_of(state.context).supports(Capability.DUAL_STOP) else None
 
             def ask(session: CheckedSession, question: Question) -> SolveResult:
                 neuron, sign = question
@@ -117,14 +117,14 @@ class MilpTightening(Tightening):
                 session.change_objective(objective * scale[neuron], constant * scale[neuron], maximize=True)
                 best = float(scale[neuron] * (high[neuron] if sign > 0 else -low[neuron]))
                 session.own = lambda _: best if math.isfinite(best) else None
-                limits = limits_of(sweep.context, seconds=self.seconds, nodes=self.nodes)
+                limits = limits_of(state.context, seconds=self.seconds, nodes=self.nodes)
                 return session.solve(limits, dual_stop=stop)
 
             questions = [(r, sign) for r in rows.tolist() for sign in (1.0, -1.0)]
             for done, ((neuron, sign), answer) in enumerate(
-                ask_all(sweep.context, model.milp, questions, ask, self.name), 1
+                ask_all(state.context, model.milp, questions, ask, self.name), 1
             ):
-                sweep.context.progress(f"{self.name}, layer {sweep.layer}", done, len(questions))
+                state.context.progress(f"{self.name}, layer {state.layer}", done, len(questions))
                 if isinstance(answer, SolverError) or answer.status is Status.INFEASIBLE:
                     row["failed"] = row.get("failed", 0) + 1
                     continue
@@ -133,7 +133,7 @@ class MilpTightening(Tightening):
                     upper[neuron] = min(upper[neuron], bound)
                 else:
                     lower[neuron] = max(lower[neuron], -bound)
-            row["tightened"] = sweep.tighten(self.name, lower, upper, rigorous=False)
+            row["tightened"] = state.tighten(self.name, lower, upper, rigorous=False)
 
 
 class Rolling(MilpTightening):

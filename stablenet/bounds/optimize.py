@@ -1,4 +1,4 @@
-"""Choosing the free numbers of a backward pass by descent: lower slopes and multipliers.
+"""Choosing the free numbers of a backward pass by gradient descent: lower slopes and multipliers.
 
 The linear upper bound that `Backward` computes, maximised over the box, is a function of its choices
 (`Choice`) that is to be made small. Its gradient needs no automatic differentiation. With ``x*`` the
@@ -21,14 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.bounds.adam import Adam, Variables
-from stablenet.bounds.crown import Array, Backward, Choice, Index
+from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.linear import to_dense
-from stablenet.bounds.single_precision import Level, Single
+from stablenet.bounds.single_precision import Level
+from stablenet.core.arrays import Array, Index, Single
 from stablenet.core.network import AffineMap
 
 
 @dataclass(eq=False)
-class Outcome:
+class Optimised:
     """What descent found: values (parts, rows), not rigorous, their variables, and where the relaxation is loose.
 
     ``gap[k]`` (parts, rows, open) is by how much the relaxation of each undecided neuron of layer k lifts the bound, on
@@ -43,7 +44,7 @@ class Outcome:
     points: Single
 
 
-class Descent:
+class BoundOptimizer:
     """Descends on the choices of a `Backward`; layers pushed to it later are seen."""
 
     def __init__(self, backward: Backward) -> None:
@@ -91,7 +92,7 @@ class Descent:
         start: Variables | None = None,
         phases: Sequence[npt.NDArray[np.int8]] | None = None,
         multipliers: bool = False,
-    ) -> Outcome:
+    ) -> Optimised:
         """Lower the upper bounds of ``signs * affine`` at the given rows in so many steps.
 
         ``phases[k]``, (parts, rows, alive), restrict row by row, as `Choice.phase` does.
@@ -115,11 +116,11 @@ class _Pass:
 
 
 class _Run:
-    """Descent for a fixed set of rows."""
+    """BoundOptimizer for a fixed set of rows."""
 
     def __init__(
         self,
-        owner: Descent,
+        owner: BoundOptimizer,
         affine: AffineMap,
         rows: Index,
         signs: Array,
@@ -199,7 +200,7 @@ class _Run:
         if inputs is None:
             inputs = np.zeros((1, self.constant.shape[1], self.owner.centre.shape[-1]), np.float32)
         for k, level in enumerate(self.owner.levels):
-            # What nobody reads is felt, by its multipliers, in the inputs.
+            # A pushed neuron that nothing reads still acts on the inputs through its multipliers.
             if found.positive[k] is None and level.largest > 0:
                 found.size[k] = np.abs(inputs).max(axis=-1, keepdims=True) / np.float32(level.largest)
         found.value = value + _sum(inputs, self.owner.centre) + _sum(np.abs(inputs), self.owner.radius)
@@ -242,7 +243,7 @@ class _Run:
             found.append(np.where(shift > 0, above, np.where(shift < 0, below, still)))
         return found
 
-    def descend(self, variables: Variables, steps: int) -> Outcome:
+    def descend(self, variables: Variables, steps: int) -> Optimised:
         """Adam, projected; the best seen is kept row by row."""
         shape = (len(self.owner.centre), self.constant.shape[1])
         values = np.full(shape, np.inf, np.float32)
@@ -264,7 +265,7 @@ class _Run:
                 adam.step(variables, self.gradient(variables, back, pres))
         zeros = [np.zeros_like(gap) for gap in gaps]
         negative = [zero if a is None else a for a, zero in zip(back.negative, zeros, strict=True)]
-        return Outcome(values, best, gaps, negative, point)
+        return Optimised(values, best, gaps, negative, point)
 
     def _gaps(self, variables: Variables, back: _Pass, pres: list[Single]) -> list[Single]:
         found = []

@@ -17,7 +17,8 @@ from stablenet.bounds.certificates import Rows, record_rows
 from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.bounds.layer_model import LayerModel, ask_all, limits_of, solver_of
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array
+from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError, SolverError
 from stablenet.core.network import Network
 from stablenet.core.rounding import UNDERFLOW, gamma

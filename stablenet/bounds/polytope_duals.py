@@ -9,9 +9,8 @@ a bound to hold: `Backward` takes any multipliers and accounts for the rounding.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from stablenet.core.arrays import Array
 
 ROUNDS = 3
 """Times that each row is visited."""
@@ -25,14 +24,14 @@ def row_multipliers(slopes: Array, centre: Array, radius: Array, a: Array, b: Ar
     shape = (len(centre), slopes.shape[1], len(b))
     found = np.zeros(shape)
     left = np.broadcast_to(slopes, (*shape[:2], slopes.shape[2])).copy()
-    for sweep in range(ROUNDS):
+    for state in range(ROUNDS):
         moved = False
         for i in range(len(b)):
             columns = np.flatnonzero(a[i])
             if not len(columns):
                 continue
             row, here = a[i, columns], left[..., columns]
-            base = here + found[..., i, None] * row if sweep else here
+            base = here + found[..., i, None] * row if state else here
             rise = b[i] - centre[:, columns] @ row
             best = _along(base, row, radius[:, columns] * np.abs(row), rise)
             if (best != found[..., i]).any():

@@ -12,7 +12,7 @@ from typing import Self
 from stablenet.backends.base import Capability
 from stablenet.bounds.base import Context
 from stablenet.bounds.crown_alpha import CrownAlpha
-from stablenet.bounds.layerwise import Sweep, Tightening
+from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.bounds.lp_tightening import LpTightening
 from stablenet.bounds.milp_tightening import MilpTightening
 from stablenet.core.errors import InputError
@@ -54,9 +54,9 @@ class Progressive(Tightening):
         for stage in self.stages:
             stage.check(context)
 
-    def work(self, sweep: Sweep) -> None:
+    def work(self, state: LayerwiseState) -> None:
         """See `Tightening`."""
         for stage in self.stages:
-            if sweep.context.deadline.over or not len(sweep.undecided()):
+            if state.context.deadline.over or not len(state.undecided()):
                 return
-            stage.work(sweep)
+            stage.work(state)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.bounds.crown import Index, Stage
+from stablenet.bounds.crown import Stage
+from stablenet.core.arrays import Index, Single
 from stablenet.core.network import Matrix
-
-Single = npt.NDArray[np.float32]
 
 
 class SingleMatrix:

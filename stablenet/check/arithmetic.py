@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.core.network import AffineMap, Matrix
+from stablenet.core.network import Matrix
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -44,6 +43,7 @@ def largest(values: Array) -> Array:
 class Slices:
     """Rows (…, n) as sums of ``pieces``: piece i is a whole multiple of ``2^(exponent - i bits)``, by up to 2^bits, i
     from 1. What they leave of the rows is at most 2^(exponent - bits len(pieces)), if ``rest``, else nothing.
+    Of zeros the exponent is so low that 2^exponent is 0.
     """
 
     pieces: list[Array]
@@ -56,7 +56,7 @@ class Slices:
         size = largest(values)
         if not (size < 2.0**RANGE).all():
             raise OverflowError("numbers grow too large for the checker")
-        exponent = np.maximum(np.frexp(size)[1].astype(np.int64), -RANGE)
+        exponent = np.where(size > 0, np.maximum(np.frexp(size)[1].astype(np.int64), -RANGE), -9999)
         pieces, rest = [], values
         for i in range(1, count + 1):
             magic = np.ldexp(1.5, 52 + exponent - i * bits)
@@ -107,9 +107,10 @@ class ExactMatrix:
         chosen = self.full[rows]
         return np.asarray(chosen.toarray() if isinstance(chosen, sparse.csr_array) else chosen)[:, :-1]
 
-    def back(self, coefficients: Slices) -> Enclosure:
-        """``coefficients @ [matrix | offset]``, (parts, rows, n + 1); cut into this matrix's bits."""
-        return self._product(coefficients, self.slices, lambda x, w: x @ w)
+    def back(self, coefficients: Slices, kept: Index | None = None) -> Enclosure:
+        """``coefficients @ [matrix | offset]`` over rows (None: all), (parts, rows, n + 1), in this matrix's bits."""
+        slices = self.slices if kept is None else [piece[kept] for piece in self.slices]
+        return self._product(coefficients, slices, lambda x, w: x @ w)
 
     def forward(self, points: Array, *, absolute: bool = False) -> Enclosure:
         """``[matrix | offset] @ (point, 1)`` for points (…, n): (…, rows); or ``|matrix| @ point``."""
@@ -121,68 +122,39 @@ class ExactMatrix:
         shape, length = left.pieces[0].shape[:-1], left.pieces[0].shape[-1]
         pieces = [piece.reshape(math.prod(shape), length) for piece in left.pieces]
         pairs = [(i, j) for i in range(len(pieces)) for j in range(len(right))]
-        value = size = np.zeros((1, 1))
+        value = np.zeros((math.prod(shape), 1))
         for order in range(MATRIX):
             # Whole multiples of one power of two, below 2^53 of it: all of this is exact.
             exact = [np.asarray(multiply(pieces[i], right[j])) for i, j in pairs if i + j == order]
             if exact:
-                group = sum(exact[1:], start=exact[0])
-                value, size = (value + group if order else group), size + largest(group)
+                value = value + sum(exact[1:], start=exact[0]) if order else sum(exact[1:], start=exact[0])
         # Left out: products of small slices, and what slices leave. The sums above were rounded, at most three times.
         left_out = sum(2.0 ** (-(i + j) * self.bits) for i, j in pairs if i + j >= MATRIX)
-        left_out += self.rest + 2.0 ** (-len(pieces) * self.bits) * left.rest
-        most = np.ldexp(1.0, left.exponent.reshape(-1, 1)) * (2.0 * length * self.size * left_out)
-        value = np.broadcast_to(value, (math.prod(shape), value.shape[-1]))
-        return Enclosure(value.reshape(*shape, value.shape[-1]), up(size * SLACK + most).reshape(*shape, 1))
+        left_out += self.rest + 2.0 ** (-len(pieces) * self.bits) * left.rest + 2.0 * SLACK
+        error = np.ldexp(1.0, left.exponent.reshape(-1, 1)) * (2.0 * length * self.size * left_out)
+        return Enclosure(value.reshape(*shape, value.shape[-1]), up(error).reshape(*shape, 1))
 
 
 def row_sum(terms: Array, roundings: int) -> Array:
-    """Upper bounds of sums of rows, (…, n), each term the result of so many roundings: (…, 1).
+    """Upper bounds of sums of rows, (…, n), each term the result of so many roundings, -1 for exact ones: (…, 1).
 
     Terms become whole multiples of a unit, 2^-52 of the largest or more, and these are added exactly. A rounding is
-    less than a unit, and so is what underflows.
+    less than a unit, and so is what underflows. Rows that are not finite get infinity.
     """
     size, n = largest(terms), terms.shape[-1]
     finite = size < 2.0 ** (3 * RANGE)
-    exponent = np.maximum(np.frexp(np.where(finite, size, 0.0))[1], -3 * RANGE) - min(
-        52, 61 - math.ceil(math.log2(n + 1))
-    )
-    scaled = np.ceil(terms * np.ldexp(1.0, -exponent)) if finite.all() else np.zeros_like(terms)
+    terms, size = (terms, size) if finite.all() else (np.where(finite, terms, 0.0), np.where(finite, size, 0.0))
+    exponent = np.maximum(np.frexp(size)[1], -3 * RANGE) - min(52, 61 - math.ceil(math.log2(n + 1)))
+    scaled = np.ceil(terms * np.ldexp(1.0, -exponent))
+    scaled = np.where(terms > 0, np.maximum(scaled, 1.0), scaled) if roundings < 0 else scaled
     total = scaled.astype(np.int64).sum(axis=-1, keepdims=True) + n * (roundings + 1)
-    bound = np.ldexp(np.nextafter(total.astype(np.float64), np.inf), exponent)
-    return np.asarray(np.where(finite, bound, np.inf) if finite.all() else np.full(size.shape, np.inf))
+    nearest = total.astype(np.float64)
+    bound = np.where(np.abs(total) < 2**53, nearest, np.nextafter(nearest, np.inf))
+    return np.where(finite, np.ldexp(bound, exponent), np.inf)
 
 
 def sum_up(terms: list[Array]) -> Array:
-    """Upper bounds of the sums of all entries of rows, (parts or 1, rows, any) each: (parts, rows).
-
-    Each entry is rounded up to a whole multiple of one power of two; these are added as whole numbers.
-    """
+    """Upper bounds of the sums of all entries of rows, (parts or 1, rows, any) each: (parts, rows)."""
     shape = np.broadcast_shapes(*(term.shape[:-1] for term in terms))
-    largest = np.zeros((*shape, 1))
-    for term in terms:
-        largest = np.maximum(largest, np.abs(term).max(axis=-1, keepdims=True, initial=0.0))
-    finite = np.isfinite(largest)
-    bits = 61 - math.ceil(math.log2(sum(term.shape[-1] for term in terms) + 1))
-    exponent = np.frexp(np.where(finite, largest, 0.0))[1] - bits
-    total = np.zeros(shape, np.int64)
-    for term in terms:
-        scaled = np.ceil(np.ldexp(np.where(finite, term, 0.0), -exponent))
-        # What underflows when scaled counts as one unit.
-        total = total + np.where(term > 0, np.maximum(scaled, 1.0), scaled).astype(np.int64).sum(axis=-1)
-    nearest = total.astype(np.float64)
-    bound = np.where(np.abs(total) < 2**53, nearest, np.nextafter(nearest, np.inf))
-    return np.where(finite[..., 0], np.ldexp(bound, exponent[..., 0]), np.inf)
-
-
-def exact_maximum(affine: AffineMap, row: int, sign: int, ends: list[tuple[Array, Array]]) -> float:
-    """The largest value of ``sign`` times a row over intervals of its sources, in rational numbers, rounded up."""
-    total = sign * Fraction(float(affine.offset[row]))
-    for term in affine.terms:
-        chosen = term.matrix[[row]]
-        weights = np.asarray(chosen.toarray() if isinstance(chosen, sparse.csr_array) else chosen)[0]
-        low, high = ends[term.source]
-        for j in np.flatnonzero(weights).tolist():
-            total += sign * Fraction(weights[j]) * Fraction((high if sign * weights[j] > 0 else low)[j])
-    nearest = float(total)
-    return nearest if Fraction(nearest) >= total else float(np.nextafter(nearest, np.inf))
+    joined = [np.broadcast_to(term, (*shape, term.shape[-1])) for term in terms]
+    return np.asarray(row_sum(np.concatenate(joined, axis=-1), -1)[..., 0])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.check.arithmetic import Array, Index
+from stablenet.check.arithmetic import CHOSEN, Array, Index
 from stablenet.check.duality import Boxes, Map, layer_bounds
 from stablenet.check.polytope import narrowed
 from stablenet.check.proof_file import Record
@@ -17,7 +17,6 @@ Mask = npt.NDArray[np.bool_]
 
 NONE = 2**32 - 1  # no axis, no child
 DEPTH = 4  # times that a box is halved on which bounds fail: a run may have had better ones from its other boxes
-ENTRIES = 2**22  # numbers in the coefficients of the boxes that are bounded together, about
 
 
 class Cuts:
@@ -30,7 +29,6 @@ class Cuts:
         self.waiting = {0: (part.lower, part.upper)}  # boxes that a cut has made and no record has named
         self.made = 1
         self.nodes: list[tuple[Index, Index, Index, Mask]] = []
-        self.batch = max(1, ENTRIES // (2 * max(part.n_inputs, *(owner.size for owner in maps)) ** 2))
 
     def add(self, record: Record) -> None:
         """Boxes, each with where it is cut and the questions refuted on it; these are looked into at once."""
@@ -55,26 +53,24 @@ class Cuts:
             low, high = lower[i].copy(), upper[i].copy()
             high[axis[i]], low[axis[i]] = at[i], at[i]
             halves = {int(left[i]): (lower[i], high), int(right[i]): (low, upper[i])}
-            if (
-                len(halves) < 2
-                or halves.keys() & self.waiting.keys()
-                or not self.made <= min(halves) <= max(halves) < NONE
-            ):
+            fresh = len(halves) == 2 and not halves.keys() & self.waiting.keys()
+            if not (fresh and self.made <= min(halves) <= max(halves) < NONE):
                 raise record.fail("numbers of boxes have to be new, and rise")
             self.waiting |= halves
         self.made = max([self.made, *(1 + right[cut]), *(1 + left[cut])])
         refuted = claimed & empty[:, None]
         needed = np.flatnonzero(claimed.any(axis=1) & ~empty)
-        for start in range(0, len(needed), self.batch):
-            some = needed[start : start + self.batch]
-            refuted[some] = self._refuted(lower[some], upper[some], claimed[some], DEPTH)
+        refuted[needed] = self._refuted(lower[needed], upper[needed], claimed[needed], DEPTH)
         self.nodes.append((box, np.where(cut, left, NONE), np.where(cut, right, NONE), refuted))
 
     def _refuted(self, lower: Array, upper: Array, asked: Mask, depth: int) -> Mask:
         """Which of the questions asked are refuted on boxes; where bounds do not do it, on both halves of a box."""
-        found = asked & self._bound(lower, upper, asked)
-        left = asked & ~found
-        again = np.flatnonzero(left.any(axis=1))
+        found, again = np.zeros_like(asked), np.arange(len(lower))
+        for slices in (1, CHOSEN):  # where coarse numbers do, they cost less
+            if len(again):
+                found[again] |= self._bound(lower[again], upper[again], asked[again] & ~found[again], slices)
+            left = asked & ~found
+            again = np.flatnonzero(left.any(axis=1))
         if depth and len(again):
             axis = ((upper - lower)[again] / self.width).argmax(axis=1)
             low, high, each = lower[again].copy(), upper[again].copy(), np.arange(len(again))
@@ -84,11 +80,12 @@ class Cuts:
             found[again] |= halves[: len(again)] & halves[len(again) :]
         return found
 
-    def _bound(self, lower: Array, upper: Array, asked: Mask) -> Mask:
+    def _bound(self, lower: Array, upper: Array, asked: Mask, slices: int) -> Mask:
         """Which questions bounds refute, (boxes, questions), of those asked on any of the boxes."""
         which = np.flatnonzero(asked.any(axis=0))
         layers = np.searchsorted(self.offsets, self.flat[which], side="right") - 1
         boxes, found = Boxes(self.maps, lower, upper, self.part), np.zeros_like(asked)
+        boxes.slices = slices
         for k in range(int(layers.max()) + 1):
             here = which[layers == k]
             neurons = self.flat[here] - self.offsets[k]

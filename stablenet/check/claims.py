@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from stablenet.check.arithmetic import Array, ExactMatrix
 from stablenet.check.duality import Boxes
 from stablenet.check.proof_file import ProofError
+from stablenet.check.rational import exact_signs
 from stablenet.check.replay import PartState, replay
 from stablenet.core.errors import ReportError
 from stablenet.core.network import Network
@@ -46,8 +46,9 @@ def check(network: Network, report: str | Path, proof: str | Path, *, domain: Do
     """
     try:
         data = json.loads(Path(report).read_text(encoding="utf-8"))
-        if data["schema"] != "stablenet.report/1" or data["network"]["sha256"] != network.sha256 or not network.sha256:
-            raise ReportError(f"{report}: not a report about this network")
+        about = data["schema"], data["network"]["sha256"], data["config"].get("arithmetic", "real")
+        if about != ("stablenet.report/1", network.identity, "real"):
+            raise ReportError(f"{report}: not a report about this network in real arithmetic")
         region = domain_from_json(data["domain"])
         if region.n_inputs != network.n_inputs or (domain is not None and domain.digest != region.digest):
             raise ReportError(f"{report}: about another domain")
@@ -130,10 +131,8 @@ class _Claims:
                         place = f"{where}: that it cannot be {side} is not proven on part {state.number}"
                         self.result.problems.append(f"{place} (bound {bound:.3g})")
                 return "rigorous"
-            case "refuted", False:
-                return "refuted"
-            case "open", _:
-                return "open"
+            case ("refuted", False) | ("open", _):
+                return str(claim["state"])
         raise ReportError(f"{where}: a question that is neither open, witnessed nor refuted")
 
     def _signs(self) -> npt.NDArray[np.int8]:
@@ -149,7 +148,7 @@ class _Claims:
         """Whether a witness in the domain gives a pre-activation this sign; in rational numbers if need be."""
         at = int(self.offsets[layer]) + neuron
         if self.signs[number, at] == 0:
-            self.signs[number] = _exact_signs(self.network, self.points[number])
+            self.signs[number] = exact_signs(self.network, self.points[number])
         return bool(self.inside[number] and self.signs[number, at] == sign)
 
 
@@ -171,18 +170,3 @@ def _inside(parts: tuple[Part, ...], points: Array) -> npt.NDArray[np.bool_]:
             inside &= sure.all(axis=1)
         found |= inside
     return found
-
-
-def _exact_signs(network: Network, point: Array) -> npt.NDArray[np.int8]:
-    """Signs of all pre-activations at a point, in rational numbers."""
-    posts = [[Fraction(x) for x in point.tolist()]]
-    signs: list[int] = []
-    for layer in network.layers:
-        values = [Fraction(b) for b in layer.affine.offset.tolist()]
-        for term in layer.affine.terms:
-            matrix = sparse.coo_array(term.matrix)
-            for row, column, weight in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
-                values[row] += Fraction(weight) * posts[term.source][column]
-        signs += [(value > 0) - (value < 0) for value in values]
-        posts.append([max(value, Fraction()) for value in values])
-    return np.array(signs, np.int8)

@@ -15,26 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stablenet.check.arithmetic import (
-    CHOSEN,
-    SLACK,
-    Array,
-    Enclosure,
-    ExactMatrix,
-    Index,
-    Slices,
-    exact_maximum,
-    row_sum,
-    sum_up,
-    up,
-)
+from stablenet.check.arithmetic import CHOSEN, SLACK, Array, Enclosure, ExactMatrix, Index, Slices, row_sum, sum_up, up
 from stablenet.check.polytope import row_duals
+from stablenet.check.rational import exact_maximum
 from stablenet.core.network import AffineMap
 from stablenet.domain.regions import Part
 
 DOUBT = 2.0**-40  # a bound that misses zero by less than this share of its size is computed again in rational numbers
 TINY = 2.0**-1000  # more than what underflow takes from a product
-MEMORY = 64 * 2**20  # bytes of the coefficients that are held at a time, about
+Ends = tuple[Array, Array]
+MEMORY = 8 * 2**20  # bytes of the coefficients that are held at a time, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +44,8 @@ class Map:
     def __init__(self, affine: AffineMap) -> None:
         self.affine, self.size = affine, affine.size
         longest = max((n + 1 for term in affine.terms for n in term.matrix.shape), default=1)
-        self.terms = [
-            (term.source, ExactMatrix(term.matrix, affine.offset * (i == 0), longest))
-            for i, term in enumerate(affine.terms)
-        ]
+        terms = enumerate(affine.terms)
+        self.terms = [(t.source, ExactMatrix(t.matrix, affine.offset * (i == 0), longest)) for i, t in terms]
 
 
 class Boxes:
@@ -69,9 +57,10 @@ class Boxes:
     def __init__(self, maps: Sequence[Map], lower: Array, upper: Array, part: Part) -> None:
         self.maps, self.part = maps, part
         self.rows = None if part.a is None or part.b is None else ExactMatrix(part.a, part.b)
+        self.slices = CHOSEN  # of what may be chosen: fewer cost less, and may give worse bounds
         self.ends = [(lower, upper)]  # of the input, then of pre-activations, layer by layer, as they are proven
 
-    def interval(self, layer: int) -> tuple[Array, Array]:
+    def interval(self, layer: int) -> Ends:
         """Intervals of a layer over those of its sources, (parts, n) each; signs of ties are exact."""
         owner = self.maps[layer]
         posts = [self.ends[0], *((np.maximum(low, 0.0), np.maximum(high, 0.0)) for low, high in self.ends[1:])]
@@ -110,7 +99,8 @@ class Boxes:
                 duals = row_duals(inputs.value, low, high, self.part.a, self.part.b)
             if duals is not None:
                 duals = np.maximum(duals, 0.0).reshape(-1, len(rows), duals.shape[-1])
-                state.through(0, self.rows, Slices.of(-duals, self.rows.bits, CHOSEN), -1.0)
+                chosen = Slices.of(-duals, self.rows.bits, CHOSEN)
+                state.through(0, self.rows, chosen, None, -1.0)
         inputs = state.coefficients.get(0)
         if inputs is not None:
             state.constants.append(row_sum(np.maximum(inputs.value * low, inputs.value * high), 1))
@@ -119,30 +109,34 @@ class Boxes:
 
     def _free(self, k: int, state: _Row, choices: Choices | None) -> None:
         """Free layer k's neurons from those before: what they can add goes to the constants."""
-        slope, shift, phase = (None,) * 3 if choices is None else choices.layers[k]
-        owner, (low, high) = self.maps[k], (end[:, None, :] for end in self.ends[k + 1])
-        post = state.coefficients.pop(k + 1, None)
-        if post is None and shift is None:
+        owner, post = self.maps[k], state.coefficients.pop(k + 1, None)
+        of = (None,) * 3 if choices is None else choices.layers[k]
+        if post is None and of[1] is None:
             return
         post = post or Enclosure(np.zeros((1, 1, owner.size)), np.zeros((1, 1, 1)))
+        # Neurons that cannot be active add nothing where nu is 0.
+        kept = np.flatnonzero(~(self.ends[k + 1][1] <= 0).all(axis=0) | (False if of[1] is None else of[1].any(axis=0)))
+        low, high = (end[:, None, kept] for end in self.ends[k + 1])
+        slope, shift, phase = (None if choice is None else choice[:, kept] for choice in of)
+        post = Enclosure(post.value[..., kept], post.error)
         nu = _usual(post.value, low, high, slope, phase)
         if shift is not None:
             nu = nu - shift
         if phase is not None:
             low = np.where(phase > 0, np.maximum(low, 0.0), low)
             high = np.where(phase < 0, np.minimum(high, 0.0), high)
-        chosen = Slices.of(nu, owner.terms[0][1].bits if owner.terms else 20, CHOSEN)
-        nu = chosen.pieces[0] + chosen.pieces[1]  # exact
+        chosen = Slices.of(nu, owner.terms[0][1].bits if owner.terms else 20, self.slices)
+        nu = np.asarray(sum(chosen.pieces))  # exact
         steep = post.value - nu
         # A max(g, 0) - nu g at both ends: one of the two terms is 0, so these are two roundings.
-        at_low = steep * np.maximum(low, 0.0) - nu * np.minimum(low, 0.0)
-        at_high = steep * np.maximum(high, 0.0) - nu * np.minimum(high, 0.0)
-        most = np.maximum(np.maximum(at_low, at_high), np.where((low <= 0) & (high >= 0), 0.0, -np.inf))
+        most = np.where((low <= 0) & (high >= 0), 0.0, -np.inf)
+        for end in (low, high):
+            most = np.maximum(most, steep * np.maximum(end, 0.0) - nu * np.minimum(end, 0.0))
         state.constants += [row_sum(most, 2), _spread(post.error, np.maximum(high, 0.0))]
         if not owner.terms:
-            state.constants.append(row_sum(nu * owner.affine.offset, 1))
+            state.constants.append(row_sum(nu * owner.affine.offset[kept], 1))
         for source, matrix in owner.terms:
-            state.through(source, matrix, chosen, 1.0)
+            state.through(source, matrix, chosen, kept, 1.0)
 
 
 def _spread(error: Array, most: Array) -> Array:
@@ -162,9 +156,9 @@ class _Row:
         known = self.coefficients.get(source)
         self.coefficients[source] = value if known is None else known.plus(value)
 
-    def through(self, source: int, matrix: ExactMatrix, nu: Slices, offset: float) -> None:
-        """Add ``nu [matrix | offset]``; ``offset`` is the sign of the last."""
-        product = matrix.back(Slices(nu.pieces, nu.exponent, rest=False))
+    def through(self, source: int, matrix: ExactMatrix, nu: Slices, kept: Index | None, offset: float) -> None:
+        """Add ``nu [matrix | offset]`` over rows (None: all); ``offset`` is the sign of the last."""
+        product = matrix.back(Slices(nu.pieces, nu.exponent, rest=False), kept)
         self.add(source, Enclosure(product.value[..., :-1], product.error))
         self.constants += [offset * product.value[..., -1:], product.error]
 
@@ -180,9 +174,7 @@ def _usual(post: Array, low: Array, high: Array, slope: Array | None, phase: Arr
     return np.asarray(post * np.where(post < 0, below, above))
 
 
-def layer_bounds(
-    boxes: Boxes, layer: int, rows: Index | None = None, *, intervals_only: bool = False
-) -> tuple[Array, Array]:
+def layer_bounds(boxes: Boxes, layer: int, rows: Index | None = None, *, intervals_only: bool = False) -> Ends:
     """Intervals of a layer, (parts, n) each, and for some rows (None: those that intervals leave undecided) bounds by
     duality with the usual choices.
     """

@@ -218,7 +218,7 @@ def replay(path: str | Path, network: Network, domain: Domain) -> list[PartState
         for record in read_records(path):
             if record.kind == "begin":
                 session += 1
-                for what, expected in (("network", network.sha256), ("domain", domain.digest)):
+                for what, expected in (("network", network.identity), ("domain", domain.digest)):
                     if record.values.get(what) != expected:
                         raise ProofError(f"the proof is about another {what}")
                 for state in states:

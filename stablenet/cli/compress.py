@@ -25,6 +25,10 @@ MemoryLimit = Annotated[
     typer.Option(metavar="MB", help="Megabytes of address space. Default: 75 % of the memory, at least 4096."),
 ]
 
+Arithmetic = Annotated[
+    str, typer.Option(help="What verdicts speak of: real, or float32 for every evaluation in float32 as well.")
+]
+
 Spec = typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
 
 
@@ -49,6 +53,7 @@ def compress(
     bounds: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "crown",
     solver: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "highs",
     search: Annotated[str, typer.Option(help="Without a report: as in `find`.")] = "auto",
+    arithmetic: Arithmetic = "real",
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds for finding stable neurons.")] = None,
     memory_limit: MemoryLimit = None,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
@@ -68,6 +73,7 @@ def compress(
         solver=solver,
         search=search,
         samples=samples,
+        arithmetic=arithmetic,
         time_limit=time_limit,
         memory_limit=memory_limit,
         threads=threads,
@@ -81,6 +87,7 @@ def compress(
         "tolerance": tolerance,
         "check": check,
         "seed": seed,
+        "arithmetic": arithmetic,
     }
     with command_files(
         {"--output": output}, networks={"NET": net}, domain=domain, reads={"--report": report, "--samples": samples}
@@ -141,6 +148,10 @@ def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     return outcome.report, outcome.exit_code
 
 
+EXIT_CODES = {"equal": 0, "bounded": 0, "different": 4, "undecided": 3}
+"""Of `verify`, by outcome."""
+
+
 def verify(
     a: Annotated[str, typer.Argument(metavar="A.onnx", help="ONNX file.")],
     b: Annotated[str, typer.Argument(metavar="B.onnx", help="ONNX file with the same inputs and outputs.")],
@@ -149,6 +160,19 @@ def verify(
     tolerance: Annotated[
         float | None, typer.Option(metavar="T", help="Default: the bound that a compressed file states, else 1e-5.")
     ] = None,
+    wanted: Annotated[
+        str | None,
+        typer.Option("--property", metavar="P", help="within (T), top1, top1:MARGIN, order, order:MARGIN."),
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="Norm of the difference: linf (each output), l1, l2.")] = None,
+    reading: Annotated[
+        str | None,
+        typer.Option(help="Of a VNN-LIB file's band joined by `and`: meant (stay within it), written."),
+    ] = None,
+    bound: Annotated[
+        bool,
+        typer.Option("--bound", help="No tolerance: the largest difference, from both sides."),
+    ] = False,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: MemoryLimit = None,
     solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
@@ -158,17 +182,20 @@ def verify(
     steps: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Only these: bounds, gradient, split, stable, milp.")
     ] = None,
+    arithmetic: Arithmetic = "real",
     report: Annotated[
         str | None, typer.Option(metavar="REPORT.json", help="Believe this report of `stablenet find`; no search.")
     ] = None,
     output: Annotated[str | None, typer.Option(metavar="X.npy", help="Where a counterexample goes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prove that two networks agree on a domain within T, or show an input on which they do not.
+    """Prove that two networks agree on a domain, within T or in another property, or show an input where they do not.
 
-    Exit code 0: equal; 4: an input shows a larger difference; 3: not decided.
+    A VNN-LIB 2.0 file of two networks says what is asked, unless T or a property is given. Exit code 0: proven, or with
+    --bound the range is narrow; 4: an input shows the contrary; 3: not decided.
     """
     from stablenet.cli.files import command_files
+    from stablenet.cli.properties import Asked, answer, own_question, show, write_point
     from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
@@ -178,6 +205,7 @@ def verify(
         formulation=formulation,
         threads=threads,
         seed=seed,
+        arithmetic=arithmetic,
         time_limit=time_limit,
         memory_limit=memory_limit,
     )
@@ -186,43 +214,39 @@ def verify(
     with command_files(
         {"--output": output}, networks={"A.onnx": a, "B.onnx": b}, domain=domain, reads={"--report": report}
     ):
+        asked = Asked(domain, wanted, norm, tolerance, reading)
+        chosen = None if steps is None else [step.strip() for step in steps.split(",")]
+        if own_question(asked):
+            if report is not None:
+                raise InputError("--report is of a comparison with a tolerance; a property takes none")
+            if arithmetic != "real":
+                raise InputError(f"--arithmetic {arithmetic}: a property is of the real functions; leave one out")
+            decision, found = answer(a, b, asked, time_limit=left, seed=seed, steps=chosen)
+            raise typer.Exit(show(decision, found, output, as_json=as_json))
         result = run(
             a,
             b,
             domain,
             tolerance=tolerance,
+            bound=bound,
             time_limit=left,
             solver=solver,
             formulation=formulation,
             threads=options.threads,
             seed=seed,
             report=report,
-            steps=STEPS if steps is None else [step.strip() for step in steps.split(",")],
+            arithmetic=arithmetic,
+            steps=STEPS if chosen is None else chosen,
         )
-        failed = None if output is None else _write_point(result, Path(output))
+        point = None if result.found is None or result.outcome != "different" else result.found.point
+        failed = None if output is None else write_point(output, point)
     for note in (*result.notes, *(() if failed is None else (failed,))):
         complain(note)
     if as_json:
         say_json(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
     else:
         _print(result, output if failed is None else None)
-    raise typer.Exit(3 if failed is not None else {"equal": 0, "different": 4, "undecided": 3}[result.outcome])
-
-
-def _write_point(result: Verification, target: Path) -> str | None:
-    """Write the counterexample, if there is one; returns why it could not be written: it is shown all the same."""
-    import numpy as np
-
-    from stablenet.core.files import OutputError, atomic_path
-
-    if result.outcome != "different" or result.found is None:
-        return None
-    try:
-        with atomic_path(target) as temporary, temporary.open("wb") as file:
-            np.save(file, result.found.point)
-    except OutputError as error:
-        return str(error)
-    return None
+    raise typer.Exit(3 if failed is not None else EXIT_CODES[result.outcome])
 
 
 def _print(result: Verification, output: str | None) -> None:
@@ -232,6 +256,11 @@ def _print(result: Verification, output: str | None) -> None:
     took = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in result.seconds.items())
     if result.outcome == "equal":
         say(f"equal within {result.tolerance:.6g}: |A - B| <= {result.bound:.6g} ({proof}, by {result.by})")
+    elif result.tolerance is None:
+        least = 0.0 if result.found is None else result.found.difference
+        at = "" if result.found is None else f" (output {result.found.output})"
+        met = "" if result.outcome == "bounded" else f"; stopped by {result.by}"
+        say(f"the largest |A - B| lies between {least:.6g}{at} and {result.bound:.6g} ({proof}){met}")
     elif result.outcome == "different" and result.found is not None:
         found = result.found
         say(
@@ -248,5 +277,7 @@ def _print(result: Verification, output: str | None) -> None:
             f"not decided within {result.tolerance:.6g} ({result.by}): the largest |A - B| lies between {least:.6g} "
             f"and {result.bound:.6g} ({proof})"
         )
+    if result.arithmetic == "float32":
+        say(f"arithmetic: float32: of any two evaluations; rounding makes up to {result.deviation:.6g} of the bound")
     if result.neurons:
         say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")

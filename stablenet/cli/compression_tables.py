@@ -60,6 +60,9 @@ def summary(result: Compressed) -> dict[str, Any]:
         "bytes": [result.original_bytes, None, len(result.data)],
         "bound": float(result.bound.max(initial=0.0)),
         "rigorous_bound": float(result.rigorous_bound.max(initial=0.0)),
+        "arithmetic": "real" if result.in_float32 is None else "float32",
+        "float32_bound": result.in_float32,
+        "float32_same_sums": result.same_sums,
         "tolerance": result.tolerance,
         "kept": [names[k] for k in result.kept],
         "left_out": [names[k] for k in result.left_out],
@@ -105,6 +108,8 @@ def render(data: dict[str, Any], console: Console) -> None:
     if conditions:
         console.print(f"condition of the worst basis {max(conditions):.3g}")
     console.print(Text(_bound_line(data)), soft_wrap=True)
+    if data["float32_bound"] is not None:
+        console.print(Text(_float32_line(data)), soft_wrap=True)
     if data["left_out"]:
         console.print(
             Text(
@@ -119,6 +124,12 @@ def render(data: dict[str, Any], console: Console) -> None:
 def _lost(step: dict[str, Any]) -> int:
     stand_ins = int(step["kept"]) if step["kind"] == "rank" else 0
     return len(step["neurons"]) - stand_ins
+
+
+def _float32_line(data: dict[str, Any]) -> str:
+    if data["float32_same_sums"]:
+        return "float32: only neurons that are 0 in every evaluation were removed; the rest adds up the same products"
+    return f"float32: any two evaluations of f and f' on the domain differ by at most {data['float32_bound']:.3g}"
 
 
 def _bound_line(data: dict[str, Any]) -> str:

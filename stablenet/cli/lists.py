@@ -68,6 +68,7 @@ def _solver_entry(backend: Backend) -> dict[str, Any]:
 def render_solvers(data: dict[str, Any], console: Console) -> None:
     """Print the table of what is installed and that of what it can do."""
     from rich.table import Table
+    from rich.text import Text
 
     own = [one for one in data["solvers"] if ":" not in one["solver"]]
     others = [one for one in data["solvers"] if ":" in one["solver"] and one["installed"]]
@@ -76,8 +77,13 @@ def render_solvers(data: dict[str, Any], console: Console) -> None:
         about.add_column(heading, overflow="fold")
     for one in own:
         state = "installed" if one["installed"] else "missing"
-        about.add_row(one["solver"], state, one["version"] or "", *_tolerance(one), _note(one))
+        note = "" if one["licence"] is None or not one["installed"] else one["licence"]
+        about.add_row(*map(Text, (one["solver"], state, one["version"] or "", *_tolerance(one), note)))
     console.print(about)
+    for one in own:
+        if not one["installed"]:
+            # On a line of its own, unfolded and without markup: as it must be typed.
+            console.print(Text(f"to install {one['solver']}: {one['install']}"), soft_wrap=True)
     console.print()
     can = Table(box=None, pad_edge=False)
     can.add_column("capability")
@@ -100,10 +106,6 @@ def _tolerance(one: dict[str, Any]) -> tuple[str, str]:
     found = one["tolerance"]
     numbers = dict.fromkeys((f"{found['feasibility']:g}", f"{found['integrality']:g}"))
     return " / ".join(numbers), f"{found['margin']:g}"
-
-
-def _note(one: dict[str, Any]) -> str:
-    return str((one["licence"] or "") if one["installed"] else one["install"])
 
 
 def formulations_data() -> list[dict[str, Any]]:
@@ -146,3 +148,23 @@ def render_formulations(data: list[dict[str, Any]], console: Console) -> None:
             table.add_row(variant["spec"], told[0], ", ".join(variant["requires"]) or "-", told[1])
             told = ("", "")
     console.print(table)
+
+
+def render_rows(data: list[dict[str, Any]], console: Console) -> None:
+    """Print entries with the same keys as a table, without those that are broken."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in data[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in data:
+        if "broken" not in row:
+            table.add_row(*(Text(_cell(value)) for value in row.values()))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value or "-")

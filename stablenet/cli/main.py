@@ -16,13 +16,17 @@ import typer
 from stablenet._version import __version__
 from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
+from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
+from stablenet.cli import new as cli_new
+from stablenet.cli import panels
 from stablenet.cli import solve as cli_solve
-from stablenet.core.errors import InputError, StablenetError
+from stablenet.cli.panels import Grouped, names_of
+from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.signals import EXIT_CODE, end_at_once, install
-from stablenet.core.terminal import complain, console, say, say_json
+from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.core.options import Options
@@ -37,7 +41,7 @@ PARSER_INTERRUPTED = 130
 app = typer.Typer(
     name="stablenet",
     help="Find every stable neuron of a trained ReLU network, with evidence.",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -46,8 +50,13 @@ NetworkFile = Annotated[str, typer.Argument(metavar="NET", help="ONNX file.")]
 DomainSpec = Annotated[
     str, typer.Option("--domain", metavar="SPEC", help="box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a VNN-LIB file.")
 ]
-FormulationSpec = Annotated[str, typer.Option(help="Encoding of a ReLU layer; see `stablenet formulations`.")]
-BoundsSpec = Annotated[str, typer.Option(help="Bounds on pre-activations; see `stablenet bounds`.")]
+FormulationSpec = Annotated[
+    str,
+    typer.Option(help="Encoding of a ReLU; see `stablenet formulations`.", autocompletion=names_of("formulation")),
+]
+BoundsSpec = Annotated[
+    str, typer.Option(help="Bounds on pre-activations; see `stablenet bounds`.", autocompletion=names_of("bounds"))
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -61,29 +70,35 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=Grouped)
 def find(
     net: NetworkFile,
     domain: DomainSpec,
     *,
     formulation: FormulationSpec = "bigm",
     bounds: BoundsSpec = "crown",
-    solver: Annotated[str, typer.Option(help="MILP solver; see `stablenet solvers`.")] = "highs",
-    search: Annotated[str, typer.Option(help="How questions are closed; see `stablenet searches`.")] = "auto",
+    solver: Annotated[
+        str, typer.Option(help="MILP solver; see `stablenet solvers`.", autocompletion=names_of("solver"))
+    ] = "highs",
+    search: Annotated[
+        str, typer.Option(help="How questions are closed; see `stablenet searches`.", autocompletion=names_of("search"))
+    ] = "auto",
     samples: Annotated[str | None, typer.Option(metavar="FILE.npy|npz", help="Inputs to try first.")] = None,
-    inject: Annotated[str, typer.Option(help="Forward passes offered to the solver: relaxation, random, off.")] = (
-        "relaxation"
-    ),
+    inject: Annotated[str, typer.Option(help="The solver's forward passes: relaxation, random, off.")] = "relaxation",
     removal: Annotated[str, typer.Option(help="How closed questions leave the MILP: resolve, callback.")] = "resolve",
     decide_by_bounds: Annotated[bool, typer.Option(help="Let bounds close questions and fix phases.")] = True,
     falsify: Annotated[bool, typer.Option(help="Seek witnesses by sampling and gradient.")] = True,
     start: Annotated[bool, typer.Option(help="Offer the solver a start solution.")] = True,
     tighten: Annotated[bool, typer.Option(help="Let what a search refutes tighten its later models.")] = True,
+    certify: Annotated[
+        str, typer.Option(metavar="on|off", help="Prove anew, without the solver, what a MILP solver refuted.")
+    ] = "on",
     margin: Annotated[
         float | None, typer.Option(help="Relaxation of the MILP's rows; default: the solver's own; 0: as published.")
     ] = None,
     resume: Annotated[str | None, typer.Option(metavar="REPORT.json", help="Start from a report.")] = None,
     proof: Annotated[str | None, typer.Option(metavar="FILE", help="File for certificates of refutations.")] = None,
+    arithmetic: cli_compress.Arithmetic = "real",
     check_with: Annotated[str | None, typer.Option(help="Repeat each MILP refutation with this solver.")] = None,
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: cli_compress.MemoryLimit = None,
@@ -119,9 +134,11 @@ def find(
         falsify=falsify,
         start=start,
         tighten=tighten,
+        certify=_on_or_off("certify", certify),
         margin=margin,
         resume=resume,
         proof=proof,
+        arithmetic=arithmetic,
         check_with=check_with,
         time_limit=time_limit,
         memory_limit=memory_limit,
@@ -140,6 +157,12 @@ def find(
         reads={"--samples": samples, "--resume": resume},
     ):
         raise typer.Exit(_find(net, domain, options, output, page))
+
+
+def _on_or_off(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise UnknownNameError(name, value, ("on", "off"))
+    return value == "on"
 
 
 def _find(net: str, domain: str, options: Options, output: str | None, page: str | None) -> int:
@@ -301,12 +324,11 @@ def solvers(*, as_json: AsJson = False) -> None:
     _print(solvers_data(), as_json=as_json, render=render_solvers)
 
 
-app.command()(cli_compress.compress)
-app.command()(cli_compress.verify)
-app.command()(cli_check.check)
-app.command()(cli_compare.compare)
-app.command()(cli_compare.page)
-app.command()(cli_solve.solve)
+app.command(cls=Grouped)(cli_compress.compress)
+app.command(cls=Grouped)(cli_compress.verify)
+app.command()(cli_competition.run_instance)
+for command in (cli_check.check, cli_compare.compare, cli_compare.page, cli_solve.solve, cli_new.new):
+    app.command()(command)
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
@@ -323,37 +345,22 @@ def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> N
 
 
 def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -> None:
-    def render(data: list[dict[str, Any]], console: Any) -> None:
-        from rich.table import Table
+    from stablenet.cli.lists import render_rows
 
-        table = Table(*data[0])
-        for row in data:
-            if "broken" not in row:
-                table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
-        console.print(table)
-
-    _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render)
-
-
-def _open_closed_streams() -> None:
-    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    _print(rows + [entry.to_json() for entry in broken], as_json=as_json, render=render_rows)
 
 
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
-    _open_closed_streams()
+    open_closed_streams()
+    if panels.COMPLETION in os.environ:  # a shell asks what could follow; the answer is all that is printed
+        app(prog_name="stablenet")
     install()
     limit_memory()
     try:
         code = _run(sys.argv[1:] or ["--help"])
     except KeyboardInterrupt:
-        complain("interrupted")
+        complain("interrupted before it was done; no file is half written")
         code = EXIT_CODE
     end_at_once("", code, grace=2.0)  # the interpreter's own end is not to be broken into, and not to last
     sys.exit(code)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stablenet.core.terminal import plain
-from stablenet.report.report import folded_words
+from stablenet.report.words import arithmetic_of, float32_words, folded_words
 
 SIDES = ("positive", "negative")
 VERDICTS = {
@@ -29,6 +29,9 @@ STOPPED = {
     "borderline": "what is unknown comes so close to 0 that neither sign could be confirmed",
 }
 """What can be done about each reason for which a search stopped."""
+
+UNNAMED = 5e-4
+"""Seconds from which on a rest without a name is shown."""
 
 SHOWN_FAILURES = 3
 """Solver failures that are told in full; the report has all."""
@@ -78,6 +81,8 @@ def _head(report: Mapping[str, Any]) -> Iterable[Text]:
     )
     if network.get("function") == "folded":
         yield Text(folded_words(network), style="yellow")
+    if arithmetic_of(report) == "float32":
+        yield Text(float32_words())
 
 
 def _table(title: str, *columns: str, words: tuple[str, ...] = ()) -> Table:
@@ -111,6 +116,7 @@ def _closed(report: Mapping[str, Any]) -> Table:
     table = _table("What closed the questions", "by", "refuted", "witnessed", "evidence", words=("evidence",))
     solving = {row["by"] for row in report.get("solves", ())}
     refuted: Counter[str] = Counter()
+    certified: Counter[str] = Counter()
     rigorous: Counter[str] = Counter()
     witnessed: Counter[str] = Counter()
     needless = pending = 0
@@ -119,6 +125,7 @@ def _closed(report: Mapping[str, Any]) -> Table:
             if question["state"] == "refuted":
                 refuted[question["by"]] += 1
                 rigorous[question["by"]] += bool(question["rigorous"])
+                certified[question["by"]] += "certified" in question
             elif question["state"] == "witnessed":
                 witnessed[question["by"]] += 1
             elif neuron["verdict"] == "unknown":
@@ -128,17 +135,19 @@ def _closed(report: Mapping[str, Any]) -> Table:
     for by in dict.fromkeys([*refuted, *witnessed]):
         label = f"{by} (MILP)" if by in solving else by
         counts = [_cell(counter[by], "") for counter in (refuted, witnessed)]
-        table.add_row(label, *counts, _evidence(refuted[by], rigorous[by], witnessed[by]))
+        table.add_row(label, *counts, _evidence(refuted[by], rigorous[by], certified[by], witnessed[by]))
     table.add_section()
     table.add_row("open, not needed", str(needless))
     table.add_row("open, pending", _cell(pending, "red"))
     return table
 
 
-def _evidence(refuted: int, rigorous: int, witnessed: int) -> str:
+def _evidence(refuted: int, rigorous: int, certified: int, witnessed: int) -> str:
     words = []
-    if rigorous:
+    if rigorous > certified:
         words.append("rigorous")
+    if certified:
+        words.append(f"rigorous ({certified} certified)")
     if refuted > rigorous:
         words.append("within solver tolerance")
     if witnessed:
@@ -158,9 +167,11 @@ def _solves(solves: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _seconds(seconds: Mapping[str, float]) -> Table:
-    """The steps, and the rest of the total: starting the engine, reading and writing."""
+    """The steps, from starting processes to making the report; reports of older versions have a rest without a name."""
     steps = {what: value for what, value in seconds.items() if what != "total"}
-    steps["rest"] = max(0.0, seconds["total"] - sum(steps.values()))
+    rest = seconds["total"] - sum(steps.values())
+    if rest > UNNAMED:
+        steps["rest"] = rest
     table = _table("Time", "", *steps, "total")
     table.add_row("seconds", *(f"{value:.3f}" for value in (*steps.values(), seconds["total"])))
     return table

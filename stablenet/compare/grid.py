@@ -28,6 +28,7 @@ STEP_OPTIONS = {
     "removal": str,
     "start": bool,
     "tighten": bool,
+    "certify": bool,
     "margin": float,
     "check_with": str,
     "solver_defaults": bool,
@@ -76,7 +77,7 @@ class FrozenSpec:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSetting:
     """A named setting of the steps that can be switched: whether the frozen set is used, and options of `find`.
 
     ``samples`` says whether a run that starts from nothing gets the instance's samples; None: if it falsifies.
@@ -95,7 +96,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Block:
+class RunProduct:
     """One product of axes; ``instances``, ``steps`` and ``solver_options`` are names."""
 
     instances: tuple[str, ...]
@@ -126,9 +127,9 @@ class Grid:
     permute: bool
     frozen: FrozenSpec
     instances: tuple[Instance, ...]
-    steps: Mapping[str, Step]
+    steps: Mapping[str, StepSetting]
     solver_options: Mapping[str, Mapping[str, tuple[str, ...]]]
-    blocks: tuple[Block, ...]
+    blocks: tuple[RunProduct, ...]
 
 
 class _Reader:
@@ -302,15 +303,15 @@ def _frozen(table: Any, problems: list[str]) -> FrozenSpec:
     return spec
 
 
-def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, Step]:
-    steps = {"fair": Step("fair", options=FAIR_STEP), "plain": Step("plain", options=PLAIN_STEP)}
+def _steps(tables: dict[str, Any], problems: list[str]) -> dict[str, StepSetting]:
+    steps = {"fair": StepSetting("fair", options=FAIR_STEP), "plain": StepSetting("plain", options=PLAIN_STEP)}
     for name, table in tables.items():
         reader = _Reader(f"steps.{name}", table, problems)
         frozen, samples = reader.take("frozen", bool, True), reader.take("samples", bool, None)
         options = {key: reader.take(key, kind) for key, kind in STEP_OPTIONS.items() if key in reader.table}
         reader.taken |= STEP_OPTIONS.keys()
         reader.close()
-        steps[name] = Step(name, frozen, samples, options)
+        steps[name] = StepSetting(name, frozen, samples, options)
     return steps
 
 
@@ -333,9 +334,9 @@ def _solver_options(tables: dict[str, Any], problems: list[str]) -> dict[str, di
     return found
 
 
-def _block(where: str, table: Any, known: Mapping[str, list[str]], problems: list[str]) -> Block:
+def _block(where: str, table: Any, known: Mapping[str, list[str]], problems: list[str]) -> RunProduct:
     reader = _Reader(where, table, problems)
-    block = Block(
+    block = RunProduct(
         instances=reader.many("instances", str, known["instances"]),
         formulation=reader.many("formulation", str, ["bigm"]),
         bounds=reader.many("bounds", str, ["crown"]),

@@ -17,7 +17,16 @@ from stablenet.backends.base import Capability
 from stablenet.backends.base import registry as backends
 from stablenet.backends.native_options import check_options, parse_options
 from stablenet.bounds import registry as bound_methods
-from stablenet.compare.grid import NO_OPTIONS, Block, FrozenSpec, Grid, GridError, Instance, Step, split_domain
+from stablenet.compare.grid import (
+    NO_OPTIONS,
+    FrozenSpec,
+    Grid,
+    GridError,
+    Instance,
+    RunProduct,
+    StepSetting,
+    split_domain,
+)
 from stablenet.core.errors import StablenetError
 from stablenet.core.options import Options
 from stablenet.formulations.base import registry as formulations
@@ -55,7 +64,7 @@ class Run:
     bounds: str
     search: str
     solver: str
-    step: Step
+    step: StepSetting
     solver_options: str
     seed: int
     frozen: FrozenSpec | None
@@ -211,7 +220,7 @@ def _check_frozen(grid: Grid, problems: list[str]) -> None:
         problems.append(f"frozen: {error}")
 
 
-def _count(block: Block) -> int:
+def _count(block: RunProduct) -> int:
     """How many runs a block stands for."""
     axes = (
         block.formulation, block.bounds, block.search, block.solver, block.steps, block.solver_options,
@@ -220,7 +229,7 @@ def _count(block: Block) -> int:
     return prod(len(values) for values in axes)
 
 
-def _product(block: Block) -> Iterator[dict[str, str]]:
+def _product(block: RunProduct) -> Iterator[dict[str, str]]:
     axes = ("formulation", "bounds", "search", "solver", "step", "solver_options")
     values = (block.formulation, block.bounds, block.search, block.solver, block.steps, block.solver_options)
     for combination in itertools.product(*values):
@@ -266,9 +275,9 @@ def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, 
     permute = seed if grid.permute and uses_solver else None
     if uses_solver:
         chosen["solver_options"] = grid.solver_options[values["solver_options"]].get(values["solver"], ())
-    options = Options(
-        **chosen, **step.options, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute
-    )
+    # What a solver refuted is compared as it is, unless a step asks for more.
+    steps = {"certify": False, **step.options}
+    options = Options(**chosen, **steps, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute)
     content = {
         "network": loaded.network_sha256,
         "domain": loaded.domain_digest,
@@ -320,6 +329,7 @@ def find_arguments(run: Run) -> list[str]:
     for name in ("decide_by_bounds", "falsify", "start", "tighten", "early_stop"):
         if not getattr(options, name):
             arguments.append(f"--no-{name.replace('_', '-')}")
+    arguments += ["--certify", "on" if options.certify else "off"]
     if options.margin is not None:
         arguments += ["--margin", repr(options.margin)]
     if options.check_with is not None:
@@ -335,7 +345,7 @@ def find_arguments(run: Run) -> list[str]:
 
 def frozen_arguments(instance: Instance, spec: FrozenSpec, threads: int) -> list[str]:
     """Arguments of the `stablenet` command that makes an instance's frozen set; files as tokens."""
-    arguments = [*_target(instance), "--bounds", spec.bounds, "--search", "off"]
+    arguments = [*_target(instance), "--bounds", spec.bounds, "--search", "off", "--certify", "off"]
     if not spec.falsify:
         arguments.append("--no-falsify")
     if instance.samples is not None:

@@ -1,4 +1,4 @@
-"""The row of a run: what the store keeps of it, made from the warden's account and the report."""
+"""The row of a run: what the store keeps of it, made from the watchdog's account and the report."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SIDES = ("positive", "negative")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job: the warden's account, and the report's text, None where none was written."""
+    """What came of a job: the watchdog's account, and the report's text, None where none was written."""
 
     watched: dict[str, Any]
     report: str | None = None

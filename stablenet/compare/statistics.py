@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from stablenet.compare.contradictions import method_name
 from stablenet.compare.rows import FINISHED, METHOD
+from stablenet.core.arrays import Array
 
-Array = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
 METRICS = {

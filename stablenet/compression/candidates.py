@@ -10,7 +10,8 @@ import numpy as np
 from stablenet.compression.reduce import Operations, reduce
 from stablenet.compression.steps import Step
 from stablenet.compression.store_weights import Settled, Stored, settle
-from stablenet.compression.working_network import Array, Block, Draft, Mask
+from stablenet.compression.working_network import Draft, WorkingMap
+from stablenet.core.arrays import Array, Mask
 from stablenet.core.network import Network, apply
 from stablenet.onnx_io.channels import Channels
 from stablenet.onnx_io.graph import Graph
@@ -23,7 +24,7 @@ MOST_UNROLLED = 30_000_000
 def draft_of(network: Network, evidence: Evidence, free: tuple[bool, ...]) -> Draft:
     """The draft that steps start from; ``free`` has an entry per map, the output last."""
     most = np.max([np.maximum(np.abs(p.lower), np.abs(p.upper)) for p in evidence.domain.parts], axis=0)
-    blocks: list[Block] = []
+    blocks: list[WorkingMap] = []
     sizes: list[Array] = [most]
     for k, layer in enumerate(network.layers):
         reach = np.abs(layer.affine.offset)
@@ -32,11 +33,13 @@ def draft_of(network: Network, evidence: Evidence, free: tuple[bool, ...]) -> Dr
         top = np.maximum(np.minimum(evidence.upper[k], reach), 0.0)
         sizes.append(top)
         blocks.append(
-            Block.of(layer.affine, active=evidence.active[k], inactive=evidence.inactive[k], most=top, free=free[k])
+            WorkingMap.of(
+                layer.affine, active=evidence.active[k], inactive=evidence.inactive[k], most=top, free=free[k]
+            )
         )
     none = np.zeros(network.n_outputs, bool)
     nothing = np.zeros(network.n_outputs)
-    blocks.append(Block.of(network.output, active=none, inactive=none, most=nothing, free=free[-1]))
+    blocks.append(WorkingMap.of(network.output, active=none, inactive=none, most=nothing, free=free[-1]))
     return Draft(network, blocks, most)
 
 

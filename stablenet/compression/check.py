@@ -8,13 +8,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import ContradictionError, InputError, StablenetError
 from stablenet.core.network import Network, apply
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import puller, random_points
 from stablenet.onnx_io.graph import Graph
-
-Array = npt.NDArray[np.float64]
 
 Evaluator: TypeAlias = Callable[[Array], Array]
 

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.api import find_stable
+from stablenet.bounds.deviation import output_deviation
 from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
 from stablenet.compression.check import check_points, check_written, compare_files, unit_of
 from stablenet.compression.reduce import Operations, reduce
 from stablenet.compression.steps import Step
 from stablenet.compression.store_weights import Settled, Stored, settle
-from stablenet.compression.working_network import Array
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import domain_text
+from stablenet.domain.spec import domain_text, parse_domain
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.provenance import (
     BOUND_KEY,
@@ -37,7 +39,7 @@ from stablenet.onnx_io.graph import Graph
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.onnx_io.rewrite import Target, rewrite
 from stablenet.report.evidence import Evidence, witnesses_of
-from stablenet.report.report import Report
+from stablenet.report.report import Report, check_arithmetic
 
 STORED = ("float32", "float64")
 
@@ -63,7 +65,11 @@ class Compressed:
     operations in order, ``paper`` the network and steps of the published operations alone. ``left_out`` are layers of
     the original whose active neurons were left as they are since the bound, with all of them ``full_bound``, would have
     been more than ``tolerance``; ``kept`` are those whose nodes are as they were, but for channels. ``checked`` is the
-    number of points on which both files were compared, ``runtime`` what evaluated them.
+    number of points on which both files were compared, ``runtime`` what evaluated them. ``same_sums`` says that rows
+    were only dropped or lost terms that are 0 in every float32 evaluation too, if the report speaks of those: then
+    every float32 evaluation of the result is one of the original. ``in_float32`` bounds how far any float32 evaluation
+    of the one may be from any of the other, 0 for ``same_sums``, where the evaluations add in corresponding orders
+    (None: not asked for).
     """
 
     original: Network
@@ -82,6 +88,8 @@ class Compressed:
     kept: tuple[int, ...] = ()
     checked: int = 0
     runtime: str = ""
+    same_sums: bool = False
+    in_float32: float | None = None
 
     def write(self, path: str | Path) -> None:
         """Write the ONNX file, atomically."""
@@ -90,34 +98,58 @@ class Compressed:
 
 
 def compress(
-    network: str | Path,
-    report: Report | str | Path,
+    network: Network | str | Path,
+    report: Report | str | Path | None = None,
     *,
-    domain: Domain | None = None,
+    domain: Domain | str | None = None,
     dtype: str | None = None,
     merge: bool = True,
     dense: bool = False,
     tolerance: float | None = None,
     samples: Array | None = None,
     check: int = 1000,
-    seed: int = 0,
+    arithmetic: str = "real",
+    **options: Any,
 ) -> Compressed:
     """Compress the network of an ONNX file by what a report has refuted.
 
-    ``dtype`` is float32 or float64, None for the file's own. Without ``merge`` neurons are only removed: that is exact.
-    Convolutional layers keep their nodes unless Gemm nodes hold fewer numbers, or wherever they can with ``dense``.
-    ``tolerance`` is the bound up to which active neurons are merged and layers folded (None: `RELATIVE` times the
-    largest output on points of the domain); where it would be exceeded, the earlier layers are left as they are.
-    ``samples``, (batch, n_inputs), are further points on which the result is compared with the original before it is
-    returned, beside ``check`` random points of the domain, its vertices and the report's witnesses. Raises
-    `ReportError` where the report is about another network (or another ``domain``, if one is given), `InputError` for
-    a type that the graph cannot be stored in, and `ContradictionError` where the result differs from the original by
-    more than is proven: the report then holds what is not true.
+    Stably inactive neurons are removed, stably active ones merged or their layers folded (Serra et al., *Scaling Up
+    Exact Neural Network Compression by ReLU Stability*, NeurIPS 2021, section 3, and rank reductions beyond it).
+
+    Args:
+        network: the ONNX file that the report is about, or a network that was read from it.
+        report: a report of `find_stable` or of the command ``find``, or the path of one; None: stable neurons are found
+            on ``domain`` first.
+        domain: refuse a report about another domain; None takes the report's. A domain or a specification.
+        dtype: type of the stored weights, ``float32`` or ``float64``; None: the file's own.
+        merge: without it neurons are only removed, which is exact.
+        dense: write convolutional layers as Gemm nodes wherever possible; otherwise they keep their nodes unless
+            Gemm nodes hold fewer numbers.
+        tolerance: bound on the difference, in units of the outputs, up to which active neurons are merged and layers
+            folded; where it would be exceeded, the earlier layers are left as they are. None: `RELATIVE` times the
+            largest output on points of the domain.
+        samples: further points on which the result is compared with the original, (batch, n_inputs).
+        check: number of random points of the domain for that comparison, beside vertices and the report's witnesses.
+        arithmetic: with "float32" the report must speak of float32, and the result says what holds for float32
+            evaluations.
+        options: those of `find_stable` (all but ``samples``), without a report; ``seed`` is that of the check's random
+            points too.
+
+    Returns:
+        The compressed network, the bytes of its file, and the bound that is proven on its difference.
+
+    Raises:
+        ReportError: the report is about another network or domain.
+        InputError: the graph cannot be stored in ``dtype``.
+        ContradictionError: the result differs from the original by more than is proven: the report is not true.
     """
-    found = report if isinstance(report, Report) else Report.read(report)
-    graph = Graph(network)
+    graph = Graph(_file(network))
     unit_of(graph)
-    evidence = Evidence.of(found, graph.network, domain)
+    region = parse_domain(domain, graph.network.n_inputs) if isinstance(domain, str) else domain
+    found = _found(graph.network, report, region, {**options, "arithmetic": arithmetic})
+    check_arithmetic(found, arithmetic)
+    seed = int(options.get("seed", 0))
+    evidence = Evidence.of(found, graph.network, region)
     limit = _tolerance(graph.network, evidence.domain, tolerance)
     builder = _Builder(evidence, _stored(dtype, graph))
     usable = evidence if merge else evidence.merging_after(len(graph.network.layers))
@@ -135,7 +167,48 @@ def compress(
         domain=evidence.domain,
         stored=builder.stored,
     )
+    if arithmetic == "float32":
+        result = replace(result, in_float32=_in_float32(_file(network), result))
     return replace(result, checked=count, runtime=runtime)
+
+
+def _in_float32(network: str | Path, result: Compressed) -> float:
+    """See `Compressed.in_float32`."""
+    if result.same_sums:
+        return 0.0
+    both = (load_onnx(network, "float32"), read_back(result.data, "float32"))
+    rounded = sum(output_deviation(one, result.domain) for one in both)
+    return float(np.nextafter((result.bound + rounded).max(initial=0.0), np.inf))
+
+
+def _same_sums(planned: Planned) -> bool:
+    """Whether rows were only dropped, or lost terms of inactive neurons: no row is added up of other products."""
+    if any(step.kind not in ("inactive", "unread") for step in planned.steps) or any(planned.graph.anew):
+        return False
+    written = [k for k, changed in enumerate(planned.settled.changed) if changed and planned.graph.free[k]]
+    return all(planned.graph.one_product(k) for k in written)
+
+
+def _file(network: Network | str | Path) -> str | Path:
+    """The file to compress; raises `InputError` for a network that is not that of its file."""
+    if not isinstance(network, Network):
+        return network
+    if not network.file or network.identity != network.sha256:
+        raise InputError("a network that was not read from a file, or was changed since, cannot be compressed")
+    return network.file
+
+
+def _found(
+    network: Network, report: Report | str | Path | None, domain: Domain | None, options: dict[str, Any]
+) -> Report:
+    if report is not None:
+        unused = sorted(set(options) - {"seed", "arithmetic"})
+        if unused:
+            raise InputError(f"{unused[0]} is an option of finding stable neurons, which a report has been given for")
+        return report if isinstance(report, Report) else Report.read(report)
+    if domain is None:
+        raise InputError("a report or a domain is missing: stable neurons are found on a domain")
+    return find_stable(network, domain, **options)
 
 
 def _tolerance(network: Network, domain: Domain, tolerance: float | None) -> float:
@@ -250,6 +323,7 @@ class _Builder:
             original_bytes=0,
             tolerance=limit,
             kept=tuple(k for k, free in enumerate(planned.graph.free[:-1]) if not free),
+            same_sums=_same_sums(planned) and not bound.any(),
         )
 
 
@@ -261,9 +335,10 @@ def difference_bound(a: Network, b: Network, pairing: Pairing, evidence: Evidenc
     return np.asarray(np.maximum(np.abs(lower), np.abs(upper)).max(axis=0))
 
 
-def read_back(model: Any) -> Network:
-    """The network of a model, read as any file is."""
+def read_back(model: Any, arithmetic: str = "real") -> Network:
+    """The network of a model, or of a file's bytes, read as any file is."""
+    data = model if isinstance(model, bytes) else model.SerializeToString()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "compressed.onnx"
-        path.write_bytes(model.SerializeToString())
-        return replace(load_onnx(path), file="")
+        path.write_bytes(data)
+        return replace(load_onnx(path, arithmetic), file="")

@@ -9,13 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import linalg
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.rounding import UNIT
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 MOST_GROWTH = 1e4
 """Coefficients above this would lift the rounding of the stored rows too much; such a basis is refused."""

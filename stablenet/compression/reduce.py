@@ -20,7 +20,8 @@ import numpy as np
 
 from stablenet.compression.rank import Basis, row_basis
 from stablenet.compression.steps import Step
-from stablenet.compression.working_network import Array, Block, Draft, Index, Mask, add, dense, take_columns
+from stablenet.compression.working_network import Draft, WorkingMap, add, dense, take_columns
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.rounding import gamma
 
 Operations = Literal["paper", "all"]
@@ -157,7 +158,7 @@ def _fold(draft: Draft, steps: list[Step], layer: int) -> bool:
     return True
 
 
-def _split(rows: Array, consumers: Sequence[Block]) -> list[tuple[Block, Array]]:
+def _split(rows: Array, consumers: Sequence[WorkingMap]) -> list[tuple[WorkingMap, Array]]:
     """Stacked rows given back to the consumers that they belong to."""
     ends = np.cumsum([consumer.size for consumer in consumers])[:-1]
     return list(zip(consumers, np.split(rows, ends), strict=True)) if consumers else []

@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from stablenet.compression.working_network import Array, Block, Draft, Index, dense
+from stablenet.compression.working_network import Draft, WorkingMap, dense
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import InputError
 from stablenet.core.network import AffineMap, Layer, Matrix, Network, Term
 from stablenet.domain.regions import Domain
@@ -75,7 +76,7 @@ class _Settling:
         provenance = Provenance(tuple(self.maps), tuple(block.neurons for block in kept))
         return Settled(network, provenance, (*self.maps, draft.n_layers), (*self.changed, changed))
 
-    def _layer(self, k: int, block: Block) -> None:
+    def _layer(self, k: int, block: WorkingMap) -> None:
         affine, changed = self._affine(block)
         if k <= self.last_stand_in:
             affine = self._shifted(k, block, affine)
@@ -100,7 +101,7 @@ class _Settling:
         rest = old.size // old.shape[axis]
         return (*old.shape[:axis], size // rest, *old.shape[axis + 1 :]) if size % rest == 0 else (size,)
 
-    def _affine(self, block: Block) -> tuple[AffineMap, bool]:
+    def _affine(self, block: WorkingMap) -> tuple[AffineMap, bool]:
         """A block over the sources as they are numbered now, rounded; and whether it holds new numbers."""
         changed = block.changed
         terms: list[Term] = []
@@ -139,7 +140,7 @@ class _Settling:
             raise InputError(f"a weight of the compressed network overflows {self.kind.name}; float64 holds it")
         return values if (rounded == values).all() else rounded
 
-    def _shifted(self, k: int, block: Block, affine: AffineMap) -> AffineMap:
+    def _shifted(self, k: int, block: WorkingMap, affine: AffineMap) -> AffineMap:
         """Lift the stand-ins of a layer above zero."""
         rows = np.flatnonzero(block.stand_in)
         if not len(rows):

@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import AffineMap, Matrix, Network
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass
-class Block:
+class WorkingMap:
     """An affine map: ``offset`` (n,) and a matrix per source; ``noise`` (n,) bounds what rounding did to each row.
 
     ``neurons`` are the numbers that its rows had, -1 for a stand-in: a neuron that is linear, read as
@@ -81,7 +77,7 @@ class Block:
 class Draft:
     """All maps of a network; ``input_most`` (n_inputs,) are the largest magnitudes of the inputs."""
 
-    def __init__(self, network: Network, blocks: list[Block], input_most: Array) -> None:
+    def __init__(self, network: Network, blocks: list[WorkingMap], input_most: Array) -> None:
         self.network = network
         self.blocks = blocks
         self.input_most = input_most
@@ -96,7 +92,7 @@ class Draft:
         """Number of nonzero coefficients."""
         return sum(block.connections for block in self.blocks)
 
-    def consumers(self, layer: int) -> list[Block]:
+    def consumers(self, layer: int) -> list[WorkingMap]:
         """The maps that read a layer."""
         return [block for block in self.blocks[layer + 1 :] if layer + 1 in block.terms]
 

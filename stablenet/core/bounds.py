@@ -9,7 +9,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from stablenet.core import html
+from stablenet.core.arrays import Array
+
 Codes = npt.NDArray[np.int16]
 Flags = npt.NDArray[np.bool_]
 
@@ -48,6 +50,23 @@ class Bounds:
 
     methods: tuple[str, ...]
     layers: tuple[LayerBounds, ...]
+
+    def __repr__(self) -> str:
+        n = sum(len(layer.lower) for layer in self.layers)
+        left = sum(int(np.count_nonzero(layer.phase == 0)) for layer in self.layers)
+        proof = "rigorous" if all(layer.rigorous for layer in self.layers) else "not all rigorous"
+        methods = ", ".join(self.methods)
+        return f"<Bounds by {methods} ({proof}): {n} neurons in {len(self.layers)} layers, {left} undecided>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each layer."""
+        rows = []
+        for k, layer in enumerate(self.layers):
+            counts = [int(np.count_nonzero(layer.phase == phase)) for phase in (1, -1, 0)]
+            width = float(np.mean(layer.upper - layer.lower)) if len(layer.lower) else 0.0
+            rows.append((k, len(layer.lower), *counts, f"{width:.4g}", "yes" if layer.rigorous else "no"))
+        headings = ("layer", "neurons", "active", "inactive", "undecided", "mean width", "rigorous")
+        return f"<div>{html.text(repr(self))}</div>{html.table(headings, rows)}"
 
     @classmethod
     def of(cls, method: str, sides: Sequence[tuple[Array, Array]], *, rigorous: bool) -> Self:

@@ -6,9 +6,9 @@ import base64
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from stablenet.core.arrays import Array
+
 Event = dict[str, Any]
 
 

@@ -14,7 +14,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.bounds import Bounds
+from stablenet.core.certificates import Certificate, Certified
 from stablenet.core.errors import InputError
 from stablenet.core.events import Event, decode_array, encode_array
 from stablenet.core.questions import (
@@ -22,10 +24,7 @@ from stablenet.core.questions import (
     POSITIVE,
     SIDE_NAMES,
     SIDES,
-    Array,
     Contradiction,
-    Index,
-    Mask,
     Side,
     State,
     Verdict,
@@ -58,6 +57,7 @@ class Ledger:
         self.witness_by = np.full((2, n), -1, dtype=np.int16)
         self.part_by = np.full((n_parts, 2, n), -1, dtype=np.int16)
         self.part_rigorous = np.zeros((n_parts, 2, n), dtype=bool)
+        self.certified = Certified(n_parts, n)
         self.dead_sources: set[str] = set()
         self.lock = threading.RLock()
         self._bounds: dict[tuple[str, ...], tuple[Array, Array]] = {}
@@ -160,9 +160,18 @@ class Ledger:
                 self.emit(event)
 
     def refute(
-        self, part: int, side: Side, neurons: Index, by: str, *, rigorous: bool | Mask, since: int | None = None
+        self,
+        part: int,
+        side: Side,
+        neurons: Index,
+        by: str,
+        *,
+        rigorous: bool | Mask,
+        since: int | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
-        """Record that questions (flat indices) are refuted on a part. Known refutations are kept as they are.
+        """Record that questions (flat indices) are refuted on a part. A rigorous refutation takes the place of one that
+        is not; others that are known are kept. ``certificate`` says what proving another's claims has cost.
 
         Where a witness in that part shows one of them, this is a contradiction: see `add_witness`. A source that was
         once contradicted is not believed again; nor is a refutation whose work began when ``since`` sources had been
@@ -178,18 +187,16 @@ class Ledger:
                 if part in self._inside[witness[i]]:
                     self._accuse(by, side, int(neurons[i]), int(witness[i]))
                     return
-            fresh = (self.part_by[part, side, neurons] < 0) & (witness < 0)
-            if fresh.any():
-                self._send(
-                    {
-                        "event": "refute",
-                        "part": part,
-                        "side": int(side),
-                        "neurons": neurons[fresh].tolist(),
-                        "by": by,
-                        "rigorous": proof[fresh].tolist(),
-                    }
-                )
+            known = self.part_by[part, side, neurons] >= 0
+            fresh = ~(known & (self.part_rigorous[part, side, neurons] | ~proof)) & (witness < 0)
+            if not fresh.any():
+                return
+            event: Event = {"event": "refute", "part": part, "side": int(side), "neurons": neurons[fresh].tolist()}
+            event |= {"by": by, "rigorous": proof[fresh].tolist()}
+            if certificate is not None:
+                event["leaves"] = certificate.leaves[fresh].tolist()
+                event["seconds"] = certificate.seconds[fresh].tolist()
+            self._send(event)
 
     def add_witness(
         self, point: Array, closes: tuple[Index, Index], by: str, *, parts: Collection[int] | None = None
@@ -315,6 +322,10 @@ class Ledger:
         self._order[part, side, neurons] = self._refutations
         if any(event["rigorous"]):
             self._sure.add(code)
+        if "leaves" in event:
+            before = self.part_by[part, side, neurons]
+            found = Certificate(np.array(event["leaves"]), np.array(event["seconds"]))
+            self.certified.enter(part, side, neurons, np.where(before >= 0, before, code), found)
         self.part_by[part, side, neurons] = code
         self.part_rigorous[part, side, neurons] = event["rigorous"]
 
@@ -349,6 +360,7 @@ class Ledger:
                 gone[part] |= later if code in self._sure else later & ~self.part_rigorous[part]
         self.part_by[gone] = -1
         self.part_rigorous[gone] = False
+        self.certified.forget(gone)
 
     def _on_bounds(self, event: Event) -> None:
         part, shape = event["part"], (self.n_parts, self.n_neurons)

@@ -18,10 +18,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core import html
+from stablenet.core.arrays import Array
 from stablenet.core.errors import NetworkError
-from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
+from stablenet.core.rounding import LARGEST32, OVERFLOW, SAFETY, gamma, underflow
+from stablenet.core.terminal import plain
 
-Array = npt.NDArray[np.float64]
+MAY_UNDERFLOW = -900.0
+"""Exponent of 2 below which products may underflow in float64, which would hide that a row reads something."""
+
 Matrix = Array | sparse.csr_array
 
 
@@ -99,12 +104,43 @@ class Term:
 
 
 @dataclass(frozen=True, eq=False)
+class Roundoff:
+    """What every float32 evaluation of an affine map keeps to: see `AffineMap.deviation`.
+
+    With the bounds ``m[source] >= |h[source]|``, row i is off by at most ``relative * size[i] + absolute``, where
+    ``size = offset + sum over terms of matrix @ m[source]``. Nothing in ``offset`` or ``terms`` is negative; where the
+    map is a single product, they are the absolute values of its own. ``relative`` is a gamma, ``absolute`` underflow.
+    No number on the way is larger than ``peak`` times the largest magnitude, or than ``peak``.
+    """
+
+    relative: float
+    absolute: float
+    offset: Array
+    terms: tuple[Term, ...]
+    peak: float
+
+    def smallest(self, most: Sequence[Array]) -> float:
+        """The smallest product of a coefficient and a magnitude that are not 0 (not computed: it may underflow)."""
+        least = np.inf
+        for term in self.terms:
+            size = most[term.source]
+            smaller = float(np.log2(size[size > 0].min(initial=np.inf))) + float(np.log2(term.smallest))
+            least = min(least, smaller)
+        return least
+
+
+@dataclass(frozen=True, eq=False)
 class AffineMap:
-    """``offset + sum over terms of matrix @ h[source]``; ``nodes`` names the graph nodes it folds."""
+    """``offset + sum over terms of matrix @ h[source]``; ``nodes`` names the graph nodes it folds.
+
+    With a ``roundoff`` all that is said of the map, its bounds and errors, holds for its float32 evaluations too: every
+    value is ``offset + sum + d`` with any d up to `deviation`.
+    """
 
     offset: Array
     terms: tuple[Term, ...]
     nodes: tuple[str, ...] = ()
+    roundoff: Roundoff | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "offset", _float64(self.offset, "an offset"))
@@ -137,12 +173,35 @@ class AffineMap:
             return np.broadcast_to(self.offset, (*posts[0].shape[:-1], self.size)).copy()
         return value + self.offset
 
+    def deviation(self, most: Sequence[Array]) -> Array | None:
+        """How far a float32 evaluation may be from the map, (..., size); None if only the real one counts.
+
+        ``most[s]``, (..., n_s), bounds the magnitudes of source s in every evaluation. The standard bound for sums of
+        products in any order (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1 and 4.2). A row that
+        reads nothing but zeros and has no offset is exactly 0. Infinite where float32 may overflow.
+        """
+        given = self.roundoff
+        if given is None:
+            return None
+        size = np.broadcast_to(given.offset, (*most[0].shape[:-1], self.size))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for term in given.terms:
+                size = size + apply(term.matrix, most[term.source])
+            total = SAFETY * (given.relative * size) + given.absolute
+            if given.smallest(most) > MAY_UNDERFLOW:
+                total = np.where(size > 0, total, 0.0)
+            largest = np.ones((*most[0].shape[:-1], 1))
+            for term in given.terms:
+                largest = np.maximum(largest, most[term.source].max(axis=-1, keepdims=True, initial=0.0))
+            sure = (1.0 + given.relative) * given.peak * largest < LARGEST32  # not where a magnitude is NaN
+        return np.asarray(np.where(sure, total, np.inf))
+
     def rounding(self, posts: Sequence[Array], errors: Sequence[Array]) -> Array:
         """Bound on |computed - exact| of ``self(posts)`` when each post carries an error of ``errors``.
 
-        The classical bound for a scalar product in any order of summation, plus what the errors of
-        the inputs can move (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1), plus underflow. Infinite
-        or NaN where a partial sum may have overflowed.
+        With a `roundoff`, "exact" is any float32 evaluation as well as the real one. The classical bound for a scalar
+        product in any order of summation, plus what the errors of the inputs can move (Higham, *Accuracy and Stability
+        of Numerical Algorithms*, 3.1), plus underflow. Infinite or NaN where a partial sum may have overflowed.
         """
         factor = gamma(self.n_terms + len(self.terms) + 8)
         size = np.broadcast_to(np.abs(self.offset), (*posts[0].shape[:-1], self.size))
@@ -151,6 +210,10 @@ class AffineMap:
                 # In units of the factor, which comes last: errors times large weights must not have underflowed before.
                 size = size + apply(term.absolute, np.abs(posts[term.source]) + errors[term.source] / factor)
             bound = SAFETY * factor * size + underflow(self.n_terms + 1)
+            deviation = None
+            if self.roundoff is not None:
+                deviation = self.deviation([np.abs(post) + error for post, error in zip(posts, errors, strict=True)])
+            bound = bound if deviation is None else bound + deviation
         return np.asarray(np.where(size < OVERFLOW, bound, np.inf))
 
 
@@ -236,6 +299,22 @@ class Network:
                 if not np.isfinite(data).all():
                     raise NetworkError(f"{where}: a weight is not finite")
 
+    def __repr__(self) -> str:
+        file = f" {plain(self.file)!r}" if self.file else ""
+        return (
+            f"<Network{file}: {self.n_inputs} inputs, {self.n_neurons} neurons in {len(self.layers)} layers, "
+            f"{self.n_outputs} outputs>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each layer."""
+        rows = [
+            (k, layer.name, layer.size, "x".join(map(str, layer.shape)), layer.origin, layer.affine.n_connections)
+            for k, layer in enumerate(self.layers)
+        ]
+        headings = ("layer", "name", "neurons", "shape", "operator", "connections")
+        return f"<div>{html.text(repr(self))}</div>{html.table(headings, rows)}"
+
     @cached_property
     def content_digest(self) -> str:
         """SHA-256 of all that is computed: sizes, sources, weights and offsets; sparse matrices count as such."""
@@ -272,6 +351,11 @@ class Network:
     def n_neurons(self) -> int:
         """Number of ReLUs."""
         return sum(layer.size for layer in self.layers)
+
+    @property
+    def arithmetic(self) -> str:
+        """What its bounds and errors speak of: "real", or "float32" for every evaluation in float32 as well."""
+        return "real" if self.output.roundoff is None else "float32"
 
     def _points(self, x: npt.ArrayLike) -> Array:
         points = np.asarray(x, dtype=np.float64)

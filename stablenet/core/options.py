@@ -6,14 +6,45 @@ import math
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.core.float32 import check_arithmetic
 
 INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")
 SMALLEST_MARGIN = 1e-8
 """Ten times the smallest tolerance that all solvers take."""
+
+
+class FindOptions(TypedDict, total=False):
+    """The same options as keywords, for editors and type checkers; a test compares them with `Options`."""
+
+    formulation: str
+    bounds: str
+    solver: str
+    search: str
+    samples: str | None
+    inject: str
+    removal: str
+    decide_by_bounds: bool
+    falsify: bool
+    start: bool
+    tighten: bool
+    certify: bool
+    margin: float | None
+    resume: str | None
+    proof: str | None
+    check_with: str | None
+    time_limit: float | None
+    memory_limit: float | None
+    threads: int
+    seed: int
+    permute: int | None
+    solver_log: str | None
+    solver_defaults: bool
+    solver_options: tuple[str, ...]
+    early_stop: bool
 
 
 def usable_cores() -> int:
@@ -28,12 +59,14 @@ class Options:
     ``formulation``, ``bounds``, ``solver`` and ``search`` follow the grammar ``name[:argument]``; ``samples`` is a
     file of points; ``inject`` says where forward passes beside the solver come from, ``removal`` how closed
     questions leave the single MILP; with ``start`` the solver is offered a feasible point, with ``tighten`` what a
-    search refutes fixes phases and tightens bounds in its later models; ``proof`` is a file for certificates of
-    refutations; ``margin`` is the relaxation of each row in the scaled model (None: what the solver was measured to
-    need; 0: the paper's model); times are in seconds, memory in megabytes; ``permute`` seeds a permutation of rows and
-    columns. With ``solver_defaults`` the solver keeps its own defaults, threads, limits and seed apart;
-    ``solver_options`` are texts ``NAME=VALUE`` with the solver's own names; without ``early_stop`` no solve ends at the
-    first solution that shows a question, which some solvers cannot do.
+    search refutes fixes phases and tightens bounds in its later models; with ``certify`` what a solver refuted is
+    proven anew without it; ``proof`` is a file for certificates of refutations; ``arithmetic``
+    "float32" makes verdicts hold for every evaluation in float32 too; ``margin`` is the relaxation of each
+    row in the scaled model (None: what the solver was measured to need; 0: the paper's model); times are in seconds,
+    memory in megabytes; ``permute`` seeds a permutation of rows and columns. With ``solver_defaults`` the solver keeps
+    its own defaults, threads, limits and seed apart; ``solver_options`` are texts ``NAME=VALUE`` with the solver's own
+    names; without ``early_stop`` no solve ends at the first solution that shows a question, which some solvers cannot
+    do.
     """
 
     formulation: str = "bigm"
@@ -47,9 +80,11 @@ class Options:
     falsify: bool = True
     start: bool = True
     tighten: bool = True
+    certify: bool = True
     margin: float | None = None
     resume: str | None = None
     proof: str | None = None
+    arithmetic: str = "real"
     check_with: str | None = None
     time_limit: float | None = None
     memory_limit: float | None = None
@@ -69,6 +104,9 @@ class Options:
             raise UnknownNameError("injection", self.inject, INJECTIONS)
         if self.removal not in REMOVALS:
             raise UnknownNameError("removal", self.removal, REMOVALS)
+        check_arithmetic(self.arithmetic)
+        if self.arithmetic == "float32" and self.proof is not None:
+            raise InputError("--proof and --arithmetic float32: proofs speak of real arithmetic only; leave one out")
         if not (self.margin is None or self.margin == 0.0 or SMALLEST_MARGIN <= self.margin < 0.1):
             raise InputError(
                 f"margin {self.margin}; 0, or a number from {SMALLEST_MARGIN} to 0.1, is expected "

@@ -15,25 +15,28 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 
 MAGIC = b"stablenet.proof/1\n"
-Array = npt.NDArray[np.float64]
 Pairs = Sequence[tuple[Array, Array]]
 
 
 class ProofLog:
     """A proof file that is being written. ``path`` is created anew, or appended to if ``resume``.
 
-    ``network`` and ``domain`` are their digests; the domain has so many parts.
+    ``network`` and ``domain`` are their digests; the domain has so many parts. ``appended`` says whether the file was
+    there and holds the proofs of the runs before.
     """
 
     def __init__(self, path: str | Path, network: str, domain: str, n_parts: int, *, resume: bool = False) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
+        self.appended = resume and self.path.exists()
         try:
-            if resume and self.path.exists():
+            if self.appended:
                 _drop_torn_end(self.path)
+                _check_belongs(self.path, network, domain)
                 self._file: BinaryIO = self.path.open("ab")
             else:
                 self._file = self.path.open("wb")
@@ -114,6 +117,23 @@ def ragged(dense: npt.NDArray[Any], places: npt.NDArray[np.intp], name: str, kin
         f"{name}_at": places[columns].astype("<u4"),
         name: dense[rows, columns].astype(kind),
     }
+
+
+def _check_belongs(path: Path, network: str, domain: str) -> None:
+    """Raise `InputError` where the file begins with a run on another network or domain: no checker would take it."""
+    with path.open("rb") as file:
+        file.seek(len(MAGIC))
+        lengths = np.frombuffer(file.read(12), "<u4")
+        if not len(lengths):
+            return
+        try:
+            begun = json.loads(file.read(int(lengths[0])))
+            theirs = begun["network"], begun["domain"]
+        except (ValueError, LookupError, TypeError):
+            raise InputError(f"{path}: a proof file that does not begin with a run") from None
+    for what, told, expected in zip(("network", "domain"), theirs, (network, domain), strict=True):
+        if told != expected:
+            raise InputError(f"{path}: holds proofs about another {what}; a run can only append to its own")
 
 
 def _drop_torn_end(path: Path) -> None:

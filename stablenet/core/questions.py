@@ -12,9 +12,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 Side = Literal[0, 1]
 
 POSITIVE: Side = 0

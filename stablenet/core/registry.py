@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeGuard, TypeVar
 
@@ -123,6 +124,30 @@ class Registry(Generic[T]):
                     broken.append(Broken(self.kind, name, origin.distribution, origin.entry_point, cause))
         return dict(sorted(classes.items())), tuple(sorted(broken, key=lambda entry: (entry.name, str(entry))))
 
+    @cache  # noqa: B019 - registries live as long as the process
+    def _own(self, name: str) -> type[T] | None:
+        """The class of that name in this package, found without importing the others: they cost start-up time.
+
+        A module is looked into if its text has the name. Own classes come before those of other packages, as in
+        `classes`. None where no module, or more than one, has such a class: then `classes` tells more.
+        """
+        package = importlib.import_module(self.package)
+        wanted = re.compile(rf"""^    name\b.*= ["']{re.escape(name)}["']""", re.MULTILINE)
+        found = []
+        for info in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+            spec = importlib.util.find_spec(info.name)
+            source = getattr(spec.loader, "get_source", None) if spec is not None else None
+            text = source(info.name) if source is not None else None
+            if text is not None and wanted.search(text):
+                origin = _Origin("", info.name, own=True)
+                module = self._attempt(partial(importlib.import_module, info.name), origin, [])
+                found += [
+                    cls
+                    for _, cls in inspect.getmembers(module, inspect.isclass)
+                    if cls.__module__ == info.name and self._is_entry(cls) and cls.name == name
+                ]
+        return found[0] if len(found) == 1 else None
+
     def _discover(self, broken: list[Broken]) -> Iterator[tuple[type[T], _Origin]]:
         package = importlib.import_module(self.package)
         for info in pkgutil.iter_modules(package.__path__, f"{self.package}."):
@@ -181,6 +206,9 @@ class Registry(Generic[T]):
     def get(self, spec: str) -> T:
         """The instance for ``name[:argument]``; raises `UnknownNameError`, `BrokenEntryError` or `InputError`."""
         name, colon, argument = spec.partition(":")
+        own = self._own(name)
+        if own is not None:
+            return own.from_argument(argument if colon else None)
         if name not in self.classes:
             causes = [str(entry) for entry in self.broken if entry.name == name]
             if causes:
@@ -194,19 +222,27 @@ def _points(group: str, kind: str, broken: list[Broken]) -> Iterator[tuple[str, 
     seen: set[str] = set()
     for distribution in distributions():
         try:
+            # Reading the metadata of all that is installed takes longer than a search: those that name the group, only.
+            if group not in (distribution.read_text("entry_points.txt") or "") or _shadowed(distribution):
+                continue
             label = _label(distribution)
-            key = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or label).lower()
-            if key in seen:
+            if label in seen:
                 continue
-            seen.add(key)
-            text = distribution.read_text("entry_points.txt") or ""
-            if group not in text:
-                continue
+            seen.add(label)
             points = [point for point in distribution.entry_points if point.group == group]
         except Exception as error:  # metadata that is no metadata fails in many ways
             broken.append(Broken(kind, "?", _label(distribution), "entry_points.txt", _one_line(error)))
             continue
         yield label, points
+
+
+def _shadowed(distribution: Distribution) -> bool:
+    """Whether another distribution of the same name comes before it on the path."""
+    name = distribution.metadata["Name"]
+    if not name:
+        return False
+    first = next(iter(distributions(name=name)), distribution)
+    return str(first.locate_file("")) != str(distribution.locate_file("")) or first.version != distribution.version
 
 
 def _label(distribution: Distribution) -> str:
@@ -227,11 +263,21 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
 
 
-def wrong_set(value: object, what: str, kind: type) -> str | None:
-    """What is wrong with a set that a class declares, such as its capabilities; None where nothing is."""
-    if isinstance(value, (set, frozenset)) and all(isinstance(item, kind) for item in value):
-        return None
-    return f"its {what} are {value!r:.200}; a set of {kind.__name__} is expected"
+def set_check(attribute: str, what: str, kind: type) -> Callable[[type], str | None]:
+    """A registry's check: that a class declares a set, such as its capabilities, of ``kind`` and nothing else.
+
+    ``what`` is the word for the set in the message.
+    """
+
+    def check(cls: type) -> str | None:
+        if isinstance(cls.__dict__.get(attribute), property):  # known of an instance only
+            return None
+        value = getattr(cls, attribute)
+        if isinstance(value, (set, frozenset)) and all(isinstance(item, kind) for item in value):
+            return None
+        return f"its {what} are {value!r:.200}; a set of {kind.__name__} is expected"
+
+    return check
 
 
 def listed(registry: Registry[T], entry: Callable[[type[T]], Any]) -> tuple[list[Any], list[Broken]]:

@@ -10,6 +10,8 @@ Magnitudes from `OVERFLOW` up count as infinite: a partial sum may have been.
 
 from __future__ import annotations
 
+from stablenet.core.errors import InputError
+
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
 
@@ -27,11 +29,28 @@ UNDERFLOW = 1e-305
 one for each of its products."""
 
 
+UNIT32 = 2.0**-24
+"""Unit roundoff of float32."""
+
+SMALLEST32 = 2.0**-126
+"""The smallest normal float32: what a result, or an operand, that is flushed to zero can lose."""
+
+LARGEST32 = 2.0**127
+"""Sums of magnitudes that reach this may overflow float32 on the way, in some order of summation."""
+
+
 def gamma(n: int) -> float:
     """``n u / (1 - n u)``: the relative error of a scalar product of n terms, in any order, but for underflow."""
     if n * UNIT >= 0.01:
         raise OverflowError(f"a scalar product of {n} terms is too long for rounding bounds in float64")
     return n * UNIT / (1.0 - n * UNIT)
+
+
+def gamma32(n: int) -> float:
+    """``n u / (1 - n u)`` for float32, rounded up; raises `InputError` for more roundings than say anything."""
+    if n * UNIT32 > 0.25:
+        raise InputError(f"a value that float32 rounds {n} times on the way cannot be bounded; --arithmetic real")
+    return SAFETY * n * UNIT32 / (1.0 - n * UNIT32)
 
 
 def underflow(n: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -85,3 +86,13 @@ def console(*, error: bool = False) -> Console:
                     yield Segment(encodable(plain(text, keep="\n"), self.encoding), style)
 
     return Plain(stderr=error, markup=False, emoji=False)
+
+
+def open_closed_streams() -> None:
+    """Standard streams that are closed at the start (``>&-``) become the null device, for us and the engine."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

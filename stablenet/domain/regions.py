@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import DomainError
 from stablenet.core.rounding import OVERFLOW, SAFETY, gamma, underflow
-
-Array = npt.NDArray[np.float64]
 
 
 class Domain(ABC):

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import DomainError, InputError
 from stablenet.core.inputs import open_input
-
-Array = npt.NDArray[np.float64]
 
 MOST_NUMBERS = 2**28
 """Most numbers that a file of points may hold."""

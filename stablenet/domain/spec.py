@@ -33,12 +33,17 @@ def parse_domain(spec: str, n_inputs: int) -> Domain:
         return _box(spec, n_inputs)
     if spec.startswith("ball:"):
         return _ball(spec, n_inputs)
-    if not spec.lower().endswith((".vnnlib", ".vnnlib.gz")):
+    if not is_vnnlib(spec):
         raise DomainError(f"domain {spec!r} is not understood; expected {FORMS}")
     domain = read_vnnlib(spec)
     if domain.n_inputs != n_inputs:
         raise DomainError(f"{spec}: declares {domain.n_inputs} inputs, but the network has {n_inputs}")
     return domain
+
+
+def is_vnnlib(spec: str) -> bool:
+    """Whether a specification names a VNN-LIB file."""
+    return not spec.startswith(("box:", "ball:")) and spec.lower().endswith((".vnnlib", ".vnnlib.gz"))
 
 
 def domain_file(spec: str) -> Path | None:

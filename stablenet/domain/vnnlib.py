@@ -1,10 +1,11 @@
-"""The input part of VNN-LIB files (version 1: SMT-LIB assertions over X_i and Y_j), plain or gzip.
+"""The input part of VNN-LIB files, versions 1 (assertions over X_i and Y_j) and 2 (networks, X[i,j]), plain or gzip.
 
 The domain is what the assertions say of the inputs alone: every constraint on outputs is taken as
 satisfiable, so a disjunction over outputs says nothing, and one whose branches hold boxes of inputs
 gives the union of those boxes. Decimals are read exactly and rounded to the nearest float64; the
 verdicts speak of that float64 domain, which may differ from the decimal one by half a unit in the
-last place.
+last place. Version 2: https://www.vnnlib.org (VNN-LIB standard 2.0, 2025); of several networks the
+file must tie the inputs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import DomainError
-from stablenet.domain.regions import Array, Box, Domain, Part, Polytope, Union
+from stablenet.domain.regions import Box, Domain, Part, Polytope, Union
+from stablenet.domain.vnnlib_names import Kind, Names
 from stablenet.domain.vnnlib_region import Region, distinct
 from stablenet.domain.vnnlib_text import Expression, Form, SourceText, read_text
 
@@ -38,12 +41,15 @@ POLYTOPE = 4096
 """Work of asking an LP solver whether a polytope is empty."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
-_VARIABLE = re.compile(r"([XY])_(0|[1-9]\d{0,8})")
 _IGNORED = {"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"}
-_MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
+MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
 
 
-_Linear = tuple[dict[int, Fraction], Fraction]  # coefficients and constant
+Linear = tuple[dict[int, Fraction], Fraction]  # coefficients and constant
+
+
+class ContradictionInFileError(DomainError):
+    """Assertions that no input and no outputs can satisfy."""
 
 
 def read_vnnlib(path: str | Path) -> Domain:
@@ -56,18 +62,17 @@ def read_vnnlib(path: str | Path) -> Domain:
     """
     path = Path(path)
     try:
-        return _Reader(read_text(path), str(path)).domain()
+        return Reader(read_text(path), str(path)).domain()
     except MemoryError:
         raise DomainError(f"{path}: needs more memory than there is (see --memory-limit)") from None
 
 
-class _Reader(SourceText):
+class Reader(SourceText):
     """The state of reading one file: its text, and the variables declared so far."""
 
     def __init__(self, text: str, name: str) -> None:
         super().__init__(text, name)
-        self.inputs: dict[str, int] = {}
-        self.declared: dict[str, int] = {}
+        self.names = Names(self)
         self.work = 0
 
     def spend(self, work: int, position: int) -> None:
@@ -78,50 +83,34 @@ class _Reader(SourceText):
 
     def domain(self) -> Domain:
         """Read the whole text."""
+        asserted = self.asserted()
+        for network, places in zip(self.names.networks, self.names.places, strict=False):
+            if not np.array_equal(places, self.names.places[0]):
+                words = f"the inputs of network {network.name} are not tied, one by one, to the first network's; "
+                raise self.error(network.position, words + "(assert (== X_f[0] X_g[0])) ties two")
+        parts = [self.part(region, self.names.n_inputs) for region in self.conjunction(asserted, position=0)]
+        return parts[0] if len(parts) == 1 else Union(parts)
+
+    def asserted(self) -> list[Expression]:
+        """Carry out all declarations; returns what the file asserts."""
         forms = self.parse()
         if not forms:
             raise DomainError(f"{self.name}: empty; declarations of X_i and assertions on them are expected")
         asserted = [body for form in forms for body in self.command(form)]
-        n = self.count_inputs()
-        parts = [self.part(region, n) for region in self.conjunction(asserted, position=0)]
-        return parts[0] if len(parts) == 1 else Union(parts)
+        self.names.tie(asserted)
+        return asserted
 
     def command(self, form: Form) -> list[Expression]:
         """Carry out a top-level command; returns what it asserts."""
         match form.items:
             case ["assert", Form() as body]:
                 return [body]
-            case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), Form(items=[]), "Real"]:
-                self.declare(name, form.position)
-                return []
-            case [str(head), *_] if head in _IGNORED:
+            case [str(head), *_] if head in _IGNORED or self.names.command(form):
                 return []
         raise self.error(
             form.position,
             f"{self.show(form)} is not understood; (declare-const X_0 Real) or (assert (<= X_0 1.0)) is expected",
         )
-
-    def declare(self, name: str, position: int) -> None:
-        match = _VARIABLE.fullmatch(name)
-        if match is None:
-            raise self.error(position, f"variable {self.show(name)}; inputs are named X_0, X_1, ..., outputs Y_0, ...")
-        if name in self.declared:
-            raise self.error(position, f"{name} is declared twice")
-        self.declared[name] = position
-        if match[1] == "X":
-            self.inputs[name] = int(match[2])
-
-    def count_inputs(self) -> int:
-        n = len(self.inputs)
-        if n == 0:
-            raise DomainError(f"{self.name}: declares no input; (declare-const X_0 Real) is expected")
-        beyond = next((name for name, index in self.inputs.items() if index >= n), None)
-        if beyond is not None:
-            missing = min(set(range(n)) - set(self.inputs.values()))
-            raise self.error(
-                self.declared[beyond], f"{beyond} is declared but X_{missing} is not; inputs are numbered without gaps"
-            )
-        return n
 
     def conjunction(self, forms: Iterable[Expression], position: int) -> list[Region]:
         """The regions, at least one, whose union satisfies all the forms."""
@@ -159,18 +148,24 @@ class _Reader(SourceText):
                 if numbers > MAX_NUMBERS:
                     raise self.error(other.position, f"the disjunctions multiply out to over {MAX_NUMBERS:,} bounds")
         if not result:
-            raise self.error(
+            raise self.contradiction(
                 right[0].position, "no branch of this disjunction fits the other assertions; the domain is empty"
             )
         return distinct(result)
 
+    def contradiction(self, position: int, message: str) -> ContradictionInFileError:
+        """The error to raise where assertions exclude each other."""
+        return ContradictionInFileError(str(self.error(position, message)))
+
     def refuse_conflict(self, region: Region) -> None:
+        """Raise `DomainError` where a lower bound exceeds an upper one."""
         index = region.conflict()
         if index is None:
             return
         (low, first), (high, second) = region.lower[index], region.upper[index]
-        raise self.error(
-            max(first, second), f"X_{index} has lower bound {low} above upper bound {high}; the domain is empty"
+        raise self.contradiction(
+            max(first, second),
+            f"{self.names.input(index)[0]} has lower bound {low} above upper bound {high}; the domain is empty",
         )
 
     def simple_bound(self, form: Expression, region: Region) -> bool:
@@ -180,11 +175,12 @@ class _Reader(SourceText):
         op, left, right = form.items
         if not (isinstance(left, str) and isinstance(right, str) and isinstance(op, str) and op in ("<=", ">=")):
             return False
-        if left not in self.inputs:
-            op, left, right = _MIRROR[op], right, left
-        if left not in self.inputs or not _NUMBER.fullmatch(right):
+        found = self.names.find(left, form.position)
+        if found is None:
+            op, right, found = MIRROR[op], left, self.names.find(right, form.position)
+        if found is None or found[0] != "X" or not _NUMBER.fullmatch(right):
             return False
-        region.bound(op, self.inputs[left], self.number(right, form.position), form.position)
+        region.bound(op, found[1], self.number(right, form.position), form.position)
         return True
 
     def evaluate(self, form: Expression, position: int) -> list[Region]:
@@ -199,18 +195,18 @@ class _Reader(SourceText):
             if op == "and":
                 return self.conjunction(arguments, form.position)
             regions = [region for argument in arguments for region in self.branch(argument, form.position)]
+            if not regions:
+                raise self.contradiction(form.position, f"{self.show(form)}: no branch can hold; the domain is empty")
             free = next((region for region in regions if region.whole), None)
             return [free] if free is not None else distinct(regions)
         kinds = {kind for argument in arguments for kind in self.kinds(argument, form.position)}
-        if kinds == {"Y"}:
-            return [Region(form.position)]
-        if op not in ("<=", ">=", "="):
+        if kinds - {"X"}:
+            return self.on_outputs(form, str(op), arguments, kinds)
+        if op not in ("<=", ">=", "=", "=="):
             raise self.error(
                 form.position,
-                f"{self.show(form)}: {op!r} on inputs; and, or, <=, >= and = are supported (no strict ones)",
+                f"{self.show(form)}: {op!r} on inputs; and, or, <=, >=, = and == are supported (no strict ones)",
             )
-        if kinds == {"X", "Y"}:
-            raise self.error(form.position, f"{self.show(form)} ties inputs to outputs; that is no input domain")
         if len(arguments) < 2:
             raise self.error(form.position, f"{self.show(form)}: two sides are expected")
         region = Region(form.position)
@@ -218,40 +214,44 @@ class _Reader(SourceText):
             self.compare(str(op), left, right, form, region)
         return [region]
 
+    def on_outputs(self, form: Form, op: str, arguments: Sequence[Expression], kinds: set[Kind]) -> list[Region]:
+        """The regions of inputs for which a comparison that outputs occur in may hold."""
+        del op, arguments
+        if "X" in kinds:
+            raise self.error(form.position, f"{self.show(form)} ties inputs to outputs; that is no input domain")
+        return [Region(form.position)]
+
     def branch(self, form: Expression, position: int) -> list[Region]:
         """The regions of one branch of a disjunction."""
         region = Region(form.position if isinstance(form, Form) else position)
         return [region] if self.simple_bound(form, region) else self.evaluate(form, position)
 
-    def kinds(self, expression: Expression, position: int) -> set[str]:
-        """Which kinds of variables, X and Y, occur in an expression."""
+    def kinds(self, expression: Expression, position: int) -> set[Kind]:
+        """Which kinds of variables occur in an expression."""
         if isinstance(expression, Form):
             return {kind for item in expression.items[1:] for kind in self.kinds(item, expression.position)}
-        if expression in self.declared:
-            return {expression[0]}
-        if _VARIABLE.fullmatch(expression):
-            raise self.error(position, f"{expression} is not declared")
-        return set()
+        found = self.names.find(expression, position)
+        return set() if found is None else {found[0]}
+
+    def index(self, word: str, position: int) -> int | None:
+        """The number of a variable among those that rows are made of; None for another word."""
+        found = self.names.find(word, position)
+        return None if found is None else found[1]
 
     def compare(self, op: str, left: Expression, right: Expression, form: Form, region: Region) -> None:
         """Add ``left op right``, both linear in the inputs, to the region."""
-        coefficients, constant = self.linear(left, form.position)
-        others, other_constant = self.linear(right, form.position)
-        for index, value in others.items():
-            coefficients[index] = coefficients.get(index, Fraction(0)) - value
-        terms = {index: value for index, value in sorted(coefficients.items()) if value}
-        rhs = other_constant - constant
+        terms, rhs = self.difference(left, right, form)
         if not terms:
-            if not {"<=": rhs >= 0, ">=": rhs <= 0, "=": rhs == 0}[op]:
-                raise self.error(form.position, f"{self.show(form)} never holds; the domain is empty")
+            if not {"<=": rhs >= 0, ">=": rhs <= 0}.get(op, rhs == 0):
+                raise self.contradiction(form.position, f"{self.show(form)} never holds; the domain is empty")
             return
         if len(terms) == 1:
             ((index, value),) = terms.items()
             limit = self.nearest(rhs / value, form)
-            for one in ("<=", ">=") if op == "=" else (op if value > 0 else _MIRROR[op],):
+            for one in ("<=", ">=") if op in ("=", "==") else (op if value > 0 else MIRROR[op],):
                 region.bound(one, index, limit, form.position)
             return
-        if op == "=":
+        if op in ("=", "=="):
             raise self.error(
                 form.position,
                 f"{self.show(form)}: an equality of several inputs; its solutions have no interior in float64",
@@ -260,11 +260,20 @@ class _Reader(SourceText):
         row = tuple((index, self.nearest(sign * value, form)) for index, value in terms.items())
         region.rows[row, self.nearest(sign * rhs, form)] = form.position
 
-    def linear(self, expression: Expression, position: int) -> _Linear:
-        """Coefficients and constant of a linear expression in the inputs, exactly."""
+    def difference(self, left: Expression, right: Expression, form: Form) -> tuple[dict[int, Fraction], Fraction]:
+        """The nonzero coefficients, in order, and the right-hand side of ``left - right`` compared with a number."""
+        coefficients, constant = self.linear(left, form.position)
+        others, other_constant = self.linear(right, form.position)
+        for index, value in others.items():
+            coefficients[index] = coefficients.get(index, Fraction(0)) - value
+        return {index: value for index, value in sorted(coefficients.items()) if value}, other_constant - constant
+
+    def linear(self, expression: Expression, position: int) -> Linear:
+        """Coefficients and constant of a linear expression in the variables, exactly."""
         if isinstance(expression, str):
-            if expression in self.inputs:
-                return {self.inputs[expression]: Fraction(1)}, Fraction(0)
+            variable = self.index(expression, position)
+            if variable is not None:
+                return {variable: Fraction(1)}, Fraction(0)
             self.number(expression, position)
             return {}, Fraction(Decimal(expression))  # an int of a text has a limit on its digits
         where = expression.position
@@ -281,16 +290,14 @@ class _Reader(SourceText):
                     total[index] = self.exact(total.get(index, Fraction(0)), sign * c, operator.add, where)
             return total, constant
         if op == "*" and operands and sum(bool(c) for c, _ in operands) <= 1:
-            result: _Linear = ({}, Fraction(1))
+            result: Linear = ({}, Fraction(1))
             for operand in operands:
                 many, one = (operand, result[1]) if operand[0] else (result, operand[1])
                 result = self.scaled(many, one, where)
             return result
         if op == "/" and len(operands) == 2 and not operands[1][0] and operands[1][1]:
             return self.scaled(operands[0], 1 / operands[1][1], where)
-        raise self.error(
-            where, f"{self.show(expression)} is not linear in the inputs; +, -, * and / by numbers are supported"
-        )
+        raise self.error(where, f"{self.show(expression)} is not linear; +, -, * and / by numbers are supported")
 
     def exact(
         self, a: Fraction, b: Fraction, operate: Callable[[Fraction, Fraction], Fraction], position: int
@@ -302,7 +309,7 @@ class _Reader(SourceText):
         self.spend(1 + ((bits >> 6) ** 2 >> 5), position)
         return operate(a, b)
 
-    def scaled(self, linear: _Linear, factor: Fraction, position: int) -> _Linear:
+    def scaled(self, linear: Linear, factor: Fraction, position: int) -> Linear:
         """A linear expression times a number."""
         coefficients, constant = linear
         return (
@@ -334,8 +341,8 @@ class _Reader(SourceText):
             side[list(bounds)] = [value for value, _ in bounds.values()]
             missing = np.flatnonzero(np.isnan(side))
             if missing.size:
-                name = f"X_{missing[0]}"
-                position = region.position or self.declared[name]
+                name, declared = self.names.input(int(missing[0]))
+                position = region.position or declared
                 raise self.error(position, f"{name} has no {word} bound; every input needs both, on every branch")
             sides.append(side)
         if not region.rows:
@@ -350,7 +357,7 @@ class _Reader(SourceText):
         lower, upper = sides
         polytope = Polytope(lower, upper, a, b)
         if polytope.is_empty():
-            raise self.error(
+            raise self.contradiction(
                 max(region.rows.values()),
                 "the linear constraints leave no point within the bounds; the domain is empty",
             )

@@ -17,6 +17,8 @@ MAX_DEPTH = 100
 """Deepest nesting of parentheses."""
 MAX_TOKENS = 1 << 20
 """Most words and parentheses."""
+MAX_INDEX = 300
+"""Longest name with its index in brackets."""
 
 _TOKEN = re.compile(r'[()]|;[^\n]*|"[^"]*"|\|[^|]*\||[^\s();"|]+|["|]')
 
@@ -97,7 +99,18 @@ class SourceText:
             elif word[0] != ";":
                 if not stack:
                     raise self.error(match.start(), f"{self.show(word)} where a command in parentheses is expected")
-                current.items.append(word)
+                self._append(current, word, match.start())
         if stack:
             raise self.error(current.position, "this parenthesis is never closed; the file may be truncated")
         return [form for form in top.items if isinstance(form, Form)]
+
+    def _append(self, form: Form, word: str, position: int) -> None:
+        """Add a word to a form; an index in brackets, ``X [0, 1]``, belongs to the word before it."""
+        last = form.items[-1] if form.items else None
+        unfinished = isinstance(last, str) and last[0] != '"' and "[" in last and last[-1] != "]"
+        if isinstance(last, str) and (unfinished or (word[0] == "[" and last[0] != '"')):
+            if len(last) + len(word) > MAX_INDEX:
+                raise self.error(position, f"an index of more than {MAX_INDEX} characters; is its bracket closed?")
+            form.items[-1] = last + word
+        else:
+            form.items.append(word)

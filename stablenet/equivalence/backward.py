@@ -16,11 +16,9 @@ import numpy.typing as npt
 
 from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude
 from stablenet.bounds.linear import LinearBounds, dot, to_dense
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import AffineMap, apply, apply_transposed
 from stablenet.core.rounding import UNIT, gamma, underflow
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 MEMORY = 192 * 2**20
 """Bytes of coefficients that one backward pass may hold."""
@@ -42,7 +40,7 @@ class Relaxation:
         """``h = max(g, 0)`` on ``lower <= g <= upper``."""
         open_ = (lower < 0) & (upper > 0)
         active = (~open_ & (upper > 0)).astype(np.float64)
-        slope, offset = _chord(lower, upper, open_)
+        slope, offset = chord(lower, upper, open_)
         low = np.where(open_, (upper > -lower).astype(np.float64), active)
         zero = np.zeros_like(lower)
         return cls(
@@ -55,6 +53,12 @@ class Relaxation:
         )
 
     @classmethod
+    def identity(cls, lower: Array, upper: Array) -> Self:
+        """``h = g`` on ``lower <= g <= upper``: for outputs that further rows are made of."""
+        one, zero = np.ones_like(lower), np.zeros_like(lower)
+        return cls(one, zero, one, zero, lower, upper)
+
+    @classmethod
     def difference(cls, lower: Array, upper: Array, base: tuple[Array, Array]) -> Self:
         """``h = max(g + d, 0) - max(g, 0)`` in terms of d on ``lower <= d <= upper``, with g within ``base``.
 
@@ -63,8 +67,8 @@ class Relaxation:
         both_on = (base[0] >= 0) & (np.nextafter(base[0] + lower, -np.inf) >= 0)
         both_off = (base[1] <= 0) & (np.nextafter(base[1] + upper, np.inf) <= 0)
         open_ = (lower < 0) & (upper > 0)
-        up_slope, up_offset = _chord(lower, upper, open_)
-        low_slope, low_offset = _chord(-upper, -lower, open_)
+        up_slope, up_offset = chord(lower, upper, open_)
+        low_slope, low_offset = chord(-upper, -lower, open_)
         up_slope = np.where(open_, up_slope, (upper > 0).astype(np.float64))
         low_slope = np.where(open_, low_slope, (lower < 0).astype(np.float64))
         on, off = both_on & ~both_off, both_off
@@ -80,7 +84,7 @@ class Relaxation:
         )
 
 
-def _chord(lower: Array, upper: Array, open_: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+def chord(lower: Array, upper: Array, open_: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
     """A line above ``max(g, 0)`` on ``[lower, upper]``: it holds if it does at both ends; offsets rounded up."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         slope = np.where(open_, np.clip(upper / (upper - lower), 0.0, 1.0), 0.0)

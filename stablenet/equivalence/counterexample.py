@@ -9,14 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index
+from stablenet.core.float32 import in_real
 from stablenet.core.network import AffineMap, Layer, Network, Term
-from stablenet.domain.regions import Domain
+from stablenet.domain.regions import Domain, Part
 from stablenet.falsify.falsifier import STEPS, gradient, puller, random_points
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 STARTS = 24
 """Points that climb for each output and sign."""
@@ -30,10 +28,10 @@ CHUNK = 256
 def difference_network(a: Network, b: Network) -> Network:
     """``B(x) - A(x)`` as one network: A's layers, then B's, and the difference as one more layer, never rectified."""
     shift = len(a.layers)
-    layers = list(a.layers)
+    layers = list(in_real(a).layers)
     for layer in b.layers:
         moved = tuple(Term(t.source + shift if t.source else 0, t.matrix) for t in layer.affine.terms)
-        layers.append(replace(layer, affine=replace(layer.affine, terms=moved)))
+        layers.append(replace(layer, affine=replace(layer.affine, terms=moved, roundoff=None)))
     minus = tuple(Term(t.source, -t.matrix) for t in a.output.terms)
     plus = tuple(Term(t.source + shift if t.source else 0, t.matrix) for t in b.output.terms)
     out = AffineMap(b.output.offset - a.output.offset, (*plus, *minus))
@@ -52,7 +50,9 @@ class Found:
 
 
 class Seeker:
-    """Seeks the largest certified difference of two networks on a domain."""
+    """Seeks the largest certified difference of two networks on a domain: of any two evaluations of them in float32, if
+    they are networks of float32 arithmetic.
+    """
 
     def __init__(self, a: Network, b: Network, domain: Domain, seed: int) -> None:
         self.a, self.b, self.domain = a, b, domain
@@ -125,6 +125,17 @@ class Seeker:
                 self.offer(_raise(self.joint, last, (neurons, signs), _Climbers(points, width, pull)))
                 if stop():
                     return
+
+    def climb_from(self, points: Array, part: Part) -> None:
+        """Gradient steps from given points of a part, (batch, n_inputs), for the output that differs most at each."""
+        if not len(points):
+            return
+        last = len(self.joint.layers) - 1
+        pull = self.pullers[self.domain.parts.index(part)]
+        differs = self.joint.pre_activations(points)[last]
+        output = np.abs(differs).argmax(axis=1)
+        signs = np.where(differs[np.arange(len(points)), output] < 0, -1.0, 1.0)
+        self.offer(_raise(self.joint, last, (output, signs), _Climbers(points, part.upper - part.lower, pull)))
 
     def wake(self, which: Network, layer: int, neurons: Index, stop: Callable[[], bool]) -> None:
         """Seek points where given neurons of A or B fire most, and climb the difference from there.

@@ -10,18 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.bounds.crown import crown_layers
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import AffineMap, Matrix, Network, Term
 from stablenet.equivalence.backward import Relaxation, System
 from stablenet.equivalence.scaling import lost, outward, times, times_columns, times_rows
 from stablenet.onnx_io.exact_matrices import added
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 Sides = Sequence[tuple[Array, Array]]
 
 
@@ -108,6 +105,11 @@ class Joint:
 
     def run(self) -> tuple[Array, Array]:
         """Bounds of ``B(x) - A(x)``, (parts, n_outputs) each."""
+        self.push()
+        return self.system.bounds(*self.output_difference())
+
+    def push(self) -> None:
+        """Take all layers of both networks, in order."""
         waiting = 0
         for k in range(len(self.a.layers) + 1):
             while waiting < len(self.b.layers) and self._due(waiting) < k:
@@ -118,9 +120,15 @@ class Joint:
         while waiting < len(self.b.layers):
             self._push_b(waiting)
             waiting += 1
+
+    def output_of_a(self) -> AffineMap:
+        """A's output over the system's sources, once all layers are pushed."""
+        return self._of_a(self.a.output)
+
+    def output_difference(self) -> tuple[AffineMap, Array]:
+        """``B(x) - A(x)`` over the system's sources, and what rounding may hide in it, (parts, n_outputs)."""
         rows = np.arange(self.a.n_outputs)
-        affine, slack = self._difference(self.b.output, rows, self.a.output, rows, np.ones(len(rows)))
-        return self.system.bounds(affine, slack)
+        return self._difference(self.b.output, rows, self.a.output, rows, np.ones(len(rows)))
 
     def _due(self, layer: int) -> int:
         """The layer of A after which a layer of B is taken."""

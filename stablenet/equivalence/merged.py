@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.backends.base import Backend, Capability, Limits, Settings
 from stablenet.backends.own_points import SAFER, CheckedSession, SolverFailedError, SolverFailure
 from stablenet.bounds.interval import magnitude
 from stablenet.bounds.linear import to_dense
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.network import AffineMap, Layer, Matrix, Network, Term
@@ -22,13 +22,13 @@ from stablenet.domain.regions import Part
 from stablenet.equivalence.joint import Joint, Treated
 from stablenet.equivalence.scaling import outward
 from stablenet.formulations.base import Formulation
-from stablenet.milp.affine_rows import AffineRows, Variables
 from stablenet.milp.arrays import MILP
 from stablenet.milp.compiler import compile_model
+from stablenet.milp.matrices import Variables
 from stablenet.pyomo_model.network_model import LayerPlan, assemble, check_fit, power_of_two, resolve, usable
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
+if TYPE_CHECKING:
+    from stablenet.milp.affine_rows import AffineRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +186,8 @@ class _Scaled:
 
 def _tie_rows(pair: Sequence[tuple[Index, Variables, Array]], tie: Tie, margin: float) -> AffineRows | None:
     """``lower <= v[rows] - scale * w[base_rows] <= upper`` for the rows that have both columns; None if none has."""
+    from stablenet.milp.affine_rows import AffineRows
+
     places = []
     for (neurons, _, _), wanted in zip(pair, (tie.rows, tie.base_rows), strict=True):
         place = np.searchsorted(neurons, wanted)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.network import Network
 from stablenet.equivalence.joint import Pairing
 from stablenet.equivalence.scaling import factors
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 MOST_ASSIGNED = 2000
 """Larger layers are paired in order, not by assignment."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from stablenet.core.errors import DomainError
 from stablenet.core.network import Network
-from stablenet.domain.regions import Box, Domain
+from stablenet.domain.regions import Box, Domain, Part
 from stablenet.domain.spec import BOX64, parse_domain
 from stablenet.equivalence.joint import Pairing
 from stablenet.equivalence.pairing import checked
@@ -80,6 +80,36 @@ def domain_of(network: Network) -> Domain | None:
     return domain_from_json(data)
 
 
+def outside_stated_domain(network: Network, domain: Domain) -> str | None:
+    """What to say where a file states a domain that another one is not known to lie in; else None.
+
+    A part counts as inside if its box lies in the box of one stated part and keeps that part's rows.
+    """
+    try:
+        stated = domain_of(network)
+    except DomainError as error:
+        return str(error)
+    if stated is None or all(any(_inside(part, whole) for whole in stated.parts) for part in domain.parts):
+        return None
+    return (
+        f"{network.file}: the file states a domain that it was made for, and the domain asked about is not known to "
+        "lie in it: outside, its function may be another"
+    )
+
+
+def _inside(part: Part, whole: Part) -> bool:
+    if part.n_inputs != whole.n_inputs or (part.lower < whole.lower).any() or (part.upper > whole.upper).any():
+        return False
+    if whole.a is None or whole.b is None:
+        return True
+    if part.a is not None and part.b is not None and part.a.shape == whole.a.shape:
+        same = np.array_equal(part.a, whole.a) and bool((part.b <= whole.b).all())
+        if same:
+            return True
+    most = np.maximum(whole.a, 0.0) @ part.upper + np.minimum(whole.a, 0.0) @ part.lower
+    return bool((most <= whole.b).all())
+
+
 def bound_of(network: Network) -> float | None:
     """The bound on the difference from its original that a file states, given that its report holds."""
     try:
@@ -87,6 +117,12 @@ def bound_of(network: Network) -> float | None:
     except (KeyError, ValueError):
         return None
     return value if np.isfinite(value) and value >= 0 else None
+
+
+def stated_tolerance(a: Network, b: Network, default: float) -> float:
+    """The bound that B's file states about its difference from A, if it was made from A; else the default."""
+    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.identity else None
+    return default if stated is None else stated
 
 
 def by_provenance(a: Network, b: Network) -> Pairing | None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.network import Matrix, apply
 from stablenet.core.rounding import SAFETY, TINY, UNIT, underflow
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 ALIKE = 1e-3
 """Pre-activations within this share of a multiple of another's count as that multiple, if 1 fits worse."""

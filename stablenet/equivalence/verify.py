@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.api import find_stable
+from stablenet.api import find_stable, read_network
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
+from stablenet.bounds.deviation import output_deviation
+from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import (
     ContradictionError,
@@ -28,20 +30,20 @@ from stablenet.core.errors import (
     SolverError,
     UnknownNameError,
 )
+from stablenet.core.float32 import in_real
 from stablenet.core.network import Network
-from stablenet.domain.regions import Domain, Part
+from stablenet.domain.regions import Domain
 from stablenet.domain.spec import parse_domain
+from stablenet.equivalence.aligned import aligned
+from stablenet.equivalence.anytime import DifferenceSearch, aligned_bounder, joint_bounder
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
-from stablenet.equivalence.provenance import SOURCE_KEY, bound_of, by_provenance
+from stablenet.equivalence.provenance import SOURCE_KEY, by_provenance, outside_stated_domain, stated_tolerance
 from stablenet.equivalence.verification import Outcome, Verification
-from stablenet.onnx_io.reader import load_onnx
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
-
-Array = npt.NDArray[np.float64]
 
 DEFAULT_TOLERANCE = 1e-5
 
@@ -60,10 +62,20 @@ MOST_FINDING = 60.0
 FINDING_SHARE = 0.6
 """Share of a time limit that is left to that search; the rest is the MILP's."""
 
-BATCH_BYTES = 96 * 2**20
+SPLIT_SHARE = 0.7
+"""Share of a time limit that is left to splitting where a MILP comes after it."""
+
+RATIO = 1.1
+"""A range of the largest difference is close enough when its upper end is no more than this multiple of the lower."""
+
+RANGE_RATIO, RANGE_BOXES = 2.0, 1000
+"""The same, and the boxes spent, where a difference was found and no tolerance was asked for."""
 
 STEPS = ("bounds", "gradient", "split", "stable", "milp")
 """What is tried, in this order, points being sampled first: see `verify`."""
+
+RANGE_STEPS = ("bounds", "gradient", "split")
+"""Those that serve a range."""
 
 
 def verify(
@@ -72,6 +84,7 @@ def verify(
     domain: Domain | str,
     *,
     tolerance: float | None = None,
+    bound: bool = False,
     time_limit: float | None = None,
     solver: str = "highs",
     formulation: str = "bigm",
@@ -79,17 +92,21 @@ def verify(
     seed: int = 0,
     steps: Sequence[str] = STEPS,
     report: Report | str | Path | None = None,
+    arithmetic: str = "real",
 ) -> Verification:
     """Whether |A(x) - B(x)| <= tolerance for every output on the whole domain.
 
     ``steps`` are those of `STEPS` that are taken: the joint system's bounds, gradient steps, splitting of the domain,
     the search for stable neurons, the MILP. A ``report`` about the original takes the place of that search: what it
     calls refuted is believed, and what follows holds if it does (``by`` then names it). ``tolerance`` None means the
-    bound that one of the files states about itself, if it was made from the other, else 1e-5. Raises `InputError` where
-    the networks' inputs or outputs, or the domain, do not fit, and `ReportError` where the report does not.
+    bound that one of the files states about itself, if it was made from the other, else 1e-5; a difference that is
+    found then gets a range by some splitting. ``bound`` asks for that range alone: the largest difference from both
+    sides until the upper end is at most `RATIO` times the lower, or time (else `MOST_BOXES` boxes) is used up; no
+    stable neurons are searched, no MILP is solved. With ``arithmetic`` "float32" A(x) and B(x) are any float32
+    evaluations, in whichever order they add. Raises `InputError` where the networks' inputs or outputs, or the domain,
+    do not fit, and where a tolerance stands beside ``bound``, and `ReportError` where the report does not fit.
     """
-    first = a if isinstance(a, Network) else load_onnx(a)
-    second = b if isinstance(b, Network) else load_onnx(b)
+    first, second = (read_network(network, arithmetic) for network in (a, b))
     if (first.n_inputs, first.n_outputs) != (second.n_inputs, second.n_outputs):
         raise NetworkError(
             f"the first network has {first.n_inputs} inputs and {first.n_outputs} outputs, the second "
@@ -103,9 +120,13 @@ def verify(
             raise UnknownNameError("step", step, STEPS)
     if tolerance is not None and not (np.isfinite(tolerance) and tolerance >= 0):
         raise InputError(f"tolerance {tolerance}; a finite number from 0 up is expected")
+    if bound and tolerance is not None:
+        raise InputError("a tolerance and a range (bound) exclude each other")
     if first.metadata.get(SOURCE_KEY) == second.identity:
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
-    limit = _tolerance(first, second) if tolerance is None else tolerance
+    limit = stated_tolerance(first, second, DEFAULT_TOLERANCE) if tolerance is None and not bound else tolerance
+    told = [outside_stated_domain(network, region) for network in (first, second)]
+    notes = [note for note in told if note is not None]
     stated, points = None, np.zeros((0, first.n_inputs))
     if report is not None:
         found = report if isinstance(report, Report) else Report.read(report)
@@ -123,15 +144,12 @@ def verify(
         formulation=formulation,
         threads=threads,
         seed=seed,
-        steps=steps,
+        steps=[step for step in steps if step in RANGE_STEPS] if bound else steps,
+        asked=tolerance is not None,
         stated=stated,
         points=points,
+        notes=notes,
     ).run()
-
-
-def _tolerance(a: Network, b: Network) -> float:
-    stated = bound_of(b) if b.metadata.get(SOURCE_KEY) == a.identity else None
-    return DEFAULT_TOLERANCE if stated is None else stated
 
 
 @dataclass(eq=False)
@@ -139,13 +157,14 @@ class _Verifier:
     a: Network
     b: Network
     domain: Domain
-    tolerance: float
+    tolerance: float | None
     deadline: Deadline
     backend: Backend
     formulation: str
     threads: int
     seed: int
     steps: Sequence[str]
+    asked: bool = True
     stated: Evidence | None = None
     points: Array = field(default_factory=lambda: np.zeros((0, 0)))
     seconds: dict[str, float] = field(default_factory=dict)
@@ -158,6 +177,14 @@ class _Verifier:
         self.proofs = np.ones(len(self.parts), bool)
         self.rigorous_bounds = np.full(len(self.parts), np.inf)
         self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
+        self.arithmetic = self.a.arithmetic
+        both = [output_deviation(network, self.domain) for network in (self.a, self.b)]
+        self.deviation = float((both[0] + both[1]).max(initial=0.0))
+        # For proofs, which are about the real functions.
+        self.limit = np.inf if self.tolerance is None else self.tolerance - self.deviation
+        if self.limit < 0:
+            self.notes.append(f"float32 rounding may be up to {self.deviation:.3g}, more than the tolerance")
+        self.a, self.b = in_real(self.a), in_real(self.b)
         self.treated: list[Treated] = []
         self.tops: list[Array] = []
         self.phases: Sides | None = None
@@ -172,37 +199,50 @@ class _Verifier:
         self.pairing: Pairing = with_scales(pairing, self.a, self.b, points[:64])
         self.seconds["samples"] = round(time.monotonic() - began, 4)
         if self._differs():
-            return self._result("different", "samples")
+            return self._different("samples")
         known = (self._whole, self._gradient, self._split, self._stable, self._milp)
         order = list(zip(STEPS, known, strict=True))
         if self.stated is not None:
             order.sort(key=lambda step: step[0] not in ("bounds", "stable"))  # a report costs no search
         for name, step in order:
-            if name not in self.steps:
+            if name not in self.steps or (self.limit < 0 and name not in ("bounds", "gradient")):
                 continue
             began = time.monotonic()
             step()
             self.seconds[name] = round(time.monotonic() - began, 4)
             if self._differs():
-                return self._result("different", name)
+                return self._different(name)
             if not self._open():
-                return self._result("equal", name)
+                return self._result("bounded" if self.tolerance is None else "equal", name)
             if self.deadline.over:
                 return self._result("undecided", "time limit")
         return self._result("undecided", "no step")
 
     def _open(self) -> list[int]:
-        """Parts that are not proven."""
-        return [int(i) for i in np.flatnonzero(~(self.bounds <= self.tolerance))]
+        """Parts that are not proven, or whose bound is above the largest difference seen by more than `RATIO`."""
+        goal = self.tolerance
+        if goal is None:
+            goal = 0.0 if self.seeker.best is None else RATIO * self.seeker.best.difference
+        return [int(i) for i in np.flatnonzero(~(self.bounds <= goal))]
 
     def _prove(self, part: int, bound: float, *, rigorous: bool) -> None:
+        bound = float(np.nextafter(bound + self.deviation, np.inf)) if self.deviation else bound
         if rigorous:
             self.rigorous_bounds[part] = min(self.rigorous_bounds[part], bound)
         if bound < self.bounds[part]:
             self.bounds[part], self.proofs[part] = bound, rigorous
 
     def _differs(self) -> bool:
-        return self.seeker.best is not None and self.seeker.best.difference > self.tolerance
+        found, most = self.seeker.best, self.tolerance
+        return found is not None and most is not None and found.difference > most
+
+    def _different(self, by: str) -> Verification:
+        """A difference was found; where no tolerance was asked for, its range is what says something."""
+        if not self.asked and "split" in self.steps and not self.deadline.over:
+            began = time.monotonic()
+            self._search(None, RANGE_RATIO, RANGE_BOXES)
+            self.seconds["range"] = round(time.monotonic() - began, 4)
+        return self._result("different", by)
 
     def _result(self, outcome: Outcome, by: str) -> Verification:
         """The answer; beside a difference that was seen stands no bound below it."""
@@ -216,7 +256,7 @@ class _Verifier:
         bound, rigorous = float(self.bounds.max()), bool(self.proofs.all())
         if bound < seen:
             raise ContradictionError(f"a rigorous bound of {bound!r} stands beside a difference of {seen!r}: a bug")
-        if outcome == "equal" and not bound <= self.tolerance:
+        if outcome == "equal" and self.tolerance is not None and not bound <= self.tolerance:
             outcome = "undecided"
         if self.believed:
             by += ", report"
@@ -230,6 +270,8 @@ class _Verifier:
             self.neurons,
             self.seconds,
             tuple(self.notes),
+            self.arithmetic,
+            self.deviation,
         )
 
     def _joint(self, low: Array, high: Array, trusted: Sides | None = None) -> tuple[Joint, Array]:
@@ -277,39 +319,30 @@ class _Verifier:
                 self.seeker.wake(self.a, layer, lost[:MOST_SUSPECTS], stop)
 
     def _split(self) -> None:
-        """Cut parts into boxes until the joint system proves each, or it does not pay."""
-        budget = MOST_BOXES
+        """Halve boxes, those with the largest bounds first, until each part is proven or it does not pay."""
+        self._search(
+            None if self.tolerance is None else self.limit,
+            RATIO,
+            np.inf if self.deadline.end is not None else MOST_BOXES,
+        )
+
+    def _search(self, tolerance: float | None, ratio: float, most_boxes: float) -> None:
+        pair = aligned(self.a, self.b, self.pairing)
+        bounder, batch = joint_bounder(self.a, self.b, self.pairing) if pair is None else aligned_bounder(pair)
+        share = 1.0 if "milp" not in self.steps or tolerance is None else SPLIT_SHARE
+        deadline = self.deadline if self.deadline.left is None else Deadline(share * self.deadline.left)
+        used = 0
         for part in self._open():
             box = self.parts[part]
-            if np.count_nonzero(box.upper > box.lower) <= SPLIT_INPUTS:
-                bound, used = self._cut(box, budget)
-                budget -= used
-                self._prove(part, bound, rigorous=True)
-                if self._differs():
-                    return
-
-    def _cut(self, part: Part, budget: int) -> tuple[float, int]:
-        """The proven bound on one part (infinite if boxes are left), and how many boxes that took."""
-        low, high = part.lower[None], part.upper[None]
-        per_box = 8 * 12 * (sum(self.a.source_sizes) + sum(self.b.source_sizes)) * max(self.a.n_outputs, 50)
-        batch = int(np.clip(BATCH_BYTES // per_box, 8, 512))
-        proven, used = 0.0, 0
-        while len(low):
-            chosen = slice(0, batch)
-            joint, bound = self._joint(low[chosen], high[chosen])
-            used += len(bound)
-            worst = bound.max(axis=1, initial=0.0)
-            open_ = worst > self.tolerance
-            proven = max(proven, float(worst[~open_].max(initial=0.0)))
-            self.seeker.offer(0.5 * low[chosen] + 0.5 * high[chosen])
-            if self._differs() or used > budget or self.deadline.over:
-                return np.inf, used
-            halves = _halves(low[chosen][open_], high[chosen][open_], joint.system.influence[open_])
-            if halves is None:
-                return np.inf, used
-            # Depth first: what is cut comes before what waits, so that the list stays short.
-            low, high = (np.concatenate([new, old[batch:]]) for new, old in zip(halves, (low, high), strict=True))
-        return proven, used
+            wide = np.count_nonzero(box.upper > box.lower) > SPLIT_INPUTS
+            if wide and pair is None:
+                continue  # the step "bounds" has done all there is
+            search = DifferenceSearch(bounder, box, self.seeker, batch, tolerance, ratio, self.threads)
+            search.run(deadline, 0 if wide else most_boxes - used, lambda: tolerance is not None and self._differs())
+            used += search.n_boxes
+            self._prove(part, search.upper, rigorous=True)
+            if self._differs() and tolerance is not None:
+                return
 
     def _stable(self) -> None:
         """Find stable neurons of the first network by search; their phases then hold in the joint system."""
@@ -342,7 +375,7 @@ class _Verifier:
         """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""
         for part in self._open():
             joint, bound = self._on_part(part, self.phases)
-            outputs = np.flatnonzero(~(bound <= self.tolerance))
+            outputs = np.flatnonzero(~(bound <= self.limit))
             rest = float(np.delete(bound, outputs).max(initial=0.0))
             try:
                 limits = self._largest(joint, part, outputs, bound[outputs])
@@ -361,26 +394,10 @@ class _Verifier:
             most=most,
             formulation=self.formulation,
             backend=self.backend,
-            tolerance=self.tolerance,
+            tolerance=self.limit,
             deadline=self.deadline,
             threads=self.threads,
             found=lambda point: self.seeker.offer(point[None]),
             known=lambda output, sign: self.seeker.known(part, output, sign),
             failed=lambda failure: self.notes.append(f"milp, part {part}: {failure.sentence}"),
         )
-
-
-def _halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
-    """Boxes cut at the middle of the input that matters most; None where one cannot be cut any more."""
-    width = high - low
-    # Slopes of the difference guide; the width itself keeps inputs that they miss from being left for ever.
-    score = width * (influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300) + 0.05)
-    axis = np.argmax(score, axis=1)
-    rows = np.arange(len(low))
-    middle = 0.5 * low[rows, axis] + 0.5 * high[rows, axis]
-    if ((middle <= low[rows, axis]) | (middle >= high[rows, axis])).any():
-        return None
-    left_high, right_low = high.copy(), low.copy()
-    left_high[rows, axis] = middle
-    right_low[rows, axis] = middle
-    return np.concatenate([low, right_low]), np.concatenate([left_high, high])

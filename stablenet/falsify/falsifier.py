@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stablenet.core.bounds import Array
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Matrix, Network, apply_transposed
-from stablenet.core.questions import NEGATIVE, POSITIVE, Index, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.domain.regions import Domain, Part
-from stablenet.falsify.witness import Signs, Witnesser
+from stablenet.falsify.witness import Sharpen, Signs, Witnesser
 
 POOL = 256
 """Random points of each kind per part."""
@@ -90,18 +90,42 @@ class Falsifier:
     """Seeks witnesses for the pending questions of a ledger."""
 
     def __init__(
-        self, network: Network, domain: Domain, ledger: Ledger, rng: np.random.Generator, stop: Callable[[], bool]
+        self,
+        network: Network,
+        domain: Domain,
+        ledger: Ledger,
+        rng: np.random.Generator,
+        stop: Callable[[], bool],
+        *,
+        sharpen: Sharpen | None = None,
     ) -> None:
         self.network = network
         self.domain = domain
         self.ledger = ledger
         self.rng = rng
         self.stop = stop
-        self.witnesser = Witnesser(network, domain, ledger)
+        self.witnesser = Witnesser(network, domain, ledger, sharpen)
         self.pullers = [puller(part) for part in domain.parts]
         per_point = 8 * 3 * (sum(network.source_sizes) + network.n_inputs)
         self.batch = max(16, BATCH_BYTES // per_point)
         self._probes: dict[int, Probe] = {}
+        self._levels: list[Array] = []
+
+    def level(self, layer: int) -> Array:
+        """How large pre-activations of a layer should get before climbing ends, (n,): 0 in real arithmetic.
+
+        In float32 twice the largest error bound at a few points of the domain: below it few signs are certain.
+        """
+        with self.ledger.lock:
+            if not self._levels:
+                sizes = [k.size for k in self.network.layers]
+                self._levels = [np.zeros(size) for size in sizes]
+                if self.network.arithmetic == "float32":
+                    rng = np.random.default_rng(0)
+                    points = np.concatenate([random_points(part, 4, rng) for part in self.domain.parts])
+                    errors = self.network.evaluate(points).pre_error
+                    self._levels = [2.0 * error.max(axis=0) for error in errors]
+            return self._levels[layer]
 
     def samples(self, points: Array) -> int:
         """Use points that the user gave; those outside the domain are ignored. Returns how many were kept."""
@@ -146,13 +170,14 @@ class Falsifier:
         """From ``points[i]`` of a part, raise ``signs[i] * g[neurons[i]]`` of a layer; offer what gets positive."""
         box = self.domain.parts[part]
         width = box.upper - box.lower
+        enough = self.level(layer)[neurons]
         values, slopes = gradient(self.network, layer, neurons, signs, points)
         for step in steps:
-            done = values > 0
+            done = values > enough
             if done.any():
                 self.witnesser.offer(points[done], "falsify")
                 points, values, slopes = points[~done], values[~done], slopes[~done]
-                neurons, signs = neurons[~done], signs[~done]
+                neurons, signs, enough = neurons[~done], signs[~done], enough[~done]
             if not len(points) or self.stop():
                 return
             moved = self.pullers[part](points + step * width * np.sign(slopes))
@@ -161,8 +186,9 @@ class Falsifier:
             values = np.where(better, new_values, values)
             points = np.where(better[:, None], moved, points)
             slopes = np.where(better[:, None], new_slopes, slopes)
-        if (values > 0).any():
-            self.witnesser.offer(points[values > 0], "falsify")
+        near = values > -enough  # in float32 it may be that nothing can refute what they nearly show
+        if near.any():
+            self.witnesser.offer(points[near], "falsify")
 
 
 def _own(values: Array, neurons: Index) -> Array:

@@ -25,7 +25,7 @@ from stablenet.core.memory import limit_memory
 from stablenet.core.options import Options
 from stablenet.core.signals import install
 from stablenet.domain.regions import domain_from_json
-from stablenet.find.pipeline import Job, find
+from stablenet.find.pipeline import Setup, find
 from stablenet.report.report import network_to_json
 
 
@@ -58,10 +58,10 @@ def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: De
     try:
         options = Options.from_json(request["options"])
         began = time.monotonic()
-        network = load_onnx(request["network"])
+        network = load_onnx(request["network"], options.arithmetic)
         domain = request["domain"]
         region = parse_domain(domain, network.n_inputs) if isinstance(domain, str) else domain_from_json(domain)
-        job = Job(network, region, options)
+        job = Setup(network, region, options)
         ledger = Ledger([layer.size for layer in network.layers], len(region.parts), send)
         send(
             {

@@ -14,6 +14,8 @@ from stablenet.backends.base import registry as backends
 from stablenet.bounds import Context
 from stablenet.bounds import registry as bound_methods
 from stablenet.bounds import run as run_bounds
+from stablenet.bounds.crown import crown_layers
+from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import InputError, NotInstalledError, SolverError
@@ -22,13 +24,15 @@ from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.proofs import ProofLog
+from stablenet.core.questions import SIDES
 from stablenet.domain.regions import Domain
 from stablenet.domain.samples import read_samples
 from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import registry as formulations
-from stablenet.report.report import Report, check_belongs, resume_into
+from stablenet.report.report import Report, check_arithmetic, check_belongs, resume_into
 from stablenet.search.base import Problem, Search, bound_context, check_combination, options_used, tolerances_used
 from stablenet.search.base import registry as searches
+from stablenet.search.certify import LEAST_SECONDS, certify, claims_of
 
 OWN_WITNESSES = 300
 """How many of the last witnesses answers about bounds are held against."""
@@ -44,7 +48,7 @@ def _timed(ledger: Ledger, what: str) -> Iterator[None]:
         ledger.log.add_seconds(what, time.monotonic() - began)
 
 
-class Job:
+class Setup:
     """The parts that options name, checked before any work is done."""
 
     def __init__(self, network: Network, domain: Domain, options: Options) -> None:
@@ -73,77 +77,123 @@ class Job:
         if options.resume is not None:
             self.resume = Report.read(options.resume)
             check_belongs(self.resume, network, domain)
+            check_arithmetic(self.resume, options.arithmetic)
 
 
-def find(job: Job, ledger: Ledger, deadline: Deadline) -> str | None:
+def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     """Run the steps on a ledger. Returns the stop reason, None if the search ended by itself.
 
     Raises `SolverError` and the like with all that was found in the ledger; a contradiction does not raise, it
     stands in the ledger.
     """
-    options, network, domain = job.options, job.network, job.domain
-    proof = None if options.proof is None else _proof(job)
+    options, network, domain = setup.options, setup.network, setup.domain
+    proof = None if options.proof is None else _proof(setup)
     rng = np.random.default_rng(options.seed)
-    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over)
+    falsifier = Falsifier(network, domain, ledger, rng, lambda: deadline.over, sharpen=partial(bounds_at, network))
     ledger.log.set_tolerances(tolerances_used(options))
     try:
-        if job.resume is not None:
-            resume_into(job.resume, ledger, falsifier.witnesser)
+        if setup.resume is not None:
+            with _timed(ledger, "load"):
+                resume_into(setup.resume, ledger, falsifier.witnesser, believe=proof is None or proof.appended)
         with _timed(ledger, "bounds"):
-            bounds = _bound(job, ledger, deadline, falsifier, proof)
+            bounds = _bound(setup, ledger, deadline, falsifier, proof)
         with _timed(ledger, "falsify"):
-            if job.samples is not None:
-                falsifier.samples(job.samples)
+            if setup.samples is not None:
+                falsifier.samples(setup.samples)
             if options.falsify and not ledger.complete:
                 falsifier.run()
         deadline.check()
-        if not ledger.complete:
-            problem = Problem(
-                network, domain, ledger, bounds, job.formulation, job.backend, options, falsifier, rng, deadline, proof
-            )
-            if job.search.needs_solver:
-                ledger.log.set_solver_options(options_used(options))
-            with _timed(ledger, "search"):
-                try:
-                    job.search.run(problem)
-                except InputError as error:
-                    if type(error) is not InputError:
-                        raise
-                    # Numbers that no solver takes: what was found before stands.
-                    raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
+        problem = Problem(
+            network, domain, ledger, bounds, setup.formulation, setup.backend, options, falsifier, rng, deadline, proof
+        )
+        return _search_and_certify(setup, problem)
     except SearchStoppedError as stop:
         return stop.reason
     except MemoryError:
         return "memory"
     finally:
+        left = ledger.pending() & falsifier.witnesser.uncertain
+        for side in SIDES if left.any() else ():
+            ledger.set_borderline(side, np.flatnonzero(left[side]))
         if proof is not None:
             proof.close()
-    return None
 
 
-def _proof(job: Job) -> ProofLog:
-    parts = len(job.domain.parts)
-    again = job.resume is not None
-    return ProofLog(str(job.options.proof), job.network.sha256, job.domain.digest, parts, resume=again)
+def bounds_at(network: Network, points: Array, n_layers: int) -> list[tuple[Array, Array]]:
+    """Bounds of all evaluations of the first layers at points, (b, n_inputs): per layer (lower, upper), (b, n_k)."""
+    return crown_layers(network, points, points, up_to=n_layers)
 
 
-def _bound(job: Job, ledger: Ledger, deadline: Deadline, falsifier: Falsifier, proof: ProofLog | None) -> list[Bounds]:
+def _search_and_certify(setup: Setup, problem: Problem) -> str | None:
+    """Search, then prove what a solver refuted, even where the search stopped early. Returns the stop reason."""
+    reason: str | None = None
+    failure: SolverError | None = None
+    try:
+        if not problem.ledger.complete:
+            _search(setup, problem)
+    except SearchStoppedError as stop:
+        reason = stop.reason
+    except SolverError as error:
+        failure = error
+    asked = setup.options.certify and claims_of(problem.ledger).any()
+    if asked and reason not in {"interrupt", "memory"}:
+        with _timed(problem.ledger, "certify"):
+            certify(problem, max(LEAST_SECONDS, _solver_seconds(setup, problem.ledger)))
+    if failure is not None:
+        raise failure
+    return reason
+
+
+def _search(setup: Setup, problem: Problem) -> None:
+    if setup.search.needs_solver:
+        problem.ledger.log.set_solver_options(options_used(setup.options))
+    with _timed(problem.ledger, "search"):
+        try:
+            setup.search.run(problem)
+        except InputError as error:
+            if type(error) is not InputError:
+                raise
+            # Numbers that no solver takes: what was found before stands.
+            raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
+
+
+def _solver_seconds(setup: Setup, ledger: Ledger) -> float:
+    """What solvers took for all that is refuted; solves on several threads overlap, so no more than their steps."""
+    log = ledger.log
+    runs = [(log.solves, log.seconds)]
+    if setup.resume is not None:
+        runs.append((setup.resume.data["solves"], setup.resume.data["seconds"]))
+    taken = 0.0 if setup.bounds.rigorous else log.seconds["bounds"]
+    for solves, seconds in runs:
+        taken += min(seconds.get("search", 0.0), sum(row.get("solver_s") or 0.0 for row in solves))
+    return taken
+
+
+def _proof(setup: Setup) -> ProofLog:
+    parts = len(setup.domain.parts)
+    again = setup.resume is not None
+    return ProofLog(str(setup.options.proof), setup.network.identity, setup.domain.digest, parts, resume=again)
+
+
+def _bound(
+    setup: Setup, ledger: Ledger, deadline: Deadline, falsifier: Falsifier, proof: ProofLog | None
+) -> list[Bounds]:
     """Bounds of every part, entered in the ledger; intervals first, so that a report always has some."""
-    parts, options = job.domain.parts, job.options
-    context = bound_context(options, job.backend, deadline)
+    parts, options = setup.domain.parts, setup.options
+    context = bound_context(options, setup.backend, deadline)
     context.progress, context.failed = ledger.log.progress, ledger.log.add_solver_failure
     bounds = []
     for number, part in enumerate(parts):
         plain = Context(proof=None if proof is None else proof.parts[number])
-        bounds.append(run_bounds("interval", job.network, part, plain))
+        bounds.append(run_bounds("interval", setup.network, part, plain))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):
         deadline.check()
         context.proof = None if proof is None else proof.parts[number]
         context.points = partial(own_points, falsifier, number)
         keep = context.keep = partial(_keep, ledger, context, number, decide=options.decide_by_bounds)
-        if job.bounds.name != "interval":
-            bounds[number] = job.bounds.run(job.network, part, context)
+        if setup.bounds.name != "interval":
+            bounds[number] = setup.bounds.run(setup.network, part, context)
         keep(bounds[number])
     return bounds
 

@@ -53,7 +53,7 @@ class EngineRefusedError(StablenetError):
 
 
 @dataclass
-class Outcome:
+class Supervised:
     """What a supervised search came to."""
 
     report: Report
@@ -65,6 +65,7 @@ class Outcome:
 class _Run:
     """State of one supervised engine."""
 
+    began: float
     ledger: Ledger | None = None
     reading: float | None = None
     job: Event = field(default_factory=dict)
@@ -81,19 +82,19 @@ def supervise(
     *,
     started: float | None = None,
     watch: Callable[[Ledger], None] | None = None,
-) -> Outcome:
+) -> Supervised:
     """Run a search in an engine process of its own.
 
     ``network`` is a file, ``domain`` a specification or the report's form of one. ``started`` is the moment
     (`time.time`) from which the time limit counts; ``watch`` is called after events, for showing progress. Raises
-    `EngineRefusedError` where the engine refuses the job; everything else ends in an `Outcome`.
+    `EngineRefusedError` where the engine refuses the job; everything else ends in an `Supervised`.
     """
     began = time.time() if started is None else started
     if options.memory_limit is None:
         options = replace(options, memory_limit=default_megabytes())
     deadline = None if options.time_limit is None else began + options.time_limit
     request = {"network": network, "domain": domain, "options": options.to_json(), "deadline": deadline}
-    run = _Run()
+    run = _Run(began)
     with Interrupts() as run.interrupts, scratch_folder() as folder, tempfile.TemporaryFile() as errors:
         engine = subprocess.Popen(
             [sys.executable, "-P", "-m", "stablenet.find.engine", folder],  # -P: modules of the working folder stay out
@@ -176,6 +177,8 @@ def _replay(event: Event, run: _Run) -> None:
     elif kind == "job":
         run.job = event
         run.ledger = Ledger([layer["size"] for layer in event["network"]["layers"]], event["n_parts"])
+        if run.reading is not None:
+            run.ledger.log.add_seconds("start", run.reading - run.began)
     elif kind in {"done", "error"}:
         run.closing, run.ended = event, True
     elif run.ledger is not None:
@@ -200,7 +203,7 @@ def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
     engine.wait()
 
 
-def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Outcome:
+def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Supervised:
     """Report and exit code from what was replayed and how the engine ended."""
     closing = run.closing
     if closing is not None and closing["event"] == "error":
@@ -232,7 +235,7 @@ def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, 
     if run.ledger.contradictions or (closing or {}).get("contradiction"):
         exit_code = 4
         message = "; ".join([*(str(found) for found in run.ledger.contradictions), *([message] if message else [])])
-    return Outcome(report, exit_code, message)
+    return Supervised(report, exit_code, message)
 
 
 def _crash(code: int, errors: str) -> tuple[str, str]:

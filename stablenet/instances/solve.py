@@ -24,7 +24,7 @@ from stablenet.backends.base import Capability, Limits, Settings
 from stablenet.backends.base import registry as backends
 from stablenet.backends.native_options import changed_options, check_options, parse_options
 from stablenet.compare.plan import REPORT
-from stablenet.compare.run.execute import Job, WardenError, execute
+from stablenet.compare.run.execute import Job, WatchdogError, execute
 from stablenet.core.errors import InputError, NotInstalledError, StablenetError
 from stablenet.core.files import write_text
 from stablenet.milp.check_solution import FEASIBLE, check_solution, write_solution
@@ -156,7 +156,7 @@ def _watched(path: Path, request: Request, solutions: Path | None) -> dict[str, 
     row: dict[str, Any] = {"file": path.name, "solver": request.solver, "seed": request.seed, "command": command}
     try:
         result = execute(job)
-    except WardenError as error:
+    except WatchdogError as error:
         return {**row, "status": "error", "error": str(error)}
     watched = result.watched
     row |= {name: watched[name] for name in ("wall_s", "cpu_s", "peak_mb")}

@@ -8,7 +8,6 @@ a given value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -19,11 +18,11 @@ from pyomo.core.expr.numeric_expr import LinearExpression
 from pyomo.core.expr.relational_expr import EqualityExpression, RangedExpression
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
-
-Array = npt.NDArray[np.float64]
-Matrix = Array | sparse.csr_array
-Variables = Sequence[Any]  # of pyomo VarData; Pyomo ships no types
+from stablenet.milp.arrays import Rows
+from stablenet.milp.matrices import Matrix, Variables, to_csr
+from stablenet.milp.tiny_coefficients import SMALLEST, drop_tiny_in_rows
 
 
 class RowArrays:
@@ -43,41 +42,24 @@ class RowArrays:
         return self
 
 
-def to_csr(matrix: Matrix) -> sparse.csr_array:
-    """A csr copy (m, n) without explicit zeros and duplicates."""
-    if not isinstance(matrix, np.ndarray):
-        result = sparse.csr_array(matrix, copy=True)
-        result.sum_duplicates()
-        result.eliminate_zeros()
-        return result
-    rows, columns = matrix.shape
-    kept = matrix != 0
-    counts = np.count_nonzero(kept, axis=1)
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    indices = np.broadcast_to(np.arange(columns, dtype=np.int32), (rows, columns))[kept]
-    return sparse.csr_array((np.asarray(matrix[kept], dtype=np.float64), indices, indptr), shape=(rows, columns))
-
-
-def block_matrix(n: int, blocks: Sequence[Sequence[Matrix | Array | float | None]]) -> sparse.csr_array:
-    """A csr matrix of blocks, as formulations want it.
-
-    An entry is a matrix, a vector (n,) or a number for a diagonal of size n, or None for zeros; every row and column of
-    blocks needs one that is not None.
-    """
-
-    def block(entry: Matrix | float | None) -> Any:
-        if entry is None or not (np.isscalar(entry) or getattr(entry, "ndim", 2) == 1):
-            return entry
-        return sparse.diags_array(np.broadcast_to(np.asarray(entry, dtype=np.float64), (n,)))
-
-    return sparse.csr_array(sparse.block_array([[block(entry) for entry in row] for row in blocks]))
-
-
 def _side(values: npt.ArrayLike, rows: int, what: str) -> Array:
     array = np.array(np.broadcast_to(np.asarray(values, dtype=np.float64), (rows,)))
     if np.isnan(array).any():
         raise InputError(f"{what} side of row {int(np.flatnonzero(np.isnan(array))[0])} is NaN")
     return array
+
+
+def _without_tiny(
+    coefficients: list[float], variables: list[Any], lower: float, upper: float, name: str
+) -> tuple[list[float], list[Any], float, float]:
+    """One row without its tiny coefficients, relaxed; see `drop_tiny_in_rows`."""
+    sides = [variable.bounds for variable in variables]
+    low = np.array([-np.inf if side[0] is None else side[0] for side in sides])
+    high = np.array([np.inf if side[1] is None else side[1] for side in sides])
+    row = Rows(sparse.csr_array(np.array([coefficients])), np.array([lower]), np.array([upper]))
+    kept = drop_tiny_in_rows(row, low, high, [name], variables)
+    chosen = kept.matrix.indices.tolist()
+    return kept.matrix.data.tolist(), [variables[j] for j in chosen], float(kept.lower[0]), float(kept.upper[0])
 
 
 class AffineRowData(ConstraintData):  # type: ignore[misc]
@@ -119,7 +101,9 @@ class AffineRows(IndexedConstraint):  # type: ignore[misc]
 
         block.rows = AffineRows(np.eye(2), [model.x[0], model.x[1]], [0, -np.inf], 1.0)
 
-    Rows can be deactivated or deleted one by one, not changed. Raises `InputError` for wrong shapes, a
+    Rows can be deactivated or deleted one by one, not changed. To Pyomo a row is shown without coefficients up to
+    `stablenet.milp.tiny_coefficients.SMALLEST`, relaxed by what these could contribute within the variables' bounds, as
+    `stablenet.milp.compiler` does: solvers would drop them and not relax. Raises `InputError` for wrong shapes, a
     coefficient that is not finite, or NaN.
     """
 
@@ -147,10 +131,18 @@ class AffineRows(IndexedConstraint):  # type: ignore[misc]
             row._index = i  # noqa: SLF001 - as Pyomo's own components do
             self._data[i] = row
 
+    def check(self) -> None:
+        """Raise `InputError` where the rows do not hold any more what they were made for; asked before compiling."""
+
     @property
     def active_rows(self) -> npt.NDArray[np.intp]:
         """The rows that are neither deactivated nor deleted, in order."""
         return np.fromiter((i for i, row in self._data.items() if row.active), dtype=np.intp)
+
+    def drops_tiny(self, lower: float, upper: float) -> bool:
+        """Whether a row with these sides can be relaxed by what its tiny coefficients could contribute."""
+        del lower, upper
+        return True
 
     def row_terms(self, index: int) -> tuple[list[float], list[Any]]:
         """Coefficients and variables of one row."""
@@ -161,9 +153,12 @@ class AffineRows(IndexedConstraint):  # type: ignore[misc]
     def bounded_expression(self, index: int) -> tuple[float | None, Any, float | None]:
         """``(lower, body, upper)`` of one row; the body is a Pyomo linear expression."""
         coefficients, variables = self.row_terms(index)
+        lower, upper = float(self.arrays.lower[index]), float(self.arrays.upper[index])
+        if coefficients and self.drops_tiny(lower, upper) and min(map(abs, coefficients)) <= SMALLEST:
+            name = f"{self.name}[{index}]"
+            coefficients, variables, lower, upper = _without_tiny(coefficients, variables, lower, upper, name)
         if not variables and self.variables:  # some of Pyomo's solvers trip over a body without variables
             coefficients, variables = [0.0], self.variables[:1]
-        lower, upper = float(self.arrays.lower[index]), float(self.arrays.upper[index])
         body = LinearExpression(constant=0.0, linear_coefs=coefficients, linear_vars=variables)
         return (None if lower == -np.inf else lower), body, (None if upper == np.inf else upper)
 
@@ -197,6 +192,10 @@ class IndicatorRows(AffineRows):
             raise InputError(f"indicator row {ranged[0]} is a range; give it as two rows")
         self.binary = list(binary)
         self.value = np.array(np.broadcast_to(np.asarray(value, dtype=bool), (len(self.binary),)))
+
+    def drops_tiny(self, lower: float, upper: float) -> bool:
+        """Not where the row is an equality: relaxed it would be a range, which no product can say."""
+        return lower != upper
 
     def bounded_expression(self, index: int) -> tuple[float | None, Any, float | None]:
         """``(lower, body, upper)`` of one row as a product; see the class."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-Array = npt.NDArray[np.float64]
+from stablenet.core.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

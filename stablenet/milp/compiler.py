@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyomo.environ as pyo
-from pyomo.common.errors import InfeasibleConstraintException, InvalidConstraintError, InvalidExpressionError
-from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, UnsupportedError
-from stablenet.milp.affine_rows import AffineRows, IndicatorRows, Variables
 from stablenet.milp.arrays import MILP, Indicators, Rows, permute
+from stablenet.milp.matrices import Variables
 from stablenet.milp.tiny_coefficients import drop_tiny_in_rows, drop_tiny_objective
 
-Array = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from stablenet.milp.affine_rows import AffineRows, IndicatorRows
+
 Columns = npt.NDArray[np.intp]
 
 _PASSIVE = {
@@ -131,6 +131,8 @@ class _Components:
         return found
 
     def _sort(self, component: Any) -> None:
+        from stablenet.milp.affine_rows import AffineRows, IndicatorRows
+
         kind = component.ctype.__name__
         if kind == "Var":
             self.variables.append(component)
@@ -156,7 +158,7 @@ def _in_order(block: Any) -> Iterator[Any]:
     """The components of a block and its active sub-blocks, each sub-block where it was declared."""
     for component in block.component_objects(active=None, descend_into=False):
         yield component
-        if component.ctype is pyo.Block:
+        if component.ctype.__name__ == "Block":
             for inner in component.values():
                 if inner.active:
                     yield from _in_order(inner)
@@ -226,6 +228,10 @@ def _standard_form(
     model: Any, components: _Components, variables: list[Any], index: dict[int, int]
 ) -> tuple[tuple[Rows, list[str]], Array, float, bool]:
     """Ordinary constraints and objective through Pyomo's compiler; extends ``variables`` by what only they use."""
+    from pyomo.common.errors import InfeasibleConstraintException, InvalidConstraintError, InvalidExpressionError
+    from pyomo.core import maximize as to_maximize
+    from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
+
     aside = [*components.affine, *components.indicators, *components.sos]
     with _set_aside(aside):
         try:
@@ -243,7 +249,7 @@ def _standard_form(
     if components.objectives:
         objective[columns] = form.c.toarray()[0]
         constant = float(form.c_offset[0])
-        maximize = components.objectives[0].sense == pyo.maximize
+        maximize = components.objectives[0].sense == to_maximize
     rows, names = _merge_ranges(form)
     placed = _place(rows.matrix, columns, len(variables))
     return (Rows(placed, rows.lower, rows.upper), names), objective, constant, maximize
@@ -274,6 +280,7 @@ def _place(matrix: sparse.csr_array, columns: npt.NDArray[np.integer[Any]], n: i
 
 
 def _affine(component: AffineRows, index: dict[int, int], n: int) -> tuple[Rows, Columns]:
+    component.check()
     arrays, active = component.arrays, component.active_rows
     columns = np.fromiter((index[id(v)] for v in component.variables), dtype=np.int32, count=len(component.variables))
     matrix, lower, upper = arrays.matrix, arrays.lower, arrays.upper
@@ -305,6 +312,8 @@ def _stack(blocks: Sequence[Rows], n: int) -> Rows:
 
 
 def _sos_sets(components: _Components, index: dict[int, int]) -> tuple[Columns, ...]:
+    from pyomo.core import value
+
     sets = []
     for component in components.sos:
         for data in component.values():
@@ -312,7 +321,7 @@ def _sos_sets(components: _Components, index: dict[int, int]) -> tuple[Columns, 
                 continue
             if data.level != 1:
                 raise UnsupportedError(f"SOS set {data.name!r} is of level {data.level}; only level 1 is carried")
-            items = sorted(data.get_items(), key=lambda item: float(pyo.value(item[1])))
+            items = sorted(data.get_items(), key=lambda item: float(value(item[1])))
             sets.append(np.fromiter((index[id(v)] for v, _ in items), dtype=np.intp, count=len(items)))
     return tuple(sets)
 

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 from stablenet.milp.arrays import MILP, Rows
-
-Array = npt.NDArray[np.float64]
 
 OBJECTIVE = "obj"
 

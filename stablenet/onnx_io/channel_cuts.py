@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Index, Mask
 from stablenet.onnx_io.channel_spaces import Space
 from stablenet.onnx_io.channels import Channels
-
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 
 def cut_channels(channels: Channels, proto: Any, gone: Mapping[int, Index]) -> None:

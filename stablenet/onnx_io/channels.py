@@ -15,12 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.onnx_io.channel_spaces import Exit, Slot, Space, may_go
 from stablenet.onnx_io.graph import Graph
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 _KEEPING_ZERO = {"LeakyRelu", "PRelu", "Abs", "AveragePool", "Pad"}
 _KEEPING = {"Identity", "Dropout", "MaxPool", "GlobalMaxPool", "GlobalAveragePool", "Cast"}

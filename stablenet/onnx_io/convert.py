@@ -23,14 +23,24 @@ OPSET = 17
 
 
 def from_torch(module: Any, input_shape: Sequence[int], path: str | Path, *, dynamo: bool = False) -> Network:
-    """The network of a ``torch.nn.Module``, written as an ONNX file by torch's own exporter.
+    """Convert a ``torch.nn.Module``, by way of an ONNX file that torch's own exporter writes.
 
-    ``input_shape`` is the shape of one sample; the batch is symbolic. The module is exported as for inference
-    (``eval``), and each of its modules is left in the mode it was in. Batch normalisation after a convolution is folded
-    by torch, in the module's own precision: the network is that of the file. ``dynamo`` takes torch's newer exporter,
-    which needs the package onnxscript, in place of the one by tracing. Raises `NotInstalledError` without torch,
-    `InputError` for an object that is no module or does not take such inputs, and `NetworkError` where torch cannot
-    export it or the graph is not piecewise linear.
+    The module is exported as for inference (``eval``), and each of its modules is left in the mode it was in. Torch
+    folds batch normalisation after a convolution, in the module's own precision: the network is that of the file.
+
+    Args:
+        module: the module.
+        input_shape: shape of one sample, without the batch, which is symbolic.
+        path: the ONNX file to write.
+        dynamo: take torch's newer exporter, which needs the package onnxscript, in place of the one by tracing.
+
+    Returns:
+        The network of the file.
+
+    Raises:
+        NotInstalledError: torch is not installed.
+        InputError: the object is no module, or does not take such inputs.
+        NetworkError: torch cannot export the module, or its graph is not piecewise linear.
     """
     try:
         import torch
@@ -102,11 +112,22 @@ def _line(error: Exception) -> str:
 
 
 def from_sklearn(estimator: Any, path: str | Path) -> Network:
-    """The network of a fitted scikit-learn ``MLPClassifier`` or ``MLPRegressor``, as an ONNX file in float64.
+    """Convert a fitted scikit-learn ``MLPClassifier`` or ``MLPRegressor`` to an ONNX file in float64.
 
-    Its output is the decision before the last, monotone, activation: the logits of a classifier (one for two classes,
-    whose sign decides), the prediction of a regressor. Raises `NotInstalledError` without scikit-learn, `InputError`
-    for another object or one that is not fitted, and `UnsupportedError` for activations other than relu and identity.
+    The output is the decision before the last, monotone, activation: the logits of a classifier (one for two classes,
+    whose sign decides), the prediction of a regressor.
+
+    Args:
+        estimator: the fitted estimator; activations are relu or identity.
+        path: the ONNX file to write.
+
+    Returns:
+        The network of the file.
+
+    Raises:
+        NotInstalledError: scikit-learn is not installed.
+        InputError: another object, or one that is not fitted.
+        UnsupportedError: an activation other than relu and identity.
     """
     try:
         from sklearn.neural_network import MLPClassifier, MLPRegressor

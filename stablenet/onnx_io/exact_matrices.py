@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.core.network import Array, Matrix
+from stablenet.core.arrays import Array
+from stablenet.core.network import Matrix
 from stablenet.core.rounding import UNIT, gamma
 from stablenet.onnx_io.budget import FLOPS, SPARSE_FLOPS, afford, work
 
@@ -332,6 +333,18 @@ def _absolute(matrix: Matrix) -> Any:
 def row_sum(matrix: Matrix) -> float:
     """The largest sum of magnitudes in a row."""
     return float(_absolute(matrix).sum(axis=1).max(initial=0.0))
+
+
+def row_sums(matrix: Folded) -> Array:
+    """The sum of magnitudes of each row."""
+    if isinstance(matrix, Selection):
+        return (matrix.index >= 0).astype(np.float64)
+    return np.asarray(_absolute(matrix).sum(axis=1)).reshape(-1)
+
+
+def longest_row(matrix: Matrix) -> int:
+    """The largest number of nonzeros in a row."""
+    return _longest(matrix, 1)
 
 
 def _longest(matrix: Matrix, axis: int) -> int:

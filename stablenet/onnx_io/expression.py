@@ -2,6 +2,10 @@
 
 A tensor that depends on the input is ``offset + sum over sources of matrix @ h[source]``, flattened in row-major
 order. Operations fold in float64 and carry a bound on the absolute error of every coefficient and offset.
+
+The error bounds of float32 evaluations need magnitudes that do not cancel: an expression that is ``absolute`` has every
+coefficient and offset replaced by its magnitude, from the source on, so that a difference of two maps has the
+size of their sum. Beside that it counts what a float32 evaluation rounds on the way (`stablenet.core.float32`).
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.core.network import Array, Matrix
+from stablenet.core.arrays import Array, Index
+from stablenet.core.float32 import matrix_sizes, sizes_of
+from stablenet.core.network import Matrix
+from stablenet.core.rounding import SMALLEST32
 from stablenet.onnx_io import exact_matrices as folding
 from stablenet.onnx_io.budget import afford, afford_tensor
-from stablenet.onnx_io.exact_matrices import Folded, Index, Selection
+from stablenet.onnx_io.exact_matrices import Folded, Selection
 
 _OUTWARD = 1.0 + 2.0**-20
 """Covers the rounding of the error bounds themselves."""
@@ -63,9 +70,12 @@ class Constant:
 class Expression:
     """An affine expression over sources, one row per element of a tensor.
 
-    ``shape`` is the tensor's shape with a batch dimension of 1, ``batch`` and ``channel`` the axes that
-    are known to be those (None: none is). ``error`` bounds the absolute error of every coefficient and offset;
-    ``nodes`` are the indices of the graph nodes folded into it.
+    ``shape`` is the tensor's shape with a batch dimension of 1, ``batch`` and ``channel`` the axes that are known to be
+    those (None: none is). ``error`` bounds the absolute error of every coefficient and offset; ``nodes`` are the
+    indices of the graph nodes folded into it. ``roundings`` is how many times float32 rounds on any way from a source
+    to an element (for expressions that are not ``absolute``: whether it does), ``lost`` bounds what underflow and
+    subnormals taken for zero cost an element, whatever the sources are; ``peak`` is that of `Roundoff`, for absolute
+    ones.
     """
 
     shape: tuple[int, ...]
@@ -75,14 +85,27 @@ class Expression:
     channel: int | None = None
     error: float = 0.0
     nodes: frozenset[int] = field(default_factory=frozenset)
+    absolute: bool = False
+    roundings: int = 0
+    lost: float = 0.0
+    peak: float = 0.0
 
     @classmethod
     def source(
-        cls, number: int, shape: tuple[int, ...], batch: int | None = None, channel: int | None = None
+        cls,
+        number: int,
+        shape: tuple[int, ...],
+        batch: int | None = None,
+        channel: int | None = None,
+        *,
+        absolute: bool = False,
     ) -> Expression:
-        """The source itself as a tensor of the given shape."""
-        size = prod(shape)
-        return cls(shape, {number: Selection.identity(size)}, np.zeros(size), batch, channel)
+        """The source itself as a tensor of the given shape; the network's input (number 0) is rounded to float32."""
+        size, terms = prod(shape), {number: Selection.identity(prod(shape))}
+        roundings = 1 if number == 0 else 0
+        return cls(
+            shape, terms, np.zeros(size), batch, channel, absolute=absolute, roundings=roundings, lost=SMALLEST32
+        )
 
     @classmethod
     def lift(cls, constant: Constant) -> Expression:
@@ -129,7 +152,7 @@ class Expression:
         afford_tensor(index.shape)
         terms = {source: folding.rows(matrix, flat) for source, matrix in self.terms.items()}
         # Indexing an empty tensor is possible only where every element is filled.
-        padded = np.append(self.offset, fill)
+        padded = np.append(self.offset, abs(fill) if self.absolute else fill)
         offset = padded[np.where(flat >= 0, flat, self.size)]
         return replace(self, shape=index.shape, terms=terms, offset=offset, batch=batch, channel=channel)
 
@@ -146,6 +169,12 @@ class Expression:
         self, matrix: Matrix, shape: Sequence[int], batch: int | None, channel: int | None = None, error: float = 0.0
     ) -> Expression:
         """``matrix @ self``; ``error`` bounds the absolute error of the matrix' entries."""
+        roundings, lost = self.roundings + 1, 0.0
+        if self.absolute:
+            matrix = matrix_sizes(matrix)
+            longest = folding.longest_row(matrix)
+            roundings += longest
+            lost = folding.row_sum(matrix) * (self.lost + 2.0 * SMALLEST32) + (2.0 * longest + 2.0) * SMALLEST32
         offset, rounding = folding.product(matrix, self.offset[:, None])
         terms: dict[int, Folded] = {}
         for source, inner in self.terms.items():
@@ -162,7 +191,18 @@ class Expression:
             batch=batch,
             channel=channel,
             error=total * _OUTWARD,
-        )
+            roundings=roundings,
+            lost=lost * _OUTWARD,
+        ).peaked()
+
+    def peaked(self) -> Expression:
+        """The same with its own sums among those that ``peak`` bounds."""
+        if not self.absolute:
+            return self
+        rows = self.offset.copy()
+        for matrix in self.terms.values():
+            rows = rows + folding.row_sums(matrix)
+        return replace(self, peak=max(self.peak, float(rows.max(initial=0.0)) * _OUTWARD))
 
     def times(self, constant: Constant) -> Expression:
         """Elementwise product, broadcast."""
@@ -170,7 +210,10 @@ class Expression:
         result, rounding = _rows_scaled(wide, factors, divide=False)
         size = float(np.abs(factors).max(initial=0.0))
         carried = size * self.error + (self.largest + self.error) * constant.error
-        return replace(result, error=(carried + rounding) * _OUTWARD)
+        lost = size * (self.lost + 2.0 * SMALLEST32) + 2.0 * SMALLEST32
+        return replace(
+            result, error=(carried + rounding) * _OUTWARD, roundings=self.roundings + 2, lost=lost * _OUTWARD
+        ).peaked()
 
     def over(self, constant: Constant) -> Expression:
         """Elementwise quotient, broadcast; the constant must be further from 0 than its error."""
@@ -180,16 +223,30 @@ class Expression:
         carried = 0.0
         if self.error or constant.error:
             carried = (self.error + (result.largest + rounding) * constant.error) / distance
-        return replace(result, error=(carried + rounding) * _OUTWARD)
+        lost = (self.lost + 2.0 * SMALLEST32) / distance + 4.0 * SMALLEST32
+        return replace(
+            result, error=(carried + rounding) * _OUTWARD, roundings=self.roundings + 3, lost=lost * _OUTWARD
+        ).peaked()
 
     def _against(self, constant: Constant) -> tuple[Expression, Array]:
         shape = np.broadcast_shapes(self.shape, constant.shape)
         afford_tensor(shape, constant.value.size)
-        return self.broadcast(shape), np.broadcast_to(constant.numbers, shape).reshape(-1)
+        numbers = np.broadcast_to(constant.numbers, shape).reshape(-1)
+        return self.broadcast(shape), sizes_of(numbers) if self.absolute else numbers
 
     def negated(self) -> Expression:
         """``-self``; exact."""
-        return self.times(Constant(np.array(-1.0)))
+        if self.absolute:
+            return self
+        return replace(self.times(Constant(np.array(-1.0))), roundings=self.roundings, lost=self.lost)
+
+    def as_absolute(self) -> Expression:
+        """Itself if it is absolute, else the magnitudes of a constant's elements."""
+        if self.absolute:
+            return self
+        if self.terms:
+            raise ValueError("an expression over sources is made absolute from its sources on")
+        return replace(self, offset=sizes_of(self.offset), absolute=True, lost=SMALLEST32)
 
     def plus(self, other: Expression | Constant) -> Expression:
         """Elementwise sum, broadcast."""
@@ -197,6 +254,8 @@ class Expression:
             other = Expression.lift(other)
         shape = np.broadcast_shapes(self.shape, other.shape)
         left, right = self.broadcast(shape), other.broadcast(shape)
+        if left.absolute or right.absolute:
+            left, right = left.as_absolute(), right.as_absolute()
         offset, rounding = folding.added(left.offset[:, None], right.offset[:, None])
         terms = dict(left.terms)
         for source, matrix in right.terms.items():
@@ -213,7 +272,11 @@ class Expression:
             channel=_agreed(left, right, left.channel, right.channel),
             error=(left.error + right.error + rounding) * _OUTWARD,
             nodes=left.nodes | right.nodes,
-        )
+            # A constant may be rounded to float32 before.
+            roundings=max(left.roundings, right.roundings) + 2,
+            lost=(left.lost + right.lost + 2.0 * SMALLEST32) * _OUTWARD,
+            peak=max(left.peak, right.peak),
+        ).peaked()
 
     def minus(self, other: Expression | Constant) -> Expression:
         """Elementwise difference, broadcast."""
@@ -253,6 +316,8 @@ def _agreed(left: Expression, right: Expression, a: int | None, b: int | None) -
 
 def concatenated(parts: Sequence[Expression], axis: int) -> Expression:
     """Tensors joined along an axis (>= 0). The batch axis survives if all agree on it and it is not the axis."""
+    if any(part.absolute for part in parts):
+        parts = [part.as_absolute() for part in parts]
     computed = [part for part in parts if part.terms]
     starts = np.cumsum([0, *(part.size for part in parts)])
     afford(int(starts[-1]) * max(1, len({source for part in parts for source in part.terms})))
@@ -271,6 +336,10 @@ def concatenated(parts: Sequence[Expression], axis: int) -> Expression:
         np.concatenate([part.offset for part in parts]),
         error=max(part.error for part in parts),
         nodes=frozenset().union(*(part.nodes for part in parts)),
+        absolute=any(part.absolute for part in parts),
+        roundings=max(part.roundings for part in parts),
+        lost=max(part.lost for part in parts),
+        peak=max(part.peak for part in parts),
     )
     keeps = batch is not None and index.shape[batch] == 1
     return joined.take(index, batch if keeps else None, channels.pop() if len(channels) == 1 else None)

@@ -121,6 +121,16 @@ class Graph:
         constants = sum(any(name in self.weights for name in node.input) for node in sums)
         return len(sums) == constants and constants + (len(products[0].input) > 2) <= 1
 
+    def one_product(self, k: int) -> bool:
+        """Whether map k is a single product of a matrix and a tensor, and at most one constant added to it."""
+        kinds = [self.graph.node[i].op_type for i in self.nodes_of(k)]
+        products, sums = (sum(kind in kinds_of for kind in kinds) for kinds_of in (PRODUCTS, {"Add"}))
+        plain = products == 1 and sums <= 1 and products + sums + sum(kind in SHAPES for kind in kinds) == len(kinds)
+        if not plain or len(self.map(k).terms) != 1:
+            return False
+        node = next(self.graph.node[i] for i in self.nodes_of(k) if self.graph.node[i].op_type in PRODUCTS)
+        return all(a.name not in ("alpha", "beta") or a.f == 1.0 for a in node.attribute)
+
     def parameters(self, k: int) -> int:
         """How many stored numbers the nodes of map k use."""
         names = {name for i in self.nodes_of(k) for name in self.graph.node[i].input if name in self.weights}

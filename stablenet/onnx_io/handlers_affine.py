@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 from scipy import sparse
 
+from stablenet.core.arrays import Index
 from stablenet.onnx_io import windows as geometry
 from stablenet.onnx_io.budget import afford
-from stablenet.onnx_io.exact_matrices import Index
 from stablenet.onnx_io.expression import Constant, Expression, Value, moved
 from stablenet.onnx_io.operators import Call, bound_of, operator, spread
 
@@ -253,7 +253,10 @@ def _batch_normalization(call: Call) -> Value:
     size = np.abs(bias) + np.abs(factor * mean)
     rank = len(x.shape)
     scaled = x.times(spread(Constant(factor, bound_of(factor, 4)), rank, 1))
-    return replace(scaled.plus(spread(Constant(shift, bound_of(size, 8)), rank, 1)), channel=1)
+    # In float32 the shift is the size of what it is the difference of, and the factor takes roundings of its own.
+    shift = size if x.absolute else shift
+    shifted = scaled.plus(spread(Constant(shift, bound_of(size, 8)), rank, 1))
+    return replace(shifted, channel=1, roundings=shifted.roundings + 8)
 
 
 @operator("AveragePool")

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from stablenet.onnx_io.exact_matrices import Index
+from stablenet.core.arrays import Index
 from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value, concatenated
 from stablenet.onnx_io.operators import Call, operator, rearranged
 
 FLOAT_TYPES = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}
 """ONNX element types whose values float64 holds exactly."""
+
+IN_FLOAT32 = ("FLOAT", "DOUBLE")
+"""Those of them that float32 can stand for: what is computed in fewer bits it cannot."""
 
 _INTEGER_TYPES = {2, 3, 4, 5, 6, 7, 12, 13}
 
@@ -82,6 +85,8 @@ def _cast(call: Call) -> Value:
 
     to, value = int(call.attribute("to", 0)), call.value(0)
     if to in FLOAT_TYPES:
+        if isinstance(value, Expression) and value.absolute and FLOAT_TYPES[to] not in IN_FLOAT32:
+            raise call.unsupported(f"a cast to {FLOAT_TYPES[to]}: --arithmetic float32 speaks of float32 throughout")
         if isinstance(value, Expression) or (value.is_float and value.error):
             return value
         if value.is_float or value.value.dtype.kind in "iub":

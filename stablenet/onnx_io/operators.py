@@ -1,8 +1,8 @@
 """The table of ONNX operators, and what a handler is given.
 
 A handler takes a `Call` and returns the value of the node's output, or a tuple of values for several
-outputs. It is registered by `operator`; the modules `handlers_affine`, `handlers_shape` and `handlers_relu` hold
-them all.
+outputs. It is registered by `operator`; the modules `handlers_affine`, `handlers_shape`, `handlers_relu` and
+`handlers_quantized` hold them all.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import NetworkError, UnsupportedOperatorError
-from stablenet.core.network import AffineMap, Array, Layer, Term
-from stablenet.core.rounding import UNIT
+from stablenet.core.network import AffineMap, Layer, Term
+from stablenet.core.rounding import SMALLEST32, UNIT
 from stablenet.onnx_io import exact_matrices as folding
 from stablenet.onnx_io.budget import afford_tensor, work
-from stablenet.onnx_io.exact_matrices import Index, Selection
+from stablenet.onnx_io.exact_matrices import Selection
 from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value
 
 Handler: TypeAlias = "Callable[[Call], Value | tuple[Value, ...]]"
@@ -44,15 +45,16 @@ def operator(*names: str) -> Callable[[Handler], Handler]:
 
 def supported_operators() -> tuple[str, ...]:
     """The names of all operators that can be imported."""
-    from stablenet.onnx_io import handlers_relu as onnx_relu  # noqa: F401  registers the handlers
+    from stablenet.onnx_io import handlers_quantized, handlers_relu  # noqa: F401  they register the handlers
 
     return tuple(sorted(HANDLERS))
 
 
 class Builder:
-    """The layers of a network as they are found."""
+    """The layers of a network as they are found; ``roundoffs`` are those of the maps, if they are absolute."""
 
     def __init__(self, labels: Sequence[str]) -> None:
+        self.roundoffs: list[tuple[int, float, float]] = []
         self.labels = tuple(labels)
         self.known = set(labels)
         self.taken: set[str] = set()
@@ -62,6 +64,7 @@ class Builder:
     def affine(self, value: Expression) -> AffineMap:
         """The finished affine map of an expression."""
         self.error = max(self.error, value.error)
+        self.roundoffs.append((value.roundings, value.lost, value.peak))
         terms = tuple(Term(source, folding.settle(matrix)) for source, matrix in sorted(value.terms.items()))
         offset = np.array(value.offset)
         offset.setflags(write=False)
@@ -84,6 +87,8 @@ class Builder:
             np.zeros(pre.size),
             pre.batch,
             pre.channel,
+            absolute=pre.absolute,
+            lost=SMALLEST32,
         )
 
 

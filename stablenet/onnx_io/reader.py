@@ -18,20 +18,34 @@ from typing import Any
 import numpy as np
 
 from stablenet.core.errors import NetworkError, StablenetError, TooLargeError, UnsupportedOperatorError
+from stablenet.core.float32 import check_arithmetic
 from stablenet.core.network import AffineMap, Network
 from stablenet.onnx_io.budget import MOST_ELEMENTS, Budget, spending, work
 from stablenet.onnx_io.expression import Constant, Expression, Value
-from stablenet.onnx_io.handlers_shape import FLOAT_TYPES
+from stablenet.onnx_io.handlers_shape import FLOAT_TYPES, IN_FLOAT32
+from stablenet.onnx_io.magnitudes import with_roundoff
 from stablenet.onnx_io.model_file import one_line, parse_model, read_model, stored_numbers
 from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, supported_operators
 
 
-def load_onnx(path: str | Path) -> Network:
-    """The network of an ONNX file; its ``sha256`` is that of the file, followed by the external data of its tensors.
+def load_onnx(path: str | Path, arithmetic: str = "real") -> Network:
+    """Read the network of an ONNX file.
 
-    The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample.
-    Other dimensions must be known. Raises `NetworkError` for a file that is no such network and
-    `UnsupportedOperatorError` for an operator, or a use of one, without an exact piecewise-linear form.
+    The input's first dimension, if symbolic or 1 and not the only one, is the batch; a network is one sample. Other
+    dimensions must be known.
+
+    Args:
+        path: the file; external data of its tensors is looked for beside it.
+        arithmetic: with "float32" the maps have a `Roundoff`: all that is said of them holds for every evaluation of
+            the file's nodes in float32 as well.
+
+    Returns:
+        The network. Its ``sha256`` is that of the file, followed by the external data.
+
+    Raises:
+        NetworkError: the file is no such network.
+        UnsupportedOperatorError: an operator, or a use of one, has no exact piecewise-linear form.
+        TooLargeError: the network needs more than the limits on size or memory allow.
     """
     file = Path(path)
     data = read_model(file)
@@ -40,8 +54,13 @@ def load_onnx(path: str | Path) -> Network:
         digest = hashlib.sha256(data)
         for tensor in outside:
             digest.update(tensor.raw_data)
+        check_arithmetic(arithmetic)
+        read = _Import(model, file, digest.hexdigest())
         with spending(Budget(stored_numbers(model))):
-            network = _Import(model, file, digest.hexdigest()).network()
+            network = read.network()
+        if arithmetic == "float32":
+            with spending(Budget(stored_numbers(model))):
+                network = read.in_float32(network)
         return replace(network, content=network.content_digest)
     except MemoryError:
         raise TooLargeError(f"{file}: needs more memory than there is (see --memory-limit)") from None
@@ -70,11 +89,12 @@ def node_labels(graph: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Port:
-    """The network's input: name, shape with batch 1, and whether the batch size is symbolic."""
+    """The network's input: name, shape with batch 1, whether the batch size is symbolic, and the elements' type."""
 
     name: str
     shape: tuple[int, ...]
     symbolic: bool
+    type: str
 
 
 class _Import:
@@ -86,6 +106,8 @@ class _Import:
         self.file = file
         self.sha256 = sha256
         self.labels = node_labels(self.graph)
+        self.absolute = False
+        self.roundoffs: list[tuple[int, float, float]] = []
         self.opset = _opset(model)
         self.port = self._input()
         self.output = self._output()
@@ -114,9 +136,19 @@ class _Import:
             "a batch dimension that is symbolic or 1 is expected"
         )
 
+    def in_float32(self, network: Network) -> Network:
+        """The same network with what float32 evaluations may be off, by a second pass over the graph's magnitudes."""
+        if self.port.type not in IN_FLOAT32:
+            raise UnsupportedOperatorError(
+                f"input {self.port.name!r} has element type {self.port.type}; --arithmetic float32 speaks of networks "
+                "that compute in float32"
+            )
+        self.absolute = True
+        return with_roundoff(network, self.network(), self.roundoffs)
+
     def _run(self, shape: tuple[int, ...], batch: int | None, *, strict: bool) -> Network:
         builder = Builder(self.labels)
-        source = Expression.source(0, shape, batch)
+        source = Expression.source(0, shape, batch, absolute=self.absolute)
         values = self._constants()
         values[self.port.name] = source
         with np.errstate(all="ignore"):
@@ -135,6 +167,7 @@ class _Import:
                 raise NetworkError(f"output {self.output!r} holds {value.value.dtype}; floating-point numbers expected")
             value = replace(Expression.lift(value), batch=0 if source.batch is not None and value.value.ndim else None)
         output: AffineMap = builder.affine(value)
+        self.roundoffs = builder.roundoffs
         layers = tuple(builder.layers)
         return Network(
             n_inputs=source.size,
@@ -193,6 +226,11 @@ class _Import:
         if isinstance(value, Constant):
             return value
         if not value.terms:
+            if self.absolute and value.roundings:
+                raise UnsupportedOperatorError(
+                    f"node {self.labels[i]!r} ({self.graph.node[i].op_type}): computes with constants, which float32 "
+                    "rounds too; fold them before export, or use --arithmetic real"
+                )
             return Constant(value.offset.reshape(value.shape), value.error)
         work(len(value.nodes) // 8)
         node = self.graph.node[i]
@@ -244,7 +282,7 @@ class _Import:
                 f"input {inputs[0].name!r}: dimension {unknown[0]} is {dim.dim_param or 'unknown'!r}; "
                 "all dimensions but a leading batch must be known numbers"
             )
-        return _Port(inputs[0].name, tuple(dims), symbolic)
+        return _Port(inputs[0].name, tuple(dims), symbolic, FLOAT_TYPES[kind.elem_type])
 
     def _output(self) -> str:
         names = [value.name for value in self.graph.output]

@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.errors import InputError
 from stablenet.core.network import AffineMap, Matrix, Network
 from stablenet.onnx_io.channel_cuts import cut_channels
 from stablenet.onnx_io.channels import Channels
 from stablenet.onnx_io.graph import Graph
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

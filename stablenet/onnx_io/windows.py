@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from stablenet.core.network import Array
+from stablenet.core.arrays import Array, Index
 from stablenet.onnx_io.budget import afford
-from stablenet.onnx_io.exact_matrices import BLOCK, Index, csr_of
+from stablenet.onnx_io.exact_matrices import BLOCK, csr_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyomo.environ as pyo
 from scipy import sparse
 
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds, LayerBounds
 from stablenet.core.errors import DomainError, InputError
 from stablenet.core.network import AffineMap, Network
 from stablenet.domain.regions import Domain, Part
 from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_variables, registry
-from stablenet.milp.affine_rows import AffineRows, Matrix, Variables, to_csr
+from stablenet.milp.matrices import Matrix, Variables, to_csr
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
+if TYPE_CHECKING:
+    from stablenet.milp.affine_rows import AffineRows
+
 Phase = npt.NDArray[np.int8]
 
 
@@ -137,23 +138,98 @@ def assemble(
     margin: float,
     scaled: bool,
     complete: bool,
+    deviations: Sequence[Array | None] | None = None,
 ) -> Assembled:
     """Inputs and the layers of ``plans`` as a Pyomo model.
 
-    ``margin`` widens affine rows and the bounds of pre-activations, in units of the scaled columns. With
+    ``margin`` widens affine rows and the bounds of pre-activations, in units of the scaled columns. ``deviations`` are
+    what float32 evaluations may be off each layer's affine map, (n_k,) in its own units: they widen its rows too. With
     ``complete``, neurons of phase -1 get a post-activation that is 0, for users to find.
     """
+    import pyomo.environ as pyo
+
     model = pyo.ConcreteModel()
     inputs = _inputs(model, part, scaled=scaled, margin=margin)
-    model.layer = pyo.Block(range(len(plans)))
+    return _add_layers(
+        *(model, inputs, network, plans, formulation), margin=margin, complete=complete, deviations=deviations
+    )
+
+
+def _add_layers(
+    block: Any,
+    inputs: Source,
+    network: Network,
+    plans: Sequence[LayerPlan],
+    formulation: Formulation,
+    *,
+    margin: float,
+    complete: bool,
+    deviations: Sequence[Array | None] | None = None,
+) -> Assembled:
+    """The layers as ``block.layer``, over inputs that are there already."""
+    import pyomo.environ as pyo
+
+    block.layer = pyo.Block(range(len(plans)))
     sources, layers = [inputs], []
     for k, plan in enumerate(plans):
+        slack = np.full(len(plan.neurons), margin)
+        deviation = None if deviations is None else deviations[k]
+        if deviation is not None:
+            slack = np.nextafter(slack + deviation[plan.neurons] * plan.scale, np.inf)
         built, source = _layer(
-            model.layer[k], network.layers[k].affine, plan, sources, formulation, margin=margin, complete=complete
+            block.layer[k],
+            network.layers[k].affine,
+            plan,
+            sources,
+            formulation,
+            margin=margin,
+            slack=slack,
+            complete=complete,
         )
         layers.append(built)
         sources.append(source)
-    return Assembled(model, inputs, tuple(layers), tuple(sources))
+    return Assembled(block, inputs, tuple(layers), tuple(sources))
+
+
+def add_exact(
+    block: Any,
+    inputs: Source,
+    network: Network,
+    bounds: Bounds,
+    formulation: Formulation,
+    *,
+    outputs: Variables | None = None,
+) -> None:
+    """All layers, and the rows that tie the outputs to them, neither relaxed nor scaled.
+
+    Without ``outputs`` they are new variables, ``block.output``.
+    """
+    import pyomo.environ as pyo
+
+    plans = [LayerPlan(np.arange(len(b.lower)), b.phase, *usable(b), np.ones(len(b.lower))) for b in bounds.layers]
+    built = _add_layers(block, inputs, network, plans, formulation, margin=0.0, complete=True)
+    rows = np.arange(network.n_outputs)
+    matrix, used = stack_sources(network.output, rows, np.ones(len(rows)), built.sources)
+    read = [v for source in used for v in source.variables]
+    if outputs is None:
+        block.output = pyo.Var(rows.tolist())
+        outputs = list(block.output.values())
+    block.output_rows = affine_rows(matrix, read, network.output.offset, outputs, 0.0)
+
+
+def source_magnitudes(part: Part, bounds: Bounds) -> list[Array]:
+    """Largest magnitudes of the inputs and of each layer's post-activations, by bounds of its pre-activations."""
+    box = np.maximum(np.abs(part.lower), np.abs(part.upper))
+    return [box, *(np.maximum(known.upper, 0.0) for known in bounds.layers)]
+
+
+def row_deviations(network: Network, part: Part, bounds: Bounds) -> list[Array | None]:
+    """What float32 evaluations may be off each layer's affine map on a part, (n_k,); None where only the real counts.
+
+    ``bounds`` bound every evaluation's pre-activations.
+    """
+    most = source_magnitudes(part, bounds)
+    return [layer.affine.deviation(most) for layer in network.layers]
 
 
 def _inputs(model: Any, part: Part, *, scaled: bool, margin: float) -> Source:
@@ -162,6 +238,8 @@ def _inputs(model: Any, part: Part, *, scaled: bool, margin: float) -> Source:
     lower, upper = part.lower * scale, part.upper * scale
     variables = add_variables(model, "x", np.arange(n), lower, upper)
     if part.a is not None and part.b is not None:
+        from stablenet.milp.affine_rows import AffineRows
+
         rows = part.a / scale
         row_scale = power_of_two(np.abs(rows).max(axis=1, initial=0.0)) if scaled else np.ones(len(rows))
         model.domain = AffineRows(rows * row_scale[:, None], variables, -np.inf, part.b * row_scale + margin)
@@ -208,8 +286,12 @@ def _add(a: Matrix, b: Matrix) -> Matrix:
     return sparse.csr_array(sparse.csr_array(a) + sparse.csr_array(b))
 
 
-def affine_rows(matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: float) -> AffineRows:
-    """``values = matrix @ inputs + offset`` within ``margin``, as rows ``matrix @ inputs - values = -offset``."""
+def affine_rows(
+    matrix: Matrix, inputs: Variables, offset: Array, values: Variables, margin: float | Array
+) -> AffineRows:
+    """Rows ``matrix @ inputs - values = -offset``, each within ``margin``, one number or (rows,)."""
+    from stablenet.milp.affine_rows import AffineRows
+
     n = len(values)
     csr = to_csr(matrix)
     counts = np.diff(csr.indptr)
@@ -228,6 +310,7 @@ def _layer(
     formulation: Formulation,
     *,
     margin: float,
+    slack: Array,
     complete: bool,
 ) -> tuple[BuiltLayer, Source]:
     matrix, used = stack_sources(affine, plan.neurons, plan.scale, sources)
@@ -238,7 +321,7 @@ def _layer(
     lower[undecided] = np.minimum(lower[undecided], 0.0)
     upper[undecided] = np.maximum(upper[undecided], 0.0)
     pre = add_variables(block, "pre", plan.neurons, lower, upper)
-    block.affine = affine_rows(matrix, inputs, offset, pre, margin)
+    block.affine = affine_rows(matrix, inputs, offset, pre, slack)
 
     open_post = plan.neurons[undecided]
     own = "encoded" if complete else "post"
@@ -258,7 +341,8 @@ def _layer(
             input_lower=np.concatenate([s.lower for s in used] or [np.zeros(0)]),
             input_upper=np.concatenate([s.upper for s in used] or [np.zeros(0)]),
             scale=plan.scale[undecided],
-            margin=margin,
+            margin=float(slack[undecided].max()),
+            slack=slack[undecided],
         )
         encoding = formulation.encode(block, relu)
     carrying = np.flatnonzero(plan.phase >= 0)
@@ -272,6 +356,8 @@ def _layer(
 
 def _readable_post(block: Any, plan: LayerPlan, carrying: Index, variables: Variables) -> None:
     """``block.post[i]`` for every neuron: the encoded one, the pre-activation of an active one, or a 0."""
+    import pyomo.environ as pyo
+
     idle = plan.neurons[plan.phase < 0]
     zeros = dict(zip(idle.tolist(), add_variables(block, "idle", idle, 0.0, 0.0), strict=True))
     named = zeros | dict(zip(plan.neurons[carrying].tolist(), variables, strict=True))
@@ -285,14 +371,11 @@ def build_model(network: Network, domain: Domain, *, bounds: Bounds, formulation
     what the formulation adds, such as ``layer[k].is_active[i]`` for neurons that the bounds leave undecided. ``bounds``
     hold on the domain. Raises `DomainError` for a domain of several parts, `InputError` for bounds that do not fit.
     """
+    import pyomo.environ as pyo
+
     part = one_part(domain)
     check_fit(network, part, bounds)
-    plans = [LayerPlan(np.arange(len(b.lower)), b.phase, *usable(b), np.ones(len(b.lower))) for b in bounds.layers]
-    built = assemble(network, part, plans, resolve(formulation), margin=0.0, scaled=False, complete=True)
-    model = built.model
-    rows = np.arange(network.n_outputs)
-    matrix, used = stack_sources(network.output, rows, np.ones(len(rows)), built.sources)
-    inputs = [v for source in used for v in source.variables]
-    model.output = pyo.Var(rows.tolist())
-    model.output_rows = affine_rows(matrix, inputs, network.output.offset, list(model.output.values()), 0.0)
+    chosen = resolve(formulation)
+    model = pyo.ConcreteModel()
+    add_exact(model, _inputs(model, part, scaled=False, margin=0.0), network, bounds, chosen)
     return model

@@ -17,24 +17,17 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.backends.base import Limits, Session
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Part
 from stablenet.formulations.base import AffineHandle, Formulation, Handle, SosHandle
-from stablenet.milp.affine_rows import Variables
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.milp.compiler import CompiledModel, compile_model
+from stablenet.milp.matrices import Variables
 from stablenet.milp.tiny_coefficients import drop_tiny
-from stablenet.pyomo_model.network_model import (
-    Array,
-    Assembled,
-    Index,
-    Phase,
-    assemble,
-    check_fit,
-    resolve,
-)
+from stablenet.pyomo_model.network_model import Assembled, Phase, assemble, check_fit, resolve, row_deviations
 from stablenet.pyomo_model.search_plan import (
     Questions,
     add_witness_values,
@@ -294,7 +287,13 @@ def build_search_model(
         raise InputError(f"margin {margin}; a finite number >= 0 is expected")
     questions = questions_of(network, positive, negative)
     plans = layer_plans(network, bounds, questions, decide=decide, phases=phases, witness=witness)
-    assembled = assemble(network, part, plans, formulation, margin=margin, scaled=True, complete=False)
+    assembled = assemble(
+        *(network, part, plans, formulation),
+        margin=margin,
+        scaled=True,
+        complete=False,
+        deviations=row_deviations(network, part, bounds),
+    )
     handles: list[Handle] = []
     values: list[Any] = []
     if witness:

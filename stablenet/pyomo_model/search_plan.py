@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyomo.environ as pyo
 from scipy import sparse
 
+from stablenet.core.arrays import Index
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import InputError, UnsupportedError
 from stablenet.core.network import Network
 from stablenet.formulations.base import AffineHandle, Formulation, Handle, SosHandle
-from stablenet.milp.affine_rows import AffineRows
-from stablenet.pyomo_model.network_model import Assembled, Index, LayerPlan, Phase, power_of_two, usable
+from stablenet.pyomo_model.network_model import Assembled, LayerPlan, Phase, power_of_two, usable
 
 ENLARGED = 2.0**10
 """Without deciding by bounds, a range is enlarged to 1 but not beyond so many times the neuron's magnitude."""
@@ -127,6 +126,10 @@ def handles_of(assembled: Assembled, questions: Questions, formulation: Formulat
 
 def add_witness_values(model: Any, questions: Questions, handles: Sequence[Handle]) -> list[Any]:
     """One variable in [0, 1] per question, tied to its handle; their sum is the objective."""
+    import pyomo.environ as pyo
+
+    from stablenet.milp.affine_rows import AffineRows
+
     witness: list[Any] = []
     for name, side in (("positive", 1), ("negative", -1)):
         chosen = np.flatnonzero(questions.side == side)

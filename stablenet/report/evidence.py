@@ -7,15 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from stablenet.core.arrays import Array, Mask
 from stablenet.core.errors import ReportError
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
 from stablenet.report.report import Report, check_belongs, domain_from_json
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from stablenet._version import __version__
-from stablenet.bounds.folded import folding_difference
-from stablenet.core.errors import ReportError
+from stablenet.core import html
+from stablenet.core.certificates import CERTIFIER, Certificate
+from stablenet.core.errors import NotInstalledError, ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
-from stablenet.core.network import Network
 from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
-from stablenet.core.terminal import encodable
+from stablenet.core.terminal import encodable, plain
 from stablenet.domain.regions import Domain
-from stablenet.falsify.witness import Witnesser
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
+from stablenet.report.words import arithmetic_of
+
+if TYPE_CHECKING:  # what reads and shows reports starts without them
+    from stablenet.core.network import Network
+    from stablenet.falsify.witness import Witnesser
 
 PACKAGES = ("numpy", "scipy", "pyomo", "onnx", "highspy", "pyscipopt", "gurobipy", "cbcbox")
 
@@ -38,6 +41,11 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+STEPS = ("start", "load", "bounds", "falsify", "search")
+"""What a run's time is spent on, in order: ``start`` is what processes take to start; then comes ``report``, which is
+handing on what was found, ending the engine process and making the report."""
+
+
 def network_to_json(network: Network, domain: Domain | None = None) -> dict[str, Any]:
     """The report's description of a network, and on what domain it is looked at.
 
@@ -49,6 +57,8 @@ def network_to_json(network: Network, domain: Domain | None = None) -> dict[str,
     if not network.exact:
         described |= {"function": "folded", "import_error": _bound(network.import_error)}
         if domain is not None:
+            from stablenet.bounds.folded import folding_difference
+
             described["import_difference"] = [_bound(value) for value in folding_difference(network, domain)]
     return described
 
@@ -106,6 +116,47 @@ class Report:
             result[neuron["layer"]].append(neuron["verdict"])
         return result
 
+    def __repr__(self) -> str:
+        counts = self.data["counts"]
+        stable = counts["stably_active"] + counts["stably_inactive"]
+        state = "complete" if self.complete else f"stopped by {self.stopped_by}"
+        file = self.data["network"].get("file") or "network"
+        return (
+            f"<Report on {plain(str(file))!r}: {stable} stable, {counts['unstable']} unstable, "
+            f"{counts['unknown']} unknown; {state}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdicts by layer, and a map of the neurons."""
+        layers, verdicts = self.data["network"]["layers"], self.verdicts()
+        rows = [
+            (layer["layer"], layer["name"], layer["size"], *(found.count(verdict) for verdict in VERDICTS))
+            for layer, found in zip(layers, verdicts, strict=True)
+        ]
+        headings = ("layer", "name", "neurons", *(verdict.replace("_", " ") for verdict in VERDICTS))
+        return f"<div>{html.text(repr(self))}</div>{html.table(headings, rows)}{html.neuron_map(verdicts)}"
+
+    def to_frame(self) -> Any:
+        """A pandas ``DataFrame`` with a row for each neuron, indexed by layer and neuron.
+
+        Columns: ``verdict``, ``lower``, ``upper``, and for either question ``positive`` and ``negative`` its state,
+        with ``_by`` what closed it and ``_rigorous`` whether its refutation is rigorous. Raises `NotInstalledError`
+        without pandas.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise NotInstalledError('pandas is not installed: pip install "stablenet[pandas]"') from None
+        rows = []
+        for neuron in self.data["neurons"]:
+            row = {name: neuron[name] for name in ("layer", "neuron", "verdict", "lower", "upper")}
+            for side in ("positive", "negative"):
+                question = neuron[side]
+                row |= {side: question["state"], f"{side}_by": question.get("by")}
+                row[f"{side}_rigorous"] = question.get("rigorous")
+            rows.append(row)
+        return pd.DataFrame(rows).set_index(["layer", "neuron"])
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object."""
         return self.data
@@ -134,7 +185,8 @@ class _Questions:
 
     def __init__(self, ledger: Ledger) -> None:
         self.states = ledger.states
-        self.by = ledger.part_by.max(axis=0)
+        claimed = ledger.certified.claimed
+        self.by = np.where(claimed >= 0, claimed, ledger.part_by).max(axis=0)
         self.rigorous = np.asarray(ledger.part_rigorous.all(axis=0))
         self.ledger = ledger
 
@@ -145,8 +197,10 @@ class _Questions:
             number = int(self.ledger.witness[side, index])
             return {"state": "witnessed", "witness": number, "by": self.ledger.sources[code]}
         if state == State.REFUTED:
-            source = self.ledger.sources[self.by[side, index]]
-            return {"state": "refuted", "by": source, "rigorous": bool(self.rigorous[side, index])}
+            source, rigorous = self.ledger.sources[self.by[side, index]], bool(self.rigorous[side, index])
+            found: dict[str, Any] = {"state": "refuted", "by": source, "rigorous": rigorous}
+            certified = self.ledger.certified.to_json(side, index)
+            return found if certified is None or not rigorous else found | {"certified": certified}
         return {"state": "open"}
 
 
@@ -181,7 +235,10 @@ def build_report(
     stopped_by: str | None,
     total_seconds: float,
 ) -> Report:
-    """The report of a ledger; ``stopped_by`` is dropped where every neuron has a verdict."""
+    """The report of a ledger; ``stopped_by`` is dropped where every neuron has a verdict.
+
+    ``seconds`` are those of the `STEPS`, and ``report`` for what ``total_seconds`` are more.
+    """
     verdicts = ledger.verdicts
     complete = ledger.complete
     if not complete and stopped_by is None:
@@ -193,7 +250,9 @@ def build_report(
         stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
     names = [verdict.name.lower() for verdict in Verdict]
     totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
-    seconds = {what: round(ledger.log.seconds.get(what, 0.0), 6) for what in ("load", "bounds", "falsify", "search")}
+    spent = dict.fromkeys(STEPS, 0.0) | ledger.log.seconds
+    seconds = {what: round(taken, 6) for what, taken in spent.items()}
+    seconds["report"] = round(max(0.0, total_seconds - sum(seconds.values())), 6)
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "status": "complete" if complete else "stopped",
@@ -242,8 +301,15 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
         )
 
 
-def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
-    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed.
+def check_arithmetic(report: Report, wanted: str) -> None:
+    """Raise `ReportError` where a report speaks of real arithmetic and float32 is asked for; the reverse follows."""
+    if wanted == "float32" and arithmetic_of(report.data) != "float32":
+        raise ReportError("the report speaks of real arithmetic, which says nothing of float32; --arithmetic float32")
+
+
+def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser, *, believe: bool = True) -> None:
+    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed. Without ``believe`` no
+    refutation counts as rigorous: a run that writes a proof has none of them.
 
     Raises `ReportError` before anything is entered if the report is malformed.
     """
@@ -261,7 +327,23 @@ def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser) -> None:
     ledger.presume({by for _, by, _ in refuted})
     for (side, by, rigorous), indices in refuted.items():
         for part in range(ledger.n_parts):
-            ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous)
+            ledger.refute(part, side, np.array(indices, dtype=np.intp), by, rigorous=rigorous and believe)
+    if believe:
+        _resume_certificates(report, ledger)
+
+
+def _resume_certificates(report: Report, ledger: Ledger) -> None:
+    """Enter what certificates of refutations cost, on the first part: the report does not say what on which."""
+    for entry in report.data["neurons"]:
+        for side in SIDES:
+            question = entry[SIDE_NAMES[side]]
+            if "certified" in question:
+                neurons, told = ledger.flat(entry["layer"], entry["neuron"]), question["certified"]
+                for part in range(ledger.n_parts):
+                    found = Certificate(np.array([told["leaves"]]), np.array([told["seconds"]]))
+                    nothing = Certificate(np.zeros(1, np.intp), np.zeros(1))
+                    found = nothing if part else found
+                    ledger.refute(part, side, neurons, CERTIFIER, rigorous=True, certificate=found)
 
 
 def _closed(
@@ -281,7 +363,8 @@ def _closed(
                 case "witnessed":
                     numbers.setdefault(str(question["by"]), set()).add(question["witness"])
                 case "refuted":
-                    key = (side, str(question["by"]), bool(question["rigorous"]))
+                    # What was certified is its source's claim, and then proven.
+                    key = (side, str(question["by"]), bool(question["rigorous"]) and "certified" not in question)
                     refuted.setdefault(key, []).append(index)
                 case "open":
                     pass
@@ -294,15 +377,3 @@ def _closed(
         if not 0 <= number < len(witnesses):
             raise ReportError(f"the report names witness {number} and holds {len(witnesses)}")
     return {by: [witnesses[n] for n in sorted(some)] for by, some in numbers.items()}, refuted
-
-
-def folded_words(network: Mapping[str, Any]) -> str:
-    """What a report of a network that was folded with rounding speaks of, in a sentence."""
-    error, differences = network.get("import_error"), network.get("import_difference") or [None]
-    most = None if None in differences else max(differences)
-    words = "the import rounded: all this speaks of the folded network"
-    if error is not None:
-        words += f", each coefficient of which is within {error:.2g} of the file's"
-    if most is not None:
-        words += f" and each pre-activation within {most:.2g}"
-    return words

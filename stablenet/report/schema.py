@@ -138,6 +138,7 @@ _QUESTION: dict[str, dict[str, Check]] = {
     "witnessed": {"witness": whole, "by": _text},
     "refuted": {"by": _text, "rigorous": lambda value: isinstance(value, bool)},
 }
+_CERTIFIED: dict[str, Check] = {"leaves": whole, "seconds": _amount}
 _SOLVE: dict[str, Check] = {
     "by": _text,
     **dict.fromkeys(("rows", "binaries", "nodes"), _maybe(whole)),
@@ -222,5 +223,7 @@ def _check_question(question: Any, where: str, n_witnesses: int) -> None:
     if state not in STATES:
         raise ReportError(f"{where}: state {str(state)[:60]!r}; {', '.join(STATES)} exist")
     _keys(question, _QUESTION[state], where)
+    if "certified" in question and state == "refuted":
+        _keys(question["certified"], _CERTIFIED, f"{where}, certified")
     if state == "witnessed" and question["witness"] >= n_witnesses:
         raise ReportError(f"{where}: witness {question['witness']} of {n_witnesses}")

@@ -8,20 +8,22 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult, Tolerance
 from stablenet.backends.base import registry as backends
 from stablenet.backends.native_options import changed_options, check_options, parse_options
 from stablenet.backends.own_points import CheckedSession, SolverFailure
 from stablenet.bounds import Context
-from stablenet.core.bounds import Array, Bounds
+from stablenet.core.arrays import Array, Mask
+from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
 from stablenet.core.errors import UnsupportedError
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
 from stablenet.core.options import Options
 from stablenet.core.proofs import PartProof, ProofLog
-from stablenet.core.questions import NEGATIVE, POSITIVE, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.core.registry import Registry, refuse_argument
 from stablenet.domain.regions import Domain
 from stablenet.falsify.falsifier import Falsifier
@@ -113,14 +115,19 @@ class Problem:
     rng: np.random.Generator
     deadline: Deadline
     proof: ProofLog | None = None
+    leaf_solver: Backend | None = None
+    """Gives `branch` choices for leaves that descent does not close; not trusted."""
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
+    leaves: npt.NDArray[np.int64] = field(init=False)
+    """Leaves of the trees, and boxes, by which rigorous searches refuted each question on the part in hand, (2, n)."""
 
     def __post_init__(self, found: list[Bounds]) -> None:
         decide = self.options.decide_by_bounds
         self.bounds = TrustedBounds(self.network, self.domain, self.ledger, found, decide=decide)
         self.refuted_before = self.ledger.part_by >= 0
+        self.leaves = np.zeros((2, self.ledger.n_neurons), np.int64)
 
     def proof_of(self, part: int) -> PartProof | None:
         """Where certificates of a part go."""
@@ -130,6 +137,14 @@ class Problem:
         """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""
         refuted = np.asarray(self.ledger.part_by[part] >= 0)
         return refuted if self.options.tighten else refuted & self.refuted_before[part]
+
+    def pending(self, part: int) -> Mask:
+        """Questions of a part, (2, n), that are worth a search's work.
+
+        In float32 arithmetic not those that an evaluation may show at some point, and not for certain: nothing can
+        refute them.
+        """
+        return np.asarray(self.ledger.pending(part) & ~self.falsifier.witnesser.uncertain)
 
     def known(self, part: int, by: str, *, rigorous: bool = False) -> Bounds:
         """A part's bounds, with what was refuted on it (all, or only what is rigorous) entered as bounds by ``by``."""

@@ -8,13 +8,18 @@ worked on together, those with the fewest nodes first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from stablenet.bounds.branch_and_bound import Forest, Leaf, Pair, Tree
+from stablenet.backends.base import Backend, Limits
+from stablenet.bounds.branch_and_bound import BranchAndBound, Leaf, Pair, Tree
 from stablenet.bounds.crown import Backward
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Mask, Side
+from stablenet.core.arrays import Array, Mask
+from stablenet.core.errors import SolverError
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Side
 from stablenet.search.base import Problem, Search
+from stablenet.search.leaf_programs import solve_leaf
 
 LAST_STEPS = 40
 LAST_ROUNDS = 12
@@ -60,7 +65,7 @@ class Brancher:
         """Work on a layer; False if meanwhile a source was withdrawn on which the work may rest."""
         ledger = self.problem.ledger
         self.problem.deadline.check()
-        pending = ledger.pending(self.part)[:, ledger.layer_slice(layer)]
+        pending = self.problem.pending(self.part)[:, ledger.layer_slice(layer)]
         if self.by in ledger.dead_sources or not pending.any():
             return True
         work = _Layer(self, layer, pending)
@@ -68,7 +73,7 @@ class Brancher:
         return not work.stale
 
 
-class _Layer(Forest):
+class _Layer(BranchAndBound):
     """The questions of one layer and their trees."""
 
     def __init__(self, owner: Brancher, layer: int, pending: Mask) -> None:
@@ -89,7 +94,7 @@ class _Layer(Forest):
 
     def run(self, max_nodes: int | None) -> None:
         """Bound and split until every question is closed, given up or has used its nodes."""
-        self.plant(self.trees)
+        self.bound_roots(self.trees)
         self.grow(self.trees, max_nodes)
         self.deadline.check()
 
@@ -99,30 +104,30 @@ class _Layer(Forest):
         return self.since != self.ledger.withdrawals
 
     def live(self, trees: Sequence[Tree]) -> list[Tree]:
-        """See `Forest`: a question may have been closed by a witness, or all of the work be in vain."""
+        """See `BranchAndBound`: a question may have been closed by a witness, or all of the work be in vain."""
         if self.stale:
             return []
-        pending = self.ledger.pending(self.at)
+        pending = self.problem.pending(self.at)
         return [tree for tree in super().live(trees) if pending[_side(tree), self.offset + tree.row]]
 
     def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:
-        """See `Forest`: what has the sign that is asked for may be a witness."""
+        """See `BranchAndBound`: what has the sign that is asked for may be a witness."""
         del trees
         shows = values > 0
         if shows.any():
             self.problem.falsifier.witnesser.offer(points[shows], self.by)
 
     def tied(self, tree: Tree, leaf: Leaf) -> None:
-        """See `Forest`: of many leaves some come near by chance, and splitting them closes them."""
+        """See `BranchAndBound`: of many leaves some come near by chance, and splitting them closes them."""
         del leaf
         tree.n_ties += 1
         tree.given_up |= tree.n_ties > TIES
 
     def stuck(self, pairs: list[Pair]) -> None:
-        """See `Forest`: descend for longer; what that does not close is left to other searches."""
+        """See `BranchAndBound`: descend for longer; what that does not close is left to other searches."""
         points = np.zeros((0, self.problem.network.n_inputs))
         for _ in range(LAST_ROUNDS):
-            points = self.press(pairs, LAST_STEPS)
+            points = self.optimise_leaves(pairs, LAST_STEPS)
             still = np.ones(len(pairs), dtype=bool)
             for i, ((tree, leaf), bound) in enumerate(zip(pairs, self.certify(pairs), strict=True)):
                 if bound <= tree.goal:
@@ -131,18 +136,56 @@ class _Layer(Forest):
             pairs, points = [pair for pair, left in zip(pairs, still, strict=True) if left], points[still]
             if not pairs:
                 return
+        if self.problem.leaf_solver is not None:
+            pairs, points = self._solved(pairs, self.problem.leaf_solver)
+            if not pairs:
+                return
         falsifier = self.problem.falsifier
         rows, signs = np.array([tree.row for tree, _ in pairs]), np.array([tree.sign for tree, _ in pairs])
         falsifier.climb(self.layer, self.at, falsifier.pullers[self.at](points), neurons=rows, signs=signs)
         for tree, _ in pairs:
             tree.given_up = True
 
+    def _solved(self, pairs: list[Pair], solver: Backend) -> tuple[list[Pair], Array]:
+        """Close leaves by linear programs; those that are left, and points to try for them."""
+        falsifier, left, points = self.problem.falsifier, [], []
+        for tree, leaf in pairs:
+            self.deadline.check()
+            limits = Limits(time=self.deadline.left, seed=self.problem.options.seed)
+            point = self.choose_by_program(tree, leaf, solver, limits)
+            if point is not None:
+                falsifier.witnesser.offer(falsifier.pullers[self.at](point[None, :]), self.by)
+            [bound] = self.certify([(tree, leaf)])
+            if bound <= tree.goal:
+                tree.close(leaf, bound)
+            else:
+                left.append((tree, leaf))
+                points.append(self.part.lower if point is None else point)
+        return left, np.array(points).reshape(len(left), self.problem.network.n_inputs)
+
+    def choose_by_program(self, tree: Tree, leaf: Leaf, solver: Backend, limits: Limits) -> Array | None:
+        """Give a leaf the choices of its linear program, where it has an answer; the point that comes with it."""
+        stages = self.backward.stages
+        phases = [leaf.phases[a:b] for a, b in pairwise(self.alive.tolist())][: len(stages)]
+        try:
+            found = solve_leaf(self.backward, self.affine, tree.row, tree.sign, phases, backend=solver, limits=limits)
+        except SolverError:
+            return None
+        if found is None:
+            return None
+        pairs = zip(found.choices, self.optimizer.levels, strict=True)
+        shifts = [np.zeros((1, 1, 0)) if c.multiplier is None else c.multiplier for c in found.choices]
+        leaf.slopes = np.concatenate([choice.low_slope[0, 0, level.open] for choice, level in pairs]).astype(np.float32)
+        leaf.multipliers = np.concatenate([shift[0, 0] for shift in shifts]).astype(np.float32)
+        return found.point
+
     def finished(self, trees: Sequence[Tree]) -> None:
-        """See `Forest`: no leaf is left, so the question is refuted."""
+        """See `BranchAndBound`: no leaf is left, so the question is refuted."""
         self._record(trees, complete=True)
         for side in SIDES:
-            neurons = np.array([tree.row for tree in trees if _side(tree) == side], dtype=np.intp)
-            indices = self.offset + neurons
+            mine = [tree for tree in trees if _side(tree) == side]
+            indices = self.offset + np.array([tree.row for tree in mine], dtype=np.intp)
+            self.problem.leaves[side, indices] = [(tree.n_nodes + 1) // 2 for tree in mine]
             self.ledger.refute(self.at, side, indices, self.by, rigorous=self.rigorous, since=self.since)
 
 

@@ -14,8 +14,9 @@ import time
 import numpy as np
 
 from stablenet.backends.own_points import SolverFailedError
+from stablenet.core.arrays import Mask
 from stablenet.core.errors import UnsupportedError
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
 from stablenet.search.part_model import STOPS, OwnPoints, PartModel
 from stablenet.search.single_milp import REFUTING, PartSearch

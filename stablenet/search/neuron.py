@@ -8,7 +8,7 @@ solution of the sign sought or the first bound that excludes it. A layer's model
 from __future__ import annotations
 
 from stablenet.search.base import Problem, Search, check_combination
-from stablenet.search.per_question import Singles
+from stablenet.search.per_question import PerQuestion
 
 
 class NeuronSearch(Search):
@@ -22,4 +22,4 @@ class NeuronSearch(Search):
         """See `Search`."""
         check_combination(problem.formulation, problem.backend)
         for part in range(len(problem.domain.parts)):
-            Singles(problem, part, self.name).run(problem.ledger.pending(part))
+            PerQuestion(problem, part, self.name).run(problem.pending(part))

@@ -10,8 +10,9 @@ from stablenet.backends.base import Backend, SolveResult, Status
 from stablenet.backends.own_points import FEASIBLE as FORWARD
 from stablenet.backends.own_points import SolverFailure, best_value
 from stablenet.bounds.crown import Backward, crown_rows
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.errors import SolverError
-from stablenet.core.questions import NEGATIVE, POSITIVE, Array, Index, Mask, Side
+from stablenet.core.questions import NEGATIVE, POSITIVE, Side
 from stablenet.milp.arrays import MILP
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.search.base import Problem, SearchStoppedError

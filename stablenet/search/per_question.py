@@ -14,8 +14,9 @@ import numpy as np
 from stablenet.backends.base import Backend, Callbacks, Capability, SolveResult, Status
 from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import CheckedSession, SolverFailedError
+from stablenet.core.arrays import Array, Mask
 from stablenet.core.errors import SolverError
-from stablenet.core.questions import POSITIVE, SIDES, Array, Mask, Side
+from stablenet.core.questions import POSITIVE, SIDES, Side
 from stablenet.pyomo_model.search_model import SearchModel
 from stablenet.search.base import Problem, SearchStoppedError
 from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
@@ -24,7 +25,7 @@ PATIENCE = 1.0
 """Seconds that solves on other threads get to stop after Ctrl-C."""
 
 
-class Singles:
+class PerQuestion:
     """One MILP a question, layer by layer, on one part; as many at a time as there are threads.
 
     A solve stops at the first solution that a forward pass confirms, or at the first dual bound of the refuting
@@ -47,12 +48,12 @@ class Singles:
             here[:, inside] = mask[:, inside]
             if mask[:, inside.start :].any():
                 self.models.tighten(layer, self.by)
-            here &= self.ledger.pending(self.part)
+            here &= self.problem.pending(self.part)
             while here.any():
                 self._layer(here)
                 if not self.models.stale:
                     break
-                here &= self.ledger.pending(self.part)
+                here &= self.problem.pending(self.part)
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
@@ -85,7 +86,7 @@ class _Queue:
 
     def __init__(
         self,
-        owner: Singles,
+        owner: PerQuestion,
         model: SearchModel,
         start: Array,
         questions: Sequence[tuple[Side, int]],
@@ -134,7 +135,7 @@ class _Queue:
 
     def is_open(self, question: tuple[Side, int]) -> bool:
         """Whether a question is pending on the part, and an answer by the model would be believed."""
-        return not self.owner.models.stale and bool(self.owner.ledger.pending(self.owner.part)[question])
+        return not self.owner.models.stale and bool(self.problem.pending(self.owner.part)[question])
 
 
 class _Asker:

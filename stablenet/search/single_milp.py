@@ -17,12 +17,13 @@ from scipy import sparse
 from stablenet.backends.base import Backend, Callbacks, Capability, Session, SolveResult
 from stablenet.backends.base import registry as backends
 from stablenet.backends.own_points import SolverFailedError, SolverFailure
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.errors import SolverError
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.search.base import Problem, Search, SearchStoppedError, check_combination
 from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
-from stablenet.search.per_question import Singles
+from stablenet.search.per_question import PerQuestion
 
 CLAIM = 0.5
 """An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
@@ -68,7 +69,7 @@ class PartSearch:
         Of a neuron with both sides pending only the positive one is asked: the two witness values would
         always add up to 1 and nothing could be refuted beside them.
         """
-        mask = self.ledger.pending(self.part) & self.scope & ~self.aside
+        mask = self.problem.pending(self.part) & self.scope & ~self.aside
         mask[NEGATIVE] &= ~mask[POSITIVE]
         return mask
 
@@ -76,7 +77,7 @@ class PartSearch:
         """Close what can be closed; each question set aside gets one solve of its own at the end."""
         while (mask := self.open_questions()).any():
             Rounds(self, mask).run()
-        Singles(self.problem, self.part, self.by).run(self.aside)
+        PerQuestion(self.problem, self.part, self.by).run(self.aside)
 
 
 class Rounds:
@@ -152,7 +153,7 @@ class Rounds:
         return start
 
     def _still_pending(self) -> Mask:
-        return np.asarray(self.ledger.pending(self.owner.part)[self.side, self.index])
+        return np.asarray(self.problem.pending(self.owner.part)[self.side, self.index])
 
     def _drop_closed(self, session: Session) -> bool:
         """Take questions closed or set aside out of the objective; False if none is left, or the model is stale."""
@@ -177,10 +178,10 @@ class Rounds:
         asked = np.zeros((2, self.ledger.n_neurons), dtype=bool)
         asked[:, self.index] = True
         fruitless = 0
-        for side, index in self.problem.rng.permutation(np.argwhere(asked & self.ledger.pending(self.owner.part))):
+        for side, index in self.problem.rng.permutation(np.argwhere(asked & self.problem.pending(self.owner.part))):
             if fruitless > FRUITLESS:
                 break
-            if self.ledger.pending(self.owner.part)[side, index]:
+            if self.problem.pending(self.owner.part)[side, index]:
                 layer, neuron = self.ledger.locate(int(index))
                 objective, _ = self.model.question_objective(layer, neuron, 1 if side == POSITIVE else -1)
                 session.change_objective(objective, maximize=True)
@@ -237,7 +238,7 @@ class Rounds:
         for i in np.flatnonzero(claimed & self._still_pending()):
             side, index = SIDES[int(self.side[i])], int(self.index[i])
             self.owner.models.push(x, side, index)
-            if self.ledger.pending(self.owner.part)[side, index]:
+            if self.problem.pending(self.owner.part)[side, index]:
                 self.owner.aside[side, index] = True
 
     def _digest(self, result: SolveResult) -> bool:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from stablenet.bounds.certificates import Batch, record_boxes
 from stablenet.bounds.crown import crown_layers
 from stablenet.bounds.polytope import narrowed
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import Network
-from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Array, Index, Mask
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES
 from stablenet.search.base import Problem, Search
 
 Numbers = npt.NDArray[np.uint32]
@@ -76,7 +77,7 @@ class Boxes:
 
 
 @dataclass(eq=False)
-class Outcome:
+class BoundedBoxes:
     """What bounding a batch of b boxes showed: refuted (b, q), ties (q,), inputs to cut (b,), points to try; and which
     neurons were carried back to the inputs, (n,).
     """
@@ -97,7 +98,7 @@ class Splitter:
         self.part = part
         self.by = by
         self.ledger = problem.ledger
-        pending = self.ledger.pending(part)
+        pending = problem.pending(part)
         self.flat = np.concatenate([np.flatnonzero(pending[POSITIVE]), np.flatnonzero(pending[NEGATIVE])])
         self.side = np.repeat([POSITIVE, NEGATIVE], np.count_nonzero(pending, axis=1)).astype(np.intp)
         box = problem.domain.parts[part]
@@ -113,6 +114,7 @@ class Splitter:
         self.ties = np.zeros(len(self.flat), dtype=np.int64)
         self.n_boxes = 0
         self.n_numbers = 1
+        problem.leaves[self.side, self.flat] = 0
         self.proof = problem.proof_of(part)
         if self.proof is not None:
             asked = {"question": self.flat.astype("<u4"), "sign": np.where(self.side == POSITIVE, 1, -1).astype("<i1")}
@@ -139,7 +141,7 @@ class Splitter:
         return not self._still_pending().any()
 
     def _still_pending(self) -> Mask:
-        return np.asarray(self.ledger.pending(self.part)[self.side, self.flat])
+        return np.asarray(self.problem.pending(self.part)[self.side, self.flat])
 
     def _next_batches(self, workers: int, live: Mask) -> list[Boxes]:
         """Up to a batch per worker from the top of the stack: depth first, so that the stack stays small."""
@@ -157,7 +159,7 @@ class Splitter:
                 batches.append(boxes.take(keep))
         return batches
 
-    def _bound(self, boxes: Boxes) -> Outcome:
+    def _bound(self, boxes: Boxes) -> BoundedBoxes:
         """Bound a batch; touches nothing that other threads use."""
         network = self.problem.network
         empty = np.zeros(len(boxes), dtype=bool)
@@ -185,7 +187,7 @@ class Splitter:
         ties = np.zeros(len(self.flat), dtype=np.int64)
         ties[asked] = (boxes.mask[:, asked] & (excess > 0) & (excess <= self.tie[asked])).sum(axis=0)
         points = self._candidates(boxes, guide, asked)
-        return Outcome(boxes, refuted, ties, self._cut(boxes, guide.score), points, guide.carried)
+        return BoundedBoxes(boxes, refuted, ties, self._cut(boxes, guide.score), points, guide.carried)
 
     def _cut(self, boxes: Boxes, score: Array) -> Index:
         """The input at which to cut each box, (b,); -1 where there is none that can be."""
@@ -219,7 +221,7 @@ class Splitter:
         shows &= np.concatenate([boxes.mask[:, asked]] * 2)
         return points[shows.any(axis=1)]
 
-    def _digest(self, outcome: Outcome) -> None:
+    def _digest(self, outcome: BoundedBoxes) -> None:
         boxes, refuted = outcome.boxes, outcome.refuted
         self.n_boxes += len(boxes)
         self.ties += outcome.ties
@@ -234,6 +236,7 @@ class Splitter:
             cuts, corners = np.where(halves, outcome.cut, -1), (boxes.lower, boxes.upper)
             record = Batch(boxes.number, corners, refuted, cuts, outcome.carried)
             record_boxes(self.proof, record, first=self.n_numbers)
+        self.problem.leaves[self.side, self.flat] += (boxes.mask & refuted).sum(axis=0)
         self._count(boxes.mask, left, halves)
         if halves.any():
             parents = Boxes(boxes.lower[halves], boxes.upper[halves], left[halves], boxes.number[halves])

@@ -53,6 +53,14 @@ class TrustedBounds:
         with self.ledger.lock:
             self._known[part].append((bounds, self.ledger.refuters(part) | frozenset(bounds.methods)))
 
+    def rigorous(self, part: int) -> Bounds | None:
+        """The last bounds entered that are rigorous in every layer and rest on nothing withdrawn, if there are any."""
+        dead = self.ledger.dead_sources
+        for bounds, sources in reversed(self._known[part]):
+            if dead.isdisjoint(sources) and all(layer.rigorous for layer in bounds.layers):
+                return bounds
+        return None
+
     def _anew(self, part: int) -> Bounds:
         for name in BELIEVED:
             if not self.ledger.dead_sources.isdisjoint(("interval", name)):

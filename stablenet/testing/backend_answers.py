@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Capability, Limits, Session, Status
+from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError, SolverError, UnsupportedError
 from stablenet.milp.arrays import MILP
 from stablenet.testing import models
 from stablenet.testing.models import INF, Known
 from stablenet.testing.suite import PLENTY, ConformanceError, check_answer, check_point, close, demand
-
-Array = npt.NDArray[np.float64]
 
 
 def _answers(backend: Backend, known: list[Known], *, may_refuse: tuple[type[Exception], ...] = ()) -> None:

@@ -14,15 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Settings, Status
+from stablenet.core.arrays import Array
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.testing import models
 from stablenet.testing.models import INF, Known
 from stablenet.testing.suite import PLENTY, VALUE, ConformanceError, check_answer, check_stop, close, demand, slowness
-
-Array = npt.NDArray[np.float64]
 
 PROMPT = 1.5
 """Seconds from Ctrl-C to `KeyboardInterrupt`, on an idle machine."""

@@ -28,9 +28,9 @@ from stablenet.core.errors import UnknownNameError
 from stablenet.testing import backend_answers as answers
 from stablenet.testing import backend_calls as calls
 from stablenet.testing import backend_stops as stops
-from stablenet.testing.suite import Case, ConformanceError, Outcome
+from stablenet.testing.suite import Case, ConformanceError, ConformanceResult
 
-__all__ = ["Case", "ConformanceError", "Outcome", "backend_cases", "check_backend", "run_case"]
+__all__ = ["Case", "ConformanceError", "ConformanceResult", "backend_cases", "check_backend", "run_case"]
 
 _CASES: tuple[tuple[Callable[[Backend], None], frozenset[Capability]], ...] = (
     (answers.feasible, frozenset()),
@@ -86,13 +86,13 @@ def run_case(case: Case, backend: Backend) -> bool:
     return True
 
 
-def check_backend(backend: Backend, *, exclude: Collection[str] = ()) -> Outcome:
+def check_backend(backend: Backend, *, exclude: Collection[str] = ()) -> ConformanceResult:
     """Run all cases but those of the names in ``exclude``; raises `ConformanceError` naming each that failed."""
     cases = backend_cases()
     unknown = sorted(set(exclude) - {case.name for case in cases})
     if unknown:
         raise UnknownNameError("conformance case", unknown[0], [case.name for case in cases])
-    outcome = Outcome()
+    outcome = ConformanceResult()
     for case in cases:
         if case.name in exclude:
             continue

@@ -1,4 +1,4 @@
-"""Small networks for the conformance suite of formulations, and the true answers on them.
+"""Small networks for the conformance suites of formulations, bounds and searches, and the true answers on them.
 
 The truth comes from `extremes`, which enumerates activation patterns and solves one linear program each with SciPy:
 nothing in it knows a formulation.
@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linprog
 
+from stablenet.bounds.linear import to_dense
+from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Layer, Network, Term
-from stablenet.domain.regions import Box
-
-Array = npt.NDArray[np.float64]
+from stablenet.domain.regions import Box, Part
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def instances() -> tuple[Instance, ...]:
 
 
 @cache
-def extremes(network: Network, part: Box) -> tuple[tuple[Array, Array], ...]:
+def extremes(network: Network, part: Part) -> tuple[tuple[Array, Array], ...]:
     """True least and greatest pre-activation of every neuron, per layer (n,), by enumeration of patterns.
 
     One linear program per activation pattern of the layers before, neuron and side: for a dozen neurons at most.
@@ -83,7 +82,10 @@ def extremes(network: Network, part: Box) -> tuple[tuple[Array, Array], ...]:
     found = []
     for k, layer in enumerate(network.layers):
         low, high = np.full(layer.size, np.inf), np.full(layer.size, -np.inf)
-        for maps, a, b in _cells(network, k):
+        for maps, rows, sides in _cells(network, k):
+            a, b = rows, sides
+            if part.a is not None and part.b is not None:
+                a, b = np.concatenate([rows, part.a]), np.concatenate([sides, part.b])
             weight, offset = maps[k]
             for i, side in itertools.product(range(layer.size), (1.0, -1.0)):
                 answer = linprog(-side * weight[i], A_ub=a, b_ub=b, bounds=box)
@@ -104,7 +106,7 @@ def _cells(network: Network, depth: int) -> Iterator[tuple[list[tuple[Array, Arr
         for layer in network.layers[: depth + 1]:
             weight, offset = np.zeros((layer.size, n)), layer.affine.offset.copy()
             for term in layer.affine.terms:
-                matrix = np.asarray(term.matrix)
+                matrix = to_dense(term.matrix)
                 weight += matrix @ posts[term.source][0]
                 offset += matrix @ posts[term.source][1]
             maps.append((weight, offset))

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Capability, Limits, Session, Settings, Status
 from stablenet.backends.base import registry as backends
 from stablenet.bounds import run
+from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.errors import UnsupportedError
 from stablenet.core.network import AffineMap, Layer, Network, Term
@@ -36,8 +36,6 @@ from stablenet.pyomo_model.network_model import build_model, resolve
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.testing.formulation_instances import Instance, extremes, instances
 from stablenet.testing.suite import ConformanceError
-
-Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-5
 """What an optimum may be off, relative to the size of the model's numbers (1 to 10)."""

@@ -10,9 +10,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.backends.base import Status
+from stablenet.core.arrays import Array
 from stablenet.milp.arrays import MILP, Indicators, Rows
-
-Array = npt.NDArray[np.float64]
 
 INF = np.inf
 

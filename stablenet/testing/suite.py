@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Capability, Limits, SolveResult, Status
 from stablenet.core.errors import StablenetError
 from stablenet.milp.arrays import MILP
 from stablenet.testing.models import Known
-
-Array = npt.NDArray[np.float64]
 
 VALUE = 1e-6
 """How far a value may be off, relative to itself where it is above 1."""
@@ -45,7 +42,7 @@ class Case:
 
 
 @dataclass
-class Outcome:
+class ConformanceResult:
     """The cases that passed, those that failed and why, and those that do not apply and what they need."""
 
     passed: list[str] = field(default_factory=list)

@@ -34,12 +34,14 @@ def row(outcome: str = "complete", **values: Any) -> measured.Row:
 
 
 @pytest.fixture
-def request_(tmp_path: Path) -> measured.Request:
+def request_(tmp_path: Path) -> measured.Measurement:
     options = {"search": "neuron", "threads": 1, "time_limit": 60.0, "falsify": False}
-    return measured.Request(str(dense(tmp_path)), "box:-1:1", options)
+    return measured.Measurement(str(dense(tmp_path)), "box:-1:1", options)
 
 
-def test_a_row_is_measured_once(request_: measured.Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_measured_once(
+    request_: measured.Measurement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = measured.Results(tmp_path / "rows.jsonl")
     found = results.measure(request_, "small")
     assert found["outcome"] == "complete"
@@ -53,7 +55,7 @@ def test_a_row_is_measured_once(request_: measured.Request, tmp_path: Path, monk
     assert opened is not None
     assert 0 < opened <= 2 * found["neurons"]
 
-    def again(_: measured.Request) -> None:
+    def again(_: measured.Measurement) -> None:
         raise AssertionError("measured twice")
 
     monkeypatch.setattr(measured, "run", again)
@@ -65,29 +67,29 @@ def test_a_row_is_measured_once(request_: measured.Request, tmp_path: Path, monk
         measured.Results(tmp_path / "rows.jsonl", again=True).measure(request_, "small")
 
 
-def test_keys_are_of_contents(request_: measured.Request, tmp_path: Path) -> None:
+def test_keys_are_of_contents(request_: measured.Measurement, tmp_path: Path) -> None:
     other = tmp_path / "moved.onnx"
     other.write_bytes(Path(request_.network).read_bytes())
-    assert measured.Request(str(other), request_.domain, request_.options).key == request_.key
-    assert measured.Request(str(other), "box:-1:2", request_.options).key != request_.key
+    assert measured.Measurement(str(other), request_.domain, request_.options).key == request_.key
+    assert measured.Measurement(str(other), "box:-1:2", request_.options).key != request_.key
     centre = tmp_path / "centre.npy"
     balls = []
     for value in (0.0, 0.5):
         np.save(centre, np.full(3, value))
-        balls.append(measured.Request(str(other), f"ball:{centre}:0.1", request_.options).key)
+        balls.append(measured.Measurement(str(other), f"ball:{centre}:0.1", request_.options).key)
     assert balls[0] != balls[1]
 
 
-def test_a_supervised_row(request_: measured.Request) -> None:
-    found = measured.run(measured.Request(request_.network, request_.domain, request_.options, isolate=True))
+def test_a_supervised_row(request_: measured.Measurement) -> None:
+    found = measured.run(measured.Measurement(request_.network, request_.domain, request_.options, isolate=True))
     assert found["outcome"] == "complete"
     assert found["seconds"]["load"] > 0
 
 
 def test_crashes_and_hangs_are_rows(
-    request_: measured.Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_: measured.Measurement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = measured.Request(request_.network, request_.domain, {"search": "nonsense"})
+    wrong = measured.Measurement(request_.network, request_.domain, {"search": "nonsense"})
     found = measured.run(wrong)
     assert found["outcome"] == "crash"
     assert "nonsense" in found["reason"]
@@ -96,18 +98,18 @@ def test_crashes_and_hangs_are_rows(
 
 
 def test_goals() -> None:
-    step = ladder.Step("net", "box:0:1", 10.0)
+    step = ladder.LadderStep("net", "box:0:1", 10.0)
     assert step.met(row(), 5)
     assert not step.met(row(work_s=11.0), 5)
     assert not step.met(row(peak_mb=2500.0), 5)
     assert not step.met(row("time", counts={"unknown": 1}), 5)
     assert not step.met({"outcome": "crash"}, None)
-    closed = ladder.Step("net", "box:0:1", 300.0, closed=0.6)
+    closed = ladder.LadderStep("net", "box:0:1", 300.0, closed=0.6)
     assert closed.limit == 300.0
     assert closed.met(row("time", open_end=4), 10)
     assert not closed.met(row("time", open_end=5), 10)
     assert not closed.met(row("time", open_end=4), None)
-    decided = ladder.Step("net", "box:0:1", 120.0, decided=0.95)
+    decided = ladder.LadderStep("net", "box:0:1", 120.0, decided=0.95)
     assert decided.met(row("time", neurons=100, counts={"unknown": 5}), 10)
     assert not decided.met(row("time", neurons=100, counts={"unknown": 6}), 10)
     assert len({step.name for step in ladder.LADDER}) == len(ladder.LADDER) >= 27
@@ -116,7 +118,11 @@ def test_goals() -> None:
 def test_a_page_says_what_is_missing_and_what_is_met() -> None:
     given = Namespace(shown=["--networks", "x"], search="auto", bounds="crown", solver="highs", threads=2, seed=0)
     given.neuron, given.neuron_limit = True, 60.0
-    steps = [ladder.Step("a", "box:0:1", 10.0), ladder.Step("b", "box:0:1", 0.5), ladder.Step("c", "box:0:1", 9.0)]
+    steps = [
+        ladder.LadderStep("a", "box:0:1", 10.0),
+        ladder.LadderStep("b", "box:0:1", 0.5),
+        ladder.LadderStep("c", "box:0:1", 9.0),
+    ]
     found = [
         ladder.Measured(steps[0], 4, row(), row("time", work_s=20.0, open_end=2)),
         ladder.Measured(steps[1], 4, row(), row(work_s=0.5)),

@@ -9,7 +9,7 @@ from test_bounds_methods import dense
 from stablenet.bounds import run
 from stablenet.bounds.adam import Variables
 from stablenet.bounds.crown import Backward
-from stablenet.bounds.optimize import Descent, _Run
+from stablenet.bounds.optimize import BoundOptimizer, _Run
 from stablenet.core.network import AffineMap, Layer, Network
 from stablenet.domain.regions import LinfBall
 
@@ -36,14 +36,14 @@ def pushed(network: Network) -> Backward:
 
 
 def any_choice(
-    descent: Descent, n_rows: int, rng: np.random.Generator, *, phases: bool
+    optimizer: BoundOptimizer, n_rows: int, rng: np.random.Generator, *, phases: bool
 ) -> tuple[Variables, list[np.ndarray]]:
     """Slopes and multipliers at random, and phases that some of the undecided neurons are held to."""
-    start = descent.start(n_rows, multipliers=True)
+    start = optimizer.start(n_rows, multipliers=True)
     slopes = [rng.random(a.shape).astype(np.float32) for a in start.slopes]
     multipliers = [(0.1 * rng.normal(size=a.shape)).astype(np.float32) for a in start.multipliers or []]
     held = []
-    for level, multiplier in zip(descent.levels, multipliers, strict=True):
+    for level, multiplier in zip(optimizer.levels, multipliers, strict=True):
         phase = np.zeros(multiplier.shape, np.int8)
         if phases:
             phase[..., level.open] = rng.integers(-1, 2, size=(*phase.shape[:2], len(level.open)))
@@ -58,12 +58,12 @@ def test_values_are_those_of_the_rigorous_pass(inactive: int, active: int, phase
     rng = np.random.default_rng(inactive + 100 * active)
     network = shifted(inactive, active, seed=3)
     backward = pushed(network)
-    descent = Descent(backward)
+    optimizer = BoundOptimizer(backward)
     affine = network.layers[2].affine
     rows, signs = np.tile(np.arange(6), 2), np.repeat([1.0, -1.0], 6)
-    variables, held = any_choice(descent, len(rows), rng, phases=phases)
-    found = descent.run(affine, rows, signs, 0, start=variables.copy(), phases=held)
-    bounds, _ = backward.upper_bounds(affine, rows, signs, descent.choices(variables, held))
+    variables, held = any_choice(optimizer, len(rows), rng, phases=phases)
+    found = optimizer.run(affine, rows, signs, 0, start=variables.copy(), phases=held)
+    bounds, _ = backward.upper_bounds(affine, rows, signs, optimizer.choices(variables, held))
     np.testing.assert_allclose(found.values, bounds, rtol=1e-4, atol=1e-4 * np.abs(bounds).max())
     assert np.ptp(bounds) > 0.1
 
@@ -72,10 +72,10 @@ def test_values_are_those_of_the_rigorous_pass(inactive: int, active: int, phase
 def test_gradients_are_the_slopes_of_the_values(inactive: int, active: int) -> None:
     rng = np.random.default_rng(7)
     network = shifted(inactive, active, seed=3)
-    descent = Descent(pushed(network))
+    optimizer = BoundOptimizer(pushed(network))
     rows, signs = np.arange(6), np.ones(6)
-    variables, held = any_choice(descent, 6, rng, phases=True)
-    state = _Run(descent, network.layers[2].affine, rows, signs, held)
+    variables, held = any_choice(optimizer, 6, rng, phases=True)
+    state = _Run(optimizer, network.layers[2].affine, rows, signs, held)
     back = state.back(variables)
     _, pres = state.forward(variables, back)
     step = 1e-3

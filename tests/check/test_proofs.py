@@ -38,6 +38,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "split": {"bounds": "interval", "search": "split", "time_limit": 2.0},
     "branch": {"bounds": "crown", "search": "branch", "time_limit": 10.0},
     "auto": {"search": "auto", "time_limit": 20.0},
+    "certified": {"bounds": "interval", "search": "network", "time_limit": 20.0},
 }
 
 
@@ -172,6 +173,8 @@ def write(path: Path, content: list[tuple[dict[str, Any], dict[str, Any]]]) -> N
 
 def mutate(rng: np.random.Generator, content: list[Any]) -> str:
     """One change in place; its name."""
+    if not content:
+        return "nothing is left"
     i = int(rng.integers(1, len(content))) if len(content) > 1 else 0
     header, arrays = content[i]
     kind = str(rng.choice(["drop", "twice", "swap", "number", "numbers", "whole", "side", "close", "shorter", "layer"]))
@@ -368,6 +371,78 @@ def test_no_changed_report_with_a_false_verdict_is_let_through(tmp_path, seed):
             continue
         if not result.problems:
             assert not false_verdicts(found, data), done
+
+
+def pretend(rng: np.random.Generator, found: Found, data: dict[str, Any]) -> None:
+    """Make a report claim, with right counts, that a neuron is stable which is not, by what its proof file holds."""
+    false = [
+        (entry, side)
+        for entry in data["neurons"]
+        for side, can in (
+            ("positive", found.exact.maximum[entry["layer"]][entry["neuron"]] > 0),
+            ("negative", found.exact.minimum[entry["layer"]][entry["neuron"]] < 0),
+        )
+        if can
+    ]
+    if not false:
+        return
+    entry, side = false[int(rng.integers(len(false)))]
+    other = "negative" if side == "positive" else "positive"
+    before = entry["verdict"]
+    certified = {"certified": {"leaves": 1, "seconds": 0.1}} if rng.random() < 0.5 else {}
+    entry[side] = {"state": "refuted", "by": "network", "rigorous": True, **certified}
+    if side == "negative" and entry[other]["state"] == "refuted":
+        entry[other] = {"state": "open"}
+    entry["verdict"] = "stably_inactive" if side == "positive" else "stably_active"
+    data["counts"][before] -= 1
+    data["counts"][entry["verdict"]] += 1
+    data["counts"]["rigorous"] += before == "unknown"
+
+
+@pytest.mark.long
+def test_of_a_thousand_changes_none_that_makes_a_verdict_false_is_let_through(tmp_path):
+    """Proof, report or both are changed: numbers, signs, bits, records and leaves left out, witnesses moved."""
+    rng = np.random.default_rng(2026)
+    found = []
+    for seed in (0, 1, 2, 4, 5, 7, 8, 11):
+        for method in ("crown-alpha", "branch bounds", "split", "branch", "auto", "certified"):
+            folder = tmp_path / f"{seed} {method}"
+            folder.mkdir()
+            found.append(run(folder, seed, **METHODS[method]))
+    tried = refused = false = 0
+    proof, report = tmp_path / "proof", tmp_path / "report.json"
+    for number in range(1000):
+        one = found[number % len(found)]
+        data = json.loads(one.report.read_text())
+        content = records(one.proof)
+        done = []
+        if number % 3 != 1:
+            done += [mutate(rng, content) for _ in range(int(rng.integers(1, 4)))]
+        if number % 3 == 1:
+            done += [lie(rng, data) for _ in range(int(rng.integers(1, 3)))]
+        if number % 3 == 2:
+            pretend(rng, one, data)
+        write(proof, content)
+        if number % 7 == 0:
+            torn = bytearray(proof.read_bytes())
+            torn[int(rng.integers(len(torn)))] ^= 1 << int(rng.integers(8))
+            proof.write_bytes(bytes(torn))
+        report.write_text(json.dumps(data))
+        tried += 1
+        sizes = [layer.size for layer in one.network.layers]
+        beyond = [e["neuron"] for e in data["neurons"] if not 0 <= e["neuron"] < sizes[e["layer"]]]
+        wrong = beyond or false_verdicts(one, data)
+        false += bool(wrong)
+        try:
+            result = check(one.network, report, proof)
+        except (ReportError, ProofError):
+            refused += 1
+            continue
+        refused += bool(result.problems)
+        assert result.problems or not wrong, (number, done, wrong)
+    assert tried == 1000
+    assert false > 250, "the changes have to make verdicts false"
+    assert refused > false
 
 
 def test_the_wrong_network_domain_or_proof_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -10,7 +11,9 @@ import time
 
 import pytest
 from compare_helpers import stablenet, write_grid
+from small import dense
 
+from stablenet import load_onnx
 from stablenet.compare.store import Store
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
@@ -85,3 +88,27 @@ def test_runs_on_one_machine_get_cores_of_their_own():
         assert not set(first) & set(second)
     with free_cores(available + 1) as none:
         assert none == ()
+
+
+@pytest.mark.long
+def test_external_data_travels_with_its_network(cluster, tmp_path):
+    """A run on a worker reads a network whose weights lie in another file beside it."""
+    import onnx
+
+    from stablenet.compare.plan import REPORT
+    from stablenet.compare.run.cluster import Cluster
+    from stablenet.compare.run.execute import Job
+
+    made = onnx.load(dense(tmp_path))
+    source = tmp_path / "source"
+    source.mkdir()
+    path = source / "net.onnx"
+    onnx.save(made, path, save_as_external_data=True, location="data.bin", size_threshold=0)
+    executor = Cluster(cluster.scheduler_address)
+    arguments = ["find", "{network}", "--domain", "box:-1:1", "--search", "off", "--output", REPORT]
+    try:
+        ((name, found),) = executor.run([("one", Job(arguments, {"{network}": path}, 120.0))])
+    finally:
+        executor.client.close()
+    assert name == "one"
+    assert json.loads(found.report)["network"]["sha256"] == load_onnx(path).sha256

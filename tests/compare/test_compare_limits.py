@@ -18,21 +18,21 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits from out
 
 
 def start(argv, **limits):
-    warden = subprocess.Popen(
+    watchdog = subprocess.Popen(
         [sys.executable, "-m", "stablenet.compare.run.limits"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     request = {"argv": argv, "wall": 30.0, "memory": None, "cores": [], **limits}
-    warden.stdin.write(json.dumps(request).encode() + b"\n")
-    warden.stdin.flush()
-    return warden
+    watchdog.stdin.write(json.dumps(request).encode() + b"\n")
+    watchdog.stdin.flush()
+    return watchdog
 
 
 def answer(argv, **limits):
-    warden = start(argv, **limits)
-    found = json.loads(warden.stdout.read())
-    warden.stdin.close()
-    warden.stdout.close()
-    assert warden.wait() == 0
+    watchdog = start(argv, **limits)
+    found = json.loads(watchdog.stdout.read())
+    watchdog.stdin.close()
+    watchdog.stdout.close()
+    assert watchdog.wait() == 0
     return found
 
 
@@ -108,25 +108,25 @@ def test_orphans_are_killed(tmp_path):
     assert gone(int(file.read_text()))
 
 
-@pytest.mark.parametrize("how", ["stdin closes", "the warden is killed", "the warden is asked to end"])
+@pytest.mark.parametrize("how", ["stdin closes", "the watchdog is killed", "the watchdog is asked to end"])
 def test_nothing_survives_the_sweep(tmp_path, how):
     file = tmp_path / "pids"
     child = f"import os, time; open({str(file)!r}, 'w').write(f'{{os.getppid()}} {{os.getpid()}}'); time.sleep(60)"
     # The child ends when its parent does, as an engine does.
     code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-S', '-c', {child!r}]); p.wait()"
-    warden = start(python(code))
+    watchdog = start(python(code))
     end = time.monotonic() + 10 * slowness()
     while not (file.exists() and file.read_text()) and time.monotonic() < end:
         time.sleep(0.05)
     parent, grandchild = map(int, file.read_text().split())
     if how == "stdin closes":
-        warden.stdin.close()
+        watchdog.stdin.close()
     else:
-        warden.send_signal(signal.SIGKILL if "killed" in how else signal.SIGTERM)
-    warden.wait(timeout=10 * slowness())
-    warden.stdout.close()
+        watchdog.send_signal(signal.SIGKILL if "killed" in how else signal.SIGTERM)
+    watchdog.wait(timeout=10 * slowness())
+    watchdog.stdout.close()
     assert gone(parent)
-    if how == "the warden is killed":  # its children's children watch their own parent
+    if how == "the watchdog is killed":  # its children's children watch their own parent
         os.kill(grandchild, signal.SIGKILL)
     assert gone(grandchild)
 

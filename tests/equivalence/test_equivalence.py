@@ -334,3 +334,17 @@ def test_shapes_and_tolerances_that_make_no_sense_are_refused(compressed, tmp_pa
         verify(a, DIGITS, domain)
     with pytest.raises(InputError, match="tolerance"):
         verify(DIGITS, compressed, "box:0:1", tolerance=float("nan"))
+
+
+def test_a_question_outside_of_the_domain_that_a_file_states_is_said_to_be_so(tmp_path) -> None:
+    from small import dense as small_network
+
+    from stablenet import Box, compress
+
+    path, domain = small_network(tmp_path), Box(-np.ones(3), np.ones(3))
+    small = tmp_path / "small.onnx"
+    compress(path, domain=domain, search="off", threads=1).write(small)
+    inside = verify(str(path), str(small), Box(-0.5 * np.ones(3), np.ones(3)))
+    assert not [note for note in inside.notes if "states a domain" in note]
+    outside = verify(str(path), str(small), Box(-2.0 * np.ones(3), np.ones(3)), steps=["bounds"])
+    assert [note for note in outside.notes if str(small) in note and "states a domain" in note]

@@ -183,8 +183,10 @@ def test_check_with_finds_the_liar_that_no_probe_finds(search: str, tmp_path: Pa
     path, domain = corner(tmp_path), Box(np.zeros(24), np.ones(24))
     lie(believable)
     options = {**BARE, "search": search, "solver": "liar"}
-    believed = find_stable(path, domain, **options)
+    believed = find_stable(path, domain, **options, certify=False)
     assert believed.verdicts() == [["stably_inactive"]], "the case is of no use if the lie is found without a check"
+    with pytest.raises(ContradictionError, match=f"'{search}' refuted"):
+        find_stable(path, domain, **options)
     report = find_stable(path, domain, **options, check_with="highs")
     assert report.verdicts() != [["stably_inactive"]]
     assert {row["solver"] for row in report.data["solver_failures"]} == {"Liar"}

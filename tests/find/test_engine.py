@@ -261,7 +261,7 @@ def test_events_of_a_job_rebuild_its_ledger(path: Path) -> None:
     for event in events:
         ledger.apply(event)
     assert ledger.complete
-    assert set(ledger.log.seconds) == {"load", "bounds", "falsify", "search"}
+    assert set(ledger.log.seconds) == {"load", "bounds", "falsify", "search", "certify"}
 
 
 def test_a_deadline_that_is_over_leaves_bounds_and_no_more(path: Path) -> None:

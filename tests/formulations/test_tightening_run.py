@@ -19,7 +19,7 @@ from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.ledger import Ledger
 from stablenet.core.options import Options
-from stablenet.find.pipeline import Job, find
+from stablenet.find.pipeline import Setup, find
 from stablenet.testing.suite import slowness
 
 NETWORK, DOMAIN = dense(3, (3, 8, 8, 8, 2)), cube(3)
@@ -29,7 +29,7 @@ def events_of(bounds: str) -> list[dict[str, Any]]:
     """What a run without search says while it works."""
     events: list[dict[str, Any]] = []
     ledger = Ledger([layer.size for layer in NETWORK.layers], emit=events.append)
-    find(Job(NETWORK, DOMAIN, Options(bounds=bounds, search="off", falsify=False)), ledger, Deadline(None))
+    find(Setup(NETWORK, DOMAIN, Options(bounds=bounds, search="off", falsify=False)), ledger, Deadline(None))
     return events
 
 

@@ -91,7 +91,8 @@ LAYER: dict[str, Check] = {"layer": whole, "name": text, "size": whole, "shape":
 BOX: dict[str, Check] = {"kind": text, "lower": each(number), "upper": each(number)}
 POLYTOPE: dict[str, Check] = {**BOX, "a": each(each(number)), "b": each(number)}
 UNION: dict[str, Check] = {"kind": text, "parts": lambda v: isinstance(v, list) and len(v) > 1}
-SECONDS: dict[str, Check] = dict.fromkeys(("load", "bounds", "falsify", "search", "total"), amount)
+SECONDS: dict[str, Check] = dict.fromkeys(("start", "load", "bounds", "falsify", "search", "report", "total"), amount)
+CERTIFY: dict[str, Check] = {"certify": amount}
 SOLVE: dict[str, Check] = {
     "by": text,
     "rows": whole,
@@ -124,6 +125,12 @@ QUESTION: dict[str, dict[str, Check]] = {
 }
 
 
+def certificate(value: Any) -> bool:
+    """Leaves and seconds of a proof that did not need the solver."""
+    known = isinstance(value, dict) and value.keys() == {"leaves", "seconds"}
+    return known and whole(value["leaves"]) and value["leaves"] > 0 and amount(value["seconds"])
+
+
 def check_schema(report: Any) -> Iterator[str]:
     """What is missing, too much, or of the wrong kind."""
     if not isinstance(report, dict):
@@ -149,7 +156,12 @@ def check_schema(report: Any) -> Iterator[str]:
     for k, layer in enumerate(report["network"].get("layers", [])):
         yield from _keys(layer, LAYER, f"network.layers[{k}]")
     yield from _domain(report["domain"], "domain")
-    yield from _keys(report["seconds"], SECONDS, "seconds")
+    found = list(_keys(report["seconds"], SECONDS, "seconds", CERTIFY))
+    yield from found
+    spent = dict(report["seconds"])
+    total = spent.pop("total", 0.0)
+    if not found and abs(total - sum(spent.values())) > 1e-3 * (1.0 + total):
+        yield f"seconds of {total} in all are accounted for as {spent}"
     for k, solve in enumerate(report["solves"]):
         yield from _keys(solve, SOLVE, f"solves[{k}]")
     yield from _keys(report["counts"], COUNTS, "counts")
@@ -201,4 +213,6 @@ def _neuron(value: Any, where: str) -> Iterator[str]:
         if state not in QUESTION:
             yield f"{where}.{side}.state is {state!r}"
         else:
-            yield from _keys(value[side], QUESTION[state], f"{where}.{side}")
+            certified = "certified" in value[side] and value[side].get("rigorous") is True
+            checks = QUESTION[state] | ({"certified": certificate} if certified else {})
+            yield from _keys(value[side], checks, f"{where}.{side}")

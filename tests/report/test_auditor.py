@@ -73,7 +73,15 @@ def honest(made: Case, truth: Extrema) -> Report:
         },
         "domain": _domain(made),
         "config": {"search": "oracle"},
-        "seconds": {"load": 0.0, "bounds": 0.0, "falsify": 0.0, "search": 0.5, "total": 0.5},
+        "seconds": {
+            "start": 0.0,
+            "load": 0.0,
+            "bounds": 0.0,
+            "falsify": 0.0,
+            "search": 0.4,
+            "report": 0.1,
+            "total": 0.5,
+        },
         "solves": [],
         "neurons": neurons,
         "witnesses": witnesses,
@@ -233,6 +241,7 @@ SCHEMA_FAULTS: dict[str, Change] = {
     "a stop for no known reason": _key("stopped_by", value="boredom"),
     "a solve without a status": _key("solves", value=[{"by": "network"}]),
     "a domain of no kind": _key("domain", value={"lower": [], "upper": []}),
+    "seconds that are not accounted for": _key("seconds", "total", value=0.75),
     "seconds below zero": _key("seconds", "load", value=-1.0),
 }
 

@@ -20,7 +20,7 @@ from stablenet.core.options import Options
 from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.domain.regions import Part
 from stablenet.falsify.falsifier import Falsifier
-from stablenet.find.pipeline import Job
+from stablenet.find.pipeline import Setup
 from stablenet.report.report import Report, resume_into
 from stablenet.search.base import Problem
 
@@ -79,7 +79,7 @@ def test_no_search_uses_withdrawn_bounds(
 
 
 def problem(network: Network, found: Bounds, **options: Any) -> Problem:
-    job = Job(network, DOMAIN, Options(threads=1, **options))
+    job = Setup(network, DOMAIN, Options(threads=1, **options))
     ledger = Ledger([layer.size for layer in network.layers])
     rng = np.random.default_rng(0)
     falsifier = Falsifier(network, DOMAIN, ledger, rng, lambda: False)

@@ -25,7 +25,8 @@ from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import write_text
 from stablenet.core.terminal import encodable, plain
-from stablenet.report.report import folded_words
+from stablenet.report.report import Report
+from stablenet.report.words import arithmetic_of, float32_words, folded_words
 
 HIDDEN = ("curve", "versions", "machine")
 """Columns of rows that the page does not list."""
@@ -51,9 +52,20 @@ def report_page(report: Mapping[str, Any]) -> str:
     return _html(report_data(report), name, "report.js")
 
 
-def write_report_page(report: Mapping[str, Any], path: str) -> None:
-    """Write a single report's page, atomically."""
-    write_text(Path(path), report_page(report))
+def write_report_page(report: Report | Mapping[str, Any], path: str | Path) -> None:
+    """Write the page of a single report, one HTML file that loads nothing, atomically.
+
+    Args:
+        report: the report, or its JSON object.
+        path: the file to write.
+
+    Returns:
+        None.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    write_text(Path(path), report_page(report.data if isinstance(report, Report) else report))
 
 
 def _html(data: Mapping[str, Any], title: str, script: str) -> str:
@@ -232,6 +244,7 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
         **{name: report[name] for name in kept},
         "contradictions": report.get("contradictions", []),
         "folded": folded_words(report["network"]) if report["network"].get("function") == "folded" else None,
+        "arithmetic": float32_words() if arithmetic_of(report) == "float32" else None,
         "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1]))},
         "map": {**encode_neurons(report["neurons"], sources), "sources": sources},
         "lower": [neuron["lower"] for neuron in report["neurons"]],

@@ -23,6 +23,7 @@ from stablenet.compare.rows import Result
 from stablenet.compare.run.execute import Job, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.errors import InputError, NotInstalledError
+from stablenet.onnx_io.external_data import external_files
 
 CONNECT_TIMEOUT = 20.0
 """Seconds to wait for the scheduler."""
@@ -44,7 +45,10 @@ class Cluster:
         names: dict[str, str] = {}
         futures = []
         for name, job in jobs:
-            files = {token: (path.name, self._blob(path, blobs)) for token, path in job.files.items()}
+            files = {
+                token: [(str(file.relative_to(path.parent)), self._blob(file, blobs)) for file in (path, *beside(path))]
+                for token, path in job.files.items()
+            }
             future = self.client.submit(
                 run_remotely, job.arguments, files, job.wall, job.memory, job.threads, pure=False
             )
@@ -75,24 +79,36 @@ def _distributed() -> Any:
         raise NotInstalledError("distributed is not installed; pip install 'stablenet[cluster]'") from None
 
 
+def beside(path: Path) -> list[Path]:
+    """The files of external data that a network's file names; those outside its folder are no part of it."""
+    found = external_files(path) if path.suffix == ".onnx" else []
+    return [file for file in found if file.is_file() and file.is_relative_to(path.parent) and ".." not in file.parts]
+
+
 def _contents(content: bytes) -> bytes:
     return content
 
 
 def run_remotely(
     arguments: list[str],
-    files: dict[str, tuple[str, bytes]],
+    files: dict[str, list[tuple[str, bytes]]],
     wall: float,
     memory: float | None,
     threads: int,
 ) -> dict[str, Any]:
-    """On a worker: carry out a job; returns a `Result` as plain values."""
+    """On a worker: carry out a job; returns a `Result` as plain values.
+
+    ``files`` are, by the word that stands for a file in the arguments, its name and content, then those of the files
+    that it needs in its folder.
+    """
     with tempfile.TemporaryDirectory(prefix="stablenet-") as folder, free_cores(threads) as cores:
         paths = {}
-        for i, (token, (name, content)) in enumerate(files.items()):
-            paths[token] = Path(folder) / str(i) / name
-            paths[token].parent.mkdir()
-            paths[token].write_bytes(content)
+        for i, (token, contents) in enumerate(files.items()):
+            own = Path(folder) / str(i)
+            for name, content in contents:
+                (own / name).parent.mkdir(parents=True, exist_ok=True)
+                (own / name).write_bytes(content)
+            paths[token] = own / contents[0][0]
         result = execute(Job(arguments, paths, wall, memory, threads, cores))
     return {**asdict(result), "host": describe_machine()}
 

@@ -1,4 +1,4 @@
-"""Carrying out one run: a warden, a `find` below it, and what both say; plain values in and out.
+"""Carrying out one run: a watchdog, a `find` below it, and what both say; plain values in and out.
 
 The same function serves the local workers and those of a cluster.
 """
@@ -19,8 +19,8 @@ from stablenet.core.errors import StablenetError
 from stablenet.core.files import scratch_folder
 
 
-class WardenError(StablenetError):
-    """The warden of a run gave no answer: it was killed itself."""
+class WatchdogError(StablenetError):
+    """The watchdog of a run gave no answer: it was killed itself."""
 
 
 @dataclass(frozen=True)
@@ -41,45 +41,45 @@ class Job:
 
 
 def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | None = None) -> Result:
-    """Carry out a job. Raises `WardenError` if its warden was killed.
+    """Carry out a job. Raises `WatchdogError` if its watchdog was killed.
 
-    ``started`` is given the warden's process; closing its standard input ends the run.
+    ``started`` is given the watchdog's process; closing its standard input ends the run.
     """
     with scratch_folder() as folder:
         report = Path(folder) / "report.json"
         argv = [sys.executable, "-P", "-m", "stablenet", *fill(job.arguments, {**job.files, REPORT: report})]
         request = {"argv": argv, "wall": job.wall, "memory": job.memory, "cores": list(job.cores)}
-        warden = subprocess.Popen(
+        watchdog = subprocess.Popen(
             [sys.executable, "-P", "-m", "stablenet.compare.run.limits", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
         if started is not None:
-            started(warden)
-        answer = _converse(warden, json.dumps(request).encode() + b"\n")
+            started(watchdog)
+        answer = _converse(watchdog, json.dumps(request).encode() + b"\n")
         text = report.read_text(encoding="utf-8") if report.is_file() and report.stat().st_size else None
     if answer is None:
-        raise WardenError(f"the warden of a run ended with exit code {warden.returncode} and no answer")
+        raise WatchdogError(f"the watchdog of a run ended with exit code {watchdog.returncode} and no answer")
     return Result(answer, text)
 
 
-def _converse(warden: subprocess.Popen[bytes], request: bytes) -> dict[str, Any] | None:
+def _converse(watchdog: subprocess.Popen[bytes], request: bytes) -> dict[str, Any] | None:
     """Send the request, wait for the answer; standard input stays open meanwhile, as a sign of life."""
-    assert warden.stdin is not None  # noqa: S101 - for the type checker; Popen was given pipes
-    assert warden.stdout is not None  # noqa: S101
+    assert watchdog.stdin is not None  # noqa: S101 - for the type checker; Popen was given pipes
+    assert watchdog.stdout is not None  # noqa: S101
     try:
-        warden.stdin.write(request)
-        warden.stdin.flush()
-        line = warden.stdout.read()
+        watchdog.stdin.write(request)
+        watchdog.stdin.flush()
+        line = watchdog.stdout.read()
     except (BrokenPipeError, ValueError):
         line = b""
     finally:
-        for stream in (warden.stdin, warden.stdout):
+        for stream in (watchdog.stdin, watchdog.stdout):
             if not stream.closed:
                 try:
                     stream.close()
                 except BrokenPipeError:
                     continue
-        warden.wait()
+        watchdog.wait()
     return json.loads(line) if line.strip() else None

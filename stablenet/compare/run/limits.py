@@ -41,7 +41,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
-class Request:
+class LimitedCommand:
     """``wall`` in seconds, ``memory`` in megabytes; ``cores`` to pin the command to (empty: any)."""
 
     argv: list[str]
@@ -67,7 +67,7 @@ class Watched:
     stderr: str
 
 
-def watch(request: Request, *, parent: int | None = None, scratch: str | None = None) -> Watched:
+def watch(request: LimitedCommand, *, parent: int | None = None, scratch: str | None = None) -> Watched:
     """Run a command to its end or to a limit. ``parent`` is a descriptor whose closing ends everything.
 
     ``scratch`` is the folder for the command's temporary files (None: the system's).
@@ -105,7 +105,7 @@ def watch(request: Request, *, parent: int | None = None, scratch: str | None = 
 
 
 def _guard(
-    pid: int, handle: int | None, request: Request, began: float, parent: int | None
+    pid: int, handle: int | None, request: LimitedCommand, began: float, parent: int | None
 ) -> tuple[str | None, float]:
     """Watch until the command has ended or is killed; returns what killed it and the peak of its memory."""
     killed: str | None = None
@@ -204,7 +204,7 @@ def _adopt_orphans() -> None:
 
 
 def _die_with_warden() -> None:
-    """In the command's process: be killed if the warden is (Linux)."""
+    """In the command's process: be killed if the watchdog is (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
@@ -234,7 +234,7 @@ def main() -> None:
             return
         line += chunk
     data: dict[str, Any] = json.loads(line)
-    request = Request(data["argv"], data["wall"], data["memory"], tuple(data["cores"]))
+    request = LimitedCommand(data["argv"], data["wall"], data["memory"], tuple(data["cores"]))
     answer = watch(request, parent=0, scratch=scratch)
     try:
         os.write(1, json.dumps(asdict(answer)).encode() + b"\n")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from stablenet.compare.rows import Result
-from stablenet.compare.run.execute import Job, WardenError, execute
+from stablenet.compare.run.execute import Job, WatchdogError, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.errors import InputError, StablenetError
 from stablenet.core.signals import Interrupts
@@ -55,9 +55,9 @@ class LocalWorkers:
             waiting.put(job)
         finished: queue.SimpleQueue[tuple[str, Result | str] | BaseException] = queue.SimpleQueue()
         stop = threading.Event()
-        wardens: list[subprocess.Popen[bytes] | None] = [None] * len(self.slots)
+        watchdogs: list[subprocess.Popen[bytes] | None] = [None] * len(self.slots)
         threads = [
-            threading.Thread(target=self._work, args=(i, waiting, finished, stop, wardens), daemon=True)
+            threading.Thread(target=self._work, args=(i, waiting, finished, stop, watchdogs), daemon=True)
             for i in range(len(self.slots))
         ]
         for thread in threads:
@@ -71,9 +71,9 @@ class LocalWorkers:
         finally:
             with Interrupts():  # a second Ctrl-C leaves no run and no folder behind
                 stop.set()
-                for warden in wardens:
-                    if warden is not None and warden.poll() is None:
-                        warden.terminate()
+                for watchdog in watchdogs:
+                    if watchdog is not None and watchdog.poll() is None:
+                        watchdog.terminate()
                 for thread in threads:
                     thread.join(timeout=10.0)
 
@@ -83,12 +83,12 @@ class LocalWorkers:
         waiting: queue.SimpleQueue[tuple[str, Job]],
         finished: queue.SimpleQueue[tuple[str, Result | str] | BaseException],
         stop: threading.Event,
-        wardens: list[subprocess.Popen[bytes] | None],
+        watchdogs: list[subprocess.Popen[bytes] | None],
     ) -> None:
-        def started(warden: subprocess.Popen[bytes]) -> None:
-            wardens[slot] = warden
+        def started(watchdog: subprocess.Popen[bytes]) -> None:
+            watchdogs[slot] = watchdog
             if stop.is_set():
-                warden.terminate()
+                watchdog.terminate()
 
         while not stop.is_set():
             try:
@@ -98,7 +98,7 @@ class LocalWorkers:
             try:
                 result = execute(replace(job, cores=self.slots[slot]), started=started)
                 finished.put((name, replace(result, host=self.machine)))
-            except WardenError as error:
+            except WatchdogError as error:
                 finished.put((name, str(error)))
             except (StablenetError, OSError) as error:
                 finished.put(error)

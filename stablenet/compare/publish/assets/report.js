@@ -9,6 +9,7 @@ function header() {
     el("p", { class: "muted" }, `${DATA.network.n_inputs} inputs, ${NEURONS} neurons in ${DATA.network.layers.length} layers; domain: ${DATA.domain.kind}${DATA.domain.parts > 1 ? ` of ${DATA.domain.parts} parts` : ""}; `
       + `${DATA.config.formulation}, ${DATA.config.bounds}, ${DATA.config.search}, ${DATA.config.solver}; ${DATA.created.replace("T", " ").slice(0, 16)} UTC`),
     ...(DATA.folded ? [el("p", { id: "folded" }, DATA.folded)] : []),
+    ...(DATA.arithmetic ? [el("p", { id: "arithmetic" }, DATA.arithmetic)] : []),
     el("div", { class: "tiles" }, tile(`${stable} of ${NEURONS}`, "stable"), tile(c.stably_active, "stably active"), tile(c.stably_inactive, "stably inactive"), tile(c.unstable, "unstable"),
       tile(c.unknown, "unknown"), tile(c.rigorous, "on rigorous evidence"), tile(`${num(DATA.seconds.total)} s`, DATA.status === "complete" ? "complete" : `stopped by ${DATA.stopped_by}`)),
   ];
