@@ -305,11 +305,8 @@ def solvers(*, as_json: AsJson = False) -> None:
 app.command(cls=Grouped)(cli_compress.compress)
 app.command(cls=Grouped)(cli_compress.verify)
 app.command()(cli_competition.run_instance)
-app.command()(cli_check.check)
-app.command()(cli_compare.compare)
-app.command()(cli_compare.page)
-app.command()(cli_new.new)
-app.command()(cli_solve.solve)
+for command in (cli_check.check, cli_compare.compare, cli_compare.page, cli_solve.solve, cli_new.new):
+    app.command()(command)
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
