@@ -45,17 +45,26 @@ def why_no_browser() -> str | None:
     return None if shutil.which("chromium") else "chromium is not installed: apt-get install chromium"
 
 
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 @pytest.fixture(autouse=True)
-def _unlimited_memory() -> Iterator[None]:
-    """A command that a test calls in this process limits its memory: no later test, and no browser, is to have that."""
+def _process_as_it_was() -> Iterator[None]:
+    """A command that a test calls in this process limits its memory and takes over signals, which end the process when
+    it is done: no later test, and no browser, is to have that.
+    """
     try:
         import resource
     except ImportError:  # Windows: there is no such limit
-        yield
-        return
-    before = resource.getrlimit(resource.RLIMIT_AS)
+        resource = None
+    limit = None if resource is None else resource.getrlimit(resource.RLIMIT_AS)
+    handlers = [signal.getsignal(number) for number in ENDING]
     yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+    for number, handler in zip(ENDING, handlers, strict=True):
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
 
 
 def solvers(item: pytest.Item) -> list[str]:

@@ -23,6 +23,7 @@ def witnessed(by):
 
 
 REPORT = {
+    "config": {"arithmetic": "real"},
     "schema": "stablenet.report/1",
     "status": "complete",
     "stopped_by": None,
