@@ -25,7 +25,7 @@ from stablenet.cli.streams import readerless
 from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
-from stablenet.core.signals import EXIT_CODE, end_at_once, install
+from stablenet.core.signals import EXIT_CODE, end_at_once, ignore_at_exit, install
 from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
@@ -334,6 +334,7 @@ def main() -> None:
     if panels.COMPLETION in os.environ:  # a shell asks what could follow; the answer is all that is printed
         app(prog_name="stablenet")
     install()
+    ignore_at_exit()
     limit_memory()
     try:
         code = _run(sys.argv[1:] or ["--help"])

@@ -6,6 +6,7 @@ so that what is going on there is finished. `end_at_once` is for the moments bef
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -82,6 +83,15 @@ def end_at_once(message: str, code: int = EXIT_CODE, grace: float = 0.0) -> None
         os._exit(code)
 
     _handle(end)
+
+
+def ignore_at_exit() -> None:
+    """Ignore all three once the interpreter has begun to tear itself down.
+
+    It puts back the default of every handler that is a function then: a signal would end the process with a code of its
+    own, after all was done. What is ignored stays ignored.
+    """
+    atexit.register(_handle, signal.SIG_IGN)
 
 
 class Interrupts:

@@ -256,3 +256,20 @@ def test_the_handlers_stand_before_anything_slow_is_loaded() -> None:
     code = "import sys; import stablenet.__main__; print(sorted({'numpy', 'typer', 'rich', 'onnx'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_signal_while_the_interpreter_ends_changes_no_exit_code() -> None:
+    """An object that is freed last sends the signal: by then the interpreter has taken function handlers away."""
+    code = """
+import builtins, os, sys
+from stablenet.core.signals import end_at_once, ignore_at_exit, install
+install()
+ignore_at_exit()
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, 15)
+builtins.late = Late()
+end_at_once("", 3, grace=2.0)
+sys.exit(3)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
