@@ -13,10 +13,8 @@ from onnx_models import model, node, save
 from stablenet.backends.base import (
     Availability,
     Backend,
-    Callbacks,
     Capability,
     Limits,
-    RelaxResult,
     Session,
     Settings,
     SolveResult,
@@ -25,6 +23,7 @@ from stablenet.backends.base import (
 from stablenet.backends.highs import Highs
 
 from stablenet.milp.arrays import MILP
+from stablenet.testing.liar import ForwardingSession
 
 
 def dense(folder: Path, sizes: tuple[int, ...] = (3, 6, 6, 2), seed: int = 11, name: str = "net.onnx") -> Path:
@@ -44,39 +43,15 @@ def dense(folder: Path, sizes: tuple[int, ...] = (3, 6, 6, 2), seed: int = 11, n
 Twist = Callable[[MILP, SolveResult], SolveResult]
 
 
-class TwistedSession(Session):
+class TwistedSession(ForwardingSession):
     """HiGHS, with its answers changed."""
 
     def __init__(self, session: Session, twist: Twist) -> None:
-        self.honest = session
+        super().__init__(session)
         self.twist = twist
 
-    def solve(
-        self,
-        limits: Limits,
-        *,
-        target: float | None = None,
-        dual_stop: float | None = None,
-        start: Any = None,
-        callbacks: Callbacks | None = None,
-    ) -> SolveResult:
-        result = self.honest.solve(limits, target=target, dual_stop=dual_stop, start=start, callbacks=callbacks)
-        return self.twist(self.honest.milp, result)
-
-    def relax(self, limits: Limits) -> RelaxResult:
-        return self.honest.relax(limits)
-
-    def change_bounds(self, columns: Any, lower: Any, upper: Any) -> None:
-        self.honest.change_bounds(columns, lower, upper)
-
-    def change_objective(self, objective: Any, constant: float = 0.0, *, maximize: bool | None = None) -> None:
-        self.honest.change_objective(objective, constant, maximize=maximize)
-
-    def add_rows(self, rows: Any) -> None:
-        self.honest.add_rows(rows)
-
-    def close(self) -> None:
-        self.honest.close()
+    def solve(self, limits: Limits, **wanted: Any) -> SolveResult:
+        return self.twist(self.milp, super().solve(limits, **wanted))
 
 
 def twisted(twist: Twist, name: str = "liar") -> type[Backend]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from stablenet.backends.base import (
 from stablenet.backends.base import registry as backends
 from stablenet.milp.arrays import MILP
 
+if TYPE_CHECKING:
+    from stablenet.backends.session import ArraySession
+
 
 class Liar(Backend):
     """HiGHS, with a dual bound that excludes every sign and contradicts no point that shows nothing."""
@@ -36,13 +39,19 @@ class Liar(Backend):
 
     def open(self, milp: MILP, settings: Settings = Settings()) -> Session:
         """A session whose solves lie."""
-        return _LyingSession(backends.get("highs").open(milp, settings), milp)
+        return _LyingSession(backends.get("highs").open(milp, settings))
 
 
-class _LyingSession(Session):
-    def __init__(self, honest: Session, milp: MILP) -> None:
+class ForwardingSession(Session):
+    """A session that hands everything on to another one; subclasses change what they answer."""
+
+    def __init__(self, honest: Session) -> None:
         self.honest = honest
-        self.milp = milp
+
+    @property
+    def milp(self) -> MILP:
+        """The model as it stands, of a session that keeps it."""
+        return cast("ArraySession", self.honest).milp
 
     def solve(
         self,
@@ -53,8 +62,34 @@ class _LyingSession(Session):
         start: Any = None,
         callbacks: Callbacks | None = None,
     ) -> SolveResult:
+        """See `Session`."""
+        return self.honest.solve(limits, target=target, dual_stop=dual_stop, start=start, callbacks=callbacks)
+
+    def relax(self, limits: Limits) -> RelaxResult:
+        """See `Session`."""
+        return self.honest.relax(limits)
+
+    def change_bounds(self, columns: Any, lower: Any, upper: Any) -> None:
+        """See `Session`."""
+        self.honest.change_bounds(columns, lower, upper)
+
+    def change_objective(self, objective: Any, constant: float = 0.0, *, maximize: bool | None = None) -> None:
+        """See `Session`."""
+        self.honest.change_objective(objective, constant, maximize=maximize)
+
+    def add_rows(self, rows: Any) -> None:
+        """See `Session`."""
+        self.honest.add_rows(rows)
+
+    def close(self) -> None:
+        """See `Session`."""
+        self.honest.close()
+
+
+class _LyingSession(ForwardingSession):
+    def solve(self, limits: Limits, **wanted: Any) -> SolveResult:
         """Without a point, and with a bound that refutes."""
-        result = self.honest.solve(limits, target=target, dual_stop=dual_stop, start=start, callbacks=callbacks)
+        result = super().solve(limits, **wanted)
         milp = self.milp
         asked = milp.objective != 0
         bound = 0.0 if bool((milp.lower[asked] >= 0).all()) else -2e-5
@@ -64,28 +99,7 @@ class _LyingSession(Session):
 
     def relax(self, limits: Limits) -> RelaxResult:
         """As HiGHS, but for the point, which shows as little as it can."""
-        result = self.honest.relax(limits)
+        result = super().relax(limits)
         if result.x is None:
             return result
         return replace(result, x=np.clip(np.zeros(self.milp.n_columns), self.milp.lower, self.milp.upper))
-
-    def change_bounds(self, columns: Any, lower: Any, upper: Any) -> None:
-        """As HiGHS."""
-        low, high = self.milp.lower.copy(), self.milp.upper.copy()
-        low[columns], high[columns] = lower, upper
-        self.milp = replace(self.milp, lower=low, upper=high)
-        self.honest.change_bounds(columns, lower, upper)
-
-    def change_objective(self, objective: Any, constant: float = 0.0, *, maximize: bool | None = None) -> None:
-        """As HiGHS."""
-        sense = self.milp.maximize if maximize is None else maximize
-        self.milp = replace(self.milp, objective=objective, constant=constant, maximize=sense)
-        self.honest.change_objective(objective, constant, maximize=maximize)
-
-    def add_rows(self, rows: Any) -> None:
-        """As HiGHS."""
-        self.honest.add_rows(rows)
-
-    def close(self) -> None:
-        """As HiGHS."""
-        self.honest.close()
