@@ -88,10 +88,10 @@ def verify(
     calls refuted is believed, and what follows holds if it does (``by`` then names it). ``tolerance`` None means the
     bound that one of the files states about itself, if it was made from the other, else 1e-5; a difference that is
     found then gets a range by some splitting. ``bound`` asks for that range alone: the largest difference from both
-    sides until the upper end is at most `RATIO` times the lower, or time (else `MOST_BOXES` boxes) is used up; no
-    stable neurons are searched, no MILP is solved. With ``arithmetic`` "float32" A(x) and B(x) are any float32
-    evaluations, in whichever order they add. Raises `InputError` where the networks' inputs or outputs, or the domain,
-    do not fit, and where a tolerance stands beside ``bound``, and `ReportError` where the report does not fit.
+    sides until the upper end is at most `anytime.RATIO` times the lower, or time (else `anytime.MOST_BOXES` boxes) is
+    used up; no stable neurons are searched, no MILP is solved. With ``arithmetic`` "float32" A(x) and B(x) are any
+    float32 evaluations, in whichever order they add. Raises `InputError` where the networks' inputs or outputs, or the
+    domain, do not fit, and where a tolerance stands beside ``bound``, and `ReportError` where the report does not fit.
     """
     first, second = (read_network(network, arithmetic) for network in (a, b))
     if (first.n_inputs, first.n_outputs) != (second.n_inputs, second.n_outputs):
