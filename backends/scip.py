@@ -121,17 +121,18 @@ class _Loaded:
             model.setPresolve(self._api.SCIP_PARAMSETTING.OFF)
 
     def add_rows(self, rows: Rows) -> None:
-        """Append rows; those without coefficients are none of SCIP's business (see `trivial_answer`)."""
+        """Append rows; those without coefficients (see `trivial_answer`) or without sides are not handed to SCIP."""
         model, columns, add = self.model, self.columns, self.model.addCoefLinear
         low, high = (side.tolist() for side in uncrossed(rows.lower, rows.upper))
         indptr, indices, data = rows.matrix.indptr.tolist(), rows.matrix.indices.tolist(), rows.matrix.data.tolist()
-        expected = rows.matrix.nnz
-        loaded = 0
+        loaded = expected = 0
         for i in range(len(low)):
             begin, end = indptr[i], indptr[i + 1]
-            if begin == end:
+            if begin == end or not (np.isfinite(low[i]) or np.isfinite(high[i])):
+                # pyscipopt asserts that a constraint has a side.
                 self.rows.append(None)
                 continue
+            expected += end - begin
             first = data[begin] * columns[indices[begin]]
             row = model.addCons(self._api.scip.ExprCons(first, _finite(low[i]), _finite(high[i])))
             for k in range(begin + 1, end):

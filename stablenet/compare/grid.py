@@ -6,6 +6,7 @@ union of its blocks. `docs/comparing.md` describes the file.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ class _Reader:
             return default
         value = self.table[key]
         if kind is float and type(value) is int:
-            value = float(value)
+            value = _as_float(value)
         if type(value) is not kind:
             self.complain(key, f"is {_kind(value)}; {_NAMES[kind]} is expected")
             return kind() if default is ... else default
@@ -199,6 +200,14 @@ _NAMES: dict[type, str] = {
 
 def _kind(value: Any) -> str:
     return f"{value!r}" if isinstance(value, (str, int, float, bool)) else f"a {_NAMES.get(type(value), 'date')}"
+
+
+def _as_float(value: int) -> float:
+    """The nearest float; an integer beyond all floats is infinite, as TOML's own 1e400 is."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def read_grid(path: Path | str) -> Grid:

@@ -201,6 +201,9 @@ def relaxation(backend: Backend) -> None:
                 fixed = replace(milp, upper=np.full(milp.n_columns, 1.0))
             session.change_bounds(np.arange(milp.n_columns), fixed.lower, fixed.upper)
             _check_relaxation(f"knapsack {seed}, other bounds", session, fixed)
+    free = models.free_row()
+    with backend.open(free.milp) as session:
+        _check_relaxation(free.name, session, free.milp)
 
 
 def _check_relaxation(what: str, session: Session, milp: MILP) -> None:

@@ -148,7 +148,7 @@ def empty() -> list[Known]:
 
 
 def special_numbers() -> list[Known]:
-    """Equations only, free columns, large coefficients, small ones, near ties, an objective far from 0."""
+    """Equations only, free columns and rows, large and small coefficients, near ties, an objective far from 0."""
     equations = model(
         [[2, 1, 0], [1, -1, 0], [0, 1, -3]], ([7, -1, -3], [7, -1, -3]), (-INF, INF), [1, 10, -1], integer=[1, 0, 1]
     )
@@ -180,7 +180,14 @@ def special_numbers() -> list[Known]:
         Known("coefficients of 1e-7", small, optimum=1e4),
         Known("optima 5e-6 apart", ties, optimum=1 + 5e-6),
         Known("objective far from 0", far, optimum=enumerate_optimum(far)),
+        free_row(),
     ]
+
+
+def free_row() -> Known:
+    """An LP with a row that has no finite side."""
+    milp = model([[1, 1], [1, -1], [2, 1]], (-INF, [INF, 1, 4]), (0, 3), [1, 1], maximize=True)
+    return Known("a row without sides", milp, optimum=3.5)
 
 
 def tiny_coefficients() -> Known:

@@ -51,6 +51,8 @@ def test_blocks_are_a_union_and_a_search_without_solver_has_one_row(tmp_path):
         ('memory_limit = "much"\n[[runs]]\n', ["memory_limit is 'much'", "number"]),
         ("threads = 0\n[[runs]]\n", ["threads is 0"]),
         ("grace = -1.0\n[[runs]]\n", ["grace is -1.0"]),
+        (f"memory_limit = 1{'0' * 400}\n[[runs]]\n", ["memory_limit is inf"]),
+        (f"time_limit = 1{'0' * 5000}\n[[runs]]\n", ["not a TOML file"]),
         ('[[runs]]\nsteps = "s"\n[steps.s]\ninject = "often"\n', ["steps.s", "'often'"]),
         ('[[runs]]\n[frozen]\nbounds = "croon"\n', ["frozen", "'croon'"]),
         ('[[runs]]\nbounds = "crown:3"\n', ["takes no argument"]),
