@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stablenet.cli.compress import STARTED, MemoryLimit
-from stablenet.core.errors import InputError, StablenetError, UnknownNameError
+from stablenet.core.errors import ExitCode, InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.memory import limit_memory
 from stablenet.core.terminal import complain, say
@@ -121,7 +121,7 @@ def _run(
     for note in asked.notes:
         complain(note)
     if only_read:
-        return 0, []
+        return ExitCode.DONE, []
     # What is left is for the end of the process: the result must be there in time.
     left = None if timeout is None else max(timeout - (time.time() - STARTED) - min(1.0, 0.05 * timeout), 0.01)
     found = decide(asked.a, asked.b, asked.cases, words=asked.holds, time_limit=left, seed=seed)
@@ -132,7 +132,7 @@ def _run(
         verdict = "timeout" if found.by == "time limit" else "unknown"
     say(f"{verdict} ({found.by})")
     lines = [verdict, *([] if found.witness is None else assignment(query, found.witness))]
-    return 0 if found.verdict != "undecided" else 3, lines
+    return ExitCode.STOPPED if found.verdict == "undecided" else ExitCode.DONE, lines
 
 
 def _in_order(paths: list[tuple[str, Path]], query: Query) -> list[Path]:

@@ -22,10 +22,10 @@ from stablenet.cli import panels
 from stablenet.cli import solve as cli_solve
 from stablenet.cli.panels import Grouped, names_of
 from stablenet.cli.streams import readerless
-from stablenet.core.errors import InputError, StablenetError, UnknownNameError
+from stablenet.core.errors import ExitCode, InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
-from stablenet.core.signals import EXIT_CODE, end_at_once, ignore_at_exit, install
+from stablenet.core.signals import end_at_once, ignore_at_exit, install
 from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
@@ -175,27 +175,27 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
     with Interrupts():  # until all is written a second Ctrl-C loses nothing
         with Progress(STARTED) as progress:
             try:
-                outcome = supervise(net, domain, options, started=STARTED, watch=progress)
+                finished = supervise(net, domain, options, started=STARTED, watch=progress)
             except KeyboardInterrupt:
                 raise SearchStoppedError("interrupt, before the network was read; nothing is written") from None
-        failed = _write(outcome.report, output, page)
-    for message in (outcome.message, *failed):
+        failed = _write(finished.report, output, page)
+    for message in (finished.message, *failed):
         if message is not None:
             complain(message)
     try:
         with readerless():
             if output == "-":
-                say_json(dumps(outcome.report.data))
+                say_json(dumps(finished.report.data))
             else:
                 from stablenet.cli.report_tables import render_summary
 
-                render_summary(outcome.report.data, console())
+                render_summary(finished.report.data, console())
                 if output is not None and not failed:
                     say(f"report: {output}")
     except OutputError as error:
         complain(str(error))
         failed.append(str(error))
-    return outcome.exit_code or (SearchStoppedError.exit_code if failed else 0)
+    return finished.exit_code or (ExitCode.STOPPED if failed else ExitCode.DONE)
 
 
 def _write(report: Report, output: str | None, page: str | None) -> list[str]:
@@ -340,7 +340,7 @@ def main() -> None:
         code = _run(sys.argv[1:] or ["--help"])
     except KeyboardInterrupt:
         complain("interrupted before it was done; no file is half written")
-        code = EXIT_CODE
+        code = ExitCode.STOPPED
     end_at_once("", code, grace=2.0)  # the interpreter's own end is not to be broken into, and not to last
     sys.exit(code)
 
@@ -356,16 +356,16 @@ def _run(arguments: list[str]) -> int:
         return int(getattr(error, "code", error.exit_code))
     except MemoryError:
         complain("the memory limit was met; --memory-limit MB raises it")
-        return EXIT_CODE
+        return ExitCode.STOPPED
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         complain(f"{where}{error.strerror or error}")
-        return InputError.exit_code
+        return ExitCode.INPUT
     except Exception as error:
         # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
         if hasattr(error, "format_message"):
             complain(error.format_message())
-            return InputError.exit_code
+            return ExitCode.INPUT
         if type(error).__name__ == "Abort":  # what it makes of Ctrl-C
             raise KeyboardInterrupt from None
         raise

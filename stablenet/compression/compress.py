@@ -24,7 +24,7 @@ from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import domain_text, parse_domain
+from stablenet.domain.spec import domain_text, read_domain
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.provenance import (
     BOUND_KEY,
@@ -145,7 +145,7 @@ def compress(
     """
     graph = Graph(_file(network))
     unit_of(graph)
-    region = parse_domain(domain, graph.network.n_inputs) if isinstance(domain, str) else domain
+    region = None if domain is None else read_domain(domain, graph.network.n_inputs)
     found = _found(graph.network, report, region, {**options, "arithmetic": arithmetic})
     seed = int(options.get("seed", 0))
     check_arithmetic(found, arithmetic)

@@ -14,12 +14,11 @@ import threading
 import time
 from typing import Any, Self
 
+from stablenet.core.errors import ExitCode
+
 ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
-
-EXIT_CODE = 3
-"""The exit code of what was ended early."""
 
 REPEAT = 1.0
 """Seconds after which a further signal interrupts again; until then the first one's clearing up is left in peace."""
@@ -67,7 +66,7 @@ def install() -> None:
     _handle(_Raise())
 
 
-def end_at_once(message: str, code: int = EXIT_CODE, grace: float = 0.0) -> None:
+def end_at_once(message: str, code: int = ExitCode.STOPPED, grace: float = 0.0) -> None:
     """From now on all three end the process with one line and ``code``; within ``grace`` seconds they do nothing.
 
     For moments at which nothing is there to be lost or cleared away.

@@ -55,10 +55,15 @@ class ContradictionInFileError(DomainError):
 def read_vnnlib(path: str | Path) -> Domain:
     """The input part of a VNN-LIB file.
 
-    Returns a `Box`, a `Polytope` where a linear row ties several inputs, or a `Union` of those where the
-    disjunctions have several branches (equal branches are kept once, empty combinations of branches
-    dropped). Compressed files are recognised by their content. Raises `DomainError`, naming the line,
-    for anything that is not a bounded, non-empty domain of that kind.
+    Args:
+        path: the file, which may be compressed by gzip.
+
+    Returns:
+        A `Box`, a `Polytope` where a linear row ties several inputs, or a `Union` of those where the disjunctions
+        have several branches. Equal branches are kept once, empty combinations of branches are dropped.
+
+    Raises:
+        DomainError: the file cannot be read, or is not a bounded, non-empty domain of that kind; names the line.
     """
     path = Path(path)
     try:
