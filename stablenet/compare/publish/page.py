@@ -273,12 +273,12 @@ def input_shape(report: Mapping[str, Any]) -> list[int]:
 
     From the network's file if it is there; a flat input whose size is one or three squares is taken for an image.
     """
-    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.find.prepare import read_network
 
     n = int(report["network"]["n_inputs"])
     shape: tuple[int, ...] = ()
     try:
-        shape = load_onnx(report["network"]["file"]).input_shape
+        shape = read_network(report["network"]["file"]).input_shape
     except (StablenetError, OSError):
         shape = ()
     sizes = [size for size in shape if size > 1]

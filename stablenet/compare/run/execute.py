@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stablenet.compare.plan import REPORT, fill
-from stablenet.compare.rows import Result
+from stablenet.compare.rows import Result, outcome_of
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import scratch_folder
 
@@ -83,3 +83,13 @@ def _converse(watchdog: subprocess.Popen[bytes], request: bytes) -> dict[str, An
                     continue
         watchdog.wait()
     return json.loads(line) if line.strip() else None
+
+
+def frozen_report(result: Result) -> tuple[dict[str, Any] | None, str]:
+    """The report of a frozen set, or why there is none. A set cut short by its time limit would not repeat."""
+    report = None if result.report is None else json.loads(result.report)
+    watched = result.watched
+    outcome, reason = outcome_of(watched["exit_code"], watched["killed"], watched["stderr"], report)
+    if outcome in {"solved", "incomplete"}:
+        return report, ""
+    return None, f"{outcome}{': ' + reason if reason else ''}"
