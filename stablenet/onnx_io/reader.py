@@ -26,6 +26,7 @@ from stablenet.onnx_io.handlers_shape import FLOAT_TYPES, IN_FLOAT32
 from stablenet.onnx_io.magnitudes import with_roundoff
 from stablenet.onnx_io.model_file import one_line, parse_model, read_model, stored_numbers
 from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, supported_operators
+from stablenet.onnx_io.semantics import attributes_of
 
 
 def load_onnx(path: str | Path, arithmetic: str = "real") -> Network:
@@ -191,7 +192,7 @@ class _Import:
         label = self.labels[i]
         where = f"node {label!r} ({node.op_type})"
         try:
-            attributes = {entry.name: _attribute(entry) for entry in node.attribute}
+            attributes = attributes_of(node)
             call = Call(
                 node.op_type,
                 label,
@@ -369,16 +370,3 @@ def _opset(model: Any) -> int:
         found = f"opset {version}" if version else "no opset of the default domain"
         raise NetworkError(f"{found}; opsets {OPSETS[0]} to {OPSETS[1]} are supported")
     return version
-
-
-def _attribute(entry: Any) -> Any:
-    import onnx
-
-    value = onnx.helper.get_attribute_value(entry)
-    return (
-        value.decode("utf-8", "replace")
-        if isinstance(value, bytes)
-        else list(value)
-        if isinstance(value, list)
-        else value
-    )
