@@ -46,7 +46,8 @@ def run_instance(
     memory_limit: MemoryLimit = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Run one instance of the VNN competition: seek an input at which all that SPEC asserts holds, or a proof of none.
+    """Run one instance of the VNN competition: seek an input at which all that SPEC asserts holds, or a proof that
+    there is none.
 
     Exit code 0: the result file says sat or unsat; 3: it says unknown or timeout; 2: error.
     """
@@ -122,7 +123,7 @@ def _run(
         complain(note)
     if only_read:
         return ExitCode.DONE, []
-    # What is left is for the end of the process: the result must be there in time.
+    # A second or less is kept for the end of the process: the result file must be written in time.
     left = None if timeout is None else max(timeout - (time.time() - STARTED) - min(1.0, 0.05 * timeout), 0.01)
     found = decide(asked.a, asked.b, asked.cases, words=asked.holds, time_limit=left, seed=seed)
     for note in found.notes:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STARTED = time.time()
 
 PARSER_INTERRUPTED = 130
-"""What the argument parser returns for Ctrl-C; no command does."""
+"""The argument parser's return value for Ctrl-C; no command returns it."""
 
 app = typer.Typer(
     name="stablenet",
@@ -172,7 +172,7 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
     from stablenet.find.supervisor import supervise
     from stablenet.report.report import dumps
 
-    with Interrupts():  # until all is written a second Ctrl-C loses nothing
+    with Interrupts():  # a second Ctrl-C must not lose what was found, until all is written
         with Progress(STARTED) as progress:
             try:
                 finished = supervise(net, domain, options, started=STARTED, watch=progress)
@@ -199,7 +199,7 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
 
 
 def _write(report: Report, output: str | None, page: str | None) -> list[str]:
-    """Write report and page; returns what could not be written: what was found is shown all the same."""
+    """Write report and page; returns messages about what could not be written, since the summary is shown even then."""
     failed: list[str] = []
     try:
         if output not in {None, "-"}:
@@ -331,7 +331,7 @@ def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
     open_closed_streams()
-    if panels.COMPLETION in os.environ:  # a shell asks what could follow; the answer is all that is printed
+    if panels.COMPLETION in os.environ:  # a shell requests completions; nothing else may be printed
         app(prog_name="stablenet")
     install()
     ignore_at_exit()
@@ -341,12 +341,12 @@ def main() -> None:
     except KeyboardInterrupt:
         complain("interrupted before it was done; no file is half written")
         code = ExitCode.STOPPED
-    end_at_once("", code, grace=2.0)  # the interpreter's own end is not to be broken into, and not to last
+    end_at_once("", code, grace=2.0)  # no signal may interrupt the interpreter's exit, nor may it last
     sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a command; returns its exit code, having said in one line what went wrong."""
+    """Run a command; prints one line about what went wrong, and returns the exit code."""
     code: Any = 0
     try:
         with readerless():
@@ -366,7 +366,7 @@ def _run(arguments: list[str]) -> int:
         if hasattr(error, "format_message"):
             complain(error.format_message())
             return ExitCode.INPUT
-        if type(error).__name__ == "Abort":  # what it makes of Ctrl-C
+        if type(error).__name__ == "Abort":  # the argument parser turns Ctrl-C into this
             raise KeyboardInterrupt from None
         raise
     if code == PARSER_INTERRUPTED:

@@ -32,7 +32,7 @@ class Asked:
 
 
 def own_question(asked: Asked) -> bool:
-    """Whether `answer` has to answer, and not the plain comparison with a tolerance.
+    """Whether the question is one for `answer`, and not the plain comparison with a tolerance.
 
     That is so with ``--property`` or ``--norm``, and for a file that declares several networks, if no tolerance is
     given: then the file itself says what is asked.

@@ -252,17 +252,17 @@ def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, 
     permute = seed if grid.permute and uses_solver else None
     if uses_solver:
         chosen["solver_options"] = grid.solver_options[values["solver_options"]].get(values["solver"], ())
-    # What a solver refuted is compared as it is, unless a step asks for more.
+    # Refutations by solvers are compared without certifying them, unless a step turns that on.
     steps = {"certify": False, **step.options}
     options = Options(**chosen, **steps, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute)
     content = {
         "network": loaded.network_sha256,
         "domain": loaded.domain_digest,
-        # Samples are the frozen set's business where there is one.
+        # Where there is a frozen set, the samples were used for it.
         "samples": loaded.samples_sha256 if step.frozen or step.uses_samples else None,
         "frozen": None if frozen is None else vars(frozen),
         "options": options.to_json(),
-        # Enforced from outside, alike for all: a limit in the solver's own hands would not be.
+        # Enforced from outside, so that it is the same for all solvers.
         "memory_limit": grid.memory_limit,
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -288,7 +288,7 @@ def frozen_key(loaded: LoadedInstance, spec: FrozenSpec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-# Command lines. Files stand in them as tokens, since they lie elsewhere on another machine.
+# Command lines. Files are written as tokens, since their paths differ from machine to machine.
 
 NETWORK, DOMAIN, SAMPLES, FROZEN, REPORT = "{network}", "{domain}", "{samples}", "{frozen}", "{report}"
 

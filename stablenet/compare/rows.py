@@ -1,4 +1,4 @@
-"""The row of a run: what the store keeps of it, made from the watchdog's account and the report."""
+"""The row of a run in the store, made from the watchdog's answer and the report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OUTCOMES = {
     "interrupted": "ended by an interrupt",
     "lost": "the run could not be carried out",
 }
-"""How a run ended. ``wrong`` is found out when the sweep ends, from what the runs say together."""
+"""How a run ended. ``wrong`` is set when the sweep ends, by comparing the runs."""
 
 FINISHED = ("solved", "borderline", "optimal")
 """Outcomes that count as solved."""
@@ -51,7 +51,7 @@ SIDES = ("positive", "negative")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job: the watchdog's account, and the report's text, None where none was written."""
+    """The result of a job: the watchdog's answer, and the report's text, None where none was written."""
 
     watched: dict[str, Any]
     report: str | None = None

@@ -44,7 +44,8 @@ from stablenet.report.report import Report, check_arithmetic
 STORED = ("float32", "float64")
 
 RELATIVE = 1e-3
-"""Merging may cost this share of the largest output by default, as a proven bound; mostly it costs far less."""
+"""The default limit of the proven bound on the difference by merging, as a share of the largest output; the difference
+is mostly far smaller."""
 
 
 def compress_network(
@@ -263,7 +264,7 @@ class _Builder:
     def within(self, planned: Planned, usable: Evidence, limit: float) -> Compressed:
         """The file of a plan, or of the one that merges from the earliest layer on for which the bound is in limits.
 
-        What a merge rounds grows through each layer behind it, so the last layers come cheapest.
+        The rounding of a merge grows through each later layer, so merging in the last layers costs least.
         """
         full = result = self.build(planned, limit)
         left_out: tuple[int, ...] = ()
@@ -291,7 +292,7 @@ class _Builder:
         return graph.is_double != (self.stored == "float64")
 
     def build(self, planned: Planned, limit: float) -> Compressed:
-        """Write the graph, read it back, and bound what is different."""
+        """Write the graph, read it back, and bound the difference."""
         network, settled, evidence = planned.graph.network, planned.settled, self.evidence
         entries = zip(settled.network.layers, settled.provenance.to_json(), strict=True)
         metadata = {

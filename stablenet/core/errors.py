@@ -30,7 +30,7 @@ class StablenetError(Exception):
 
 
 class InputError(StablenetError, ValueError):
-    """Something that was handed in is wrong; the message is one line: what, where, what would be right."""
+    """Wrong input or usage. The message is one line that says what is wrong, where, and what is expected."""
 
     exit_code = ExitCode.INPUT
 
@@ -44,7 +44,7 @@ class UnsupportedOperatorError(NetworkError):
 
 
 class TooLargeError(NetworkError):
-    """A network whose import would need more memory or time than any use of it could justify."""
+    """A network whose import would need more memory or time than the reader allows."""
 
 
 class DomainError(InputError):
@@ -56,7 +56,7 @@ class ReportError(InputError):
 
 
 class UnknownNameError(InputError, LookupError):
-    """A name that no registry entry answers to. The message lists those that exist."""
+    """A name that is not in the registry. The message lists the names that exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], broken: Iterable[str] = ()) -> None:
         self.kind = kind
@@ -84,13 +84,13 @@ class LicenseError(StablenetError, RuntimeError):
 
 
 class SolverError(StablenetError, RuntimeError):
-    """A solver failed, refused the model, or answered in a way that proves nothing."""
+    """A solver failed, did not take the model, or gave an answer that cannot be used."""
 
     exit_code = ExitCode.STOPPED
 
 
 class ContradictionError(StablenetError, RuntimeError):
-    """A witness and a refutation of the same question: something lied.
+    """A witness and a refutation of the same question: one of the two is wrong.
 
     ``report`` is the report of the run that found it, where there is one.
     """

@@ -2,10 +2,9 @@
 
 The domain is what the assertions say of the inputs alone: every constraint on outputs is taken as
 satisfiable, so a disjunction over outputs says nothing, and one whose branches hold boxes of inputs
-gives the union of those boxes. Decimals are read exactly and rounded to the nearest float64; the
-verdicts speak of that float64 domain, which may differ from the decimal one by half a unit in the
-last place. Version 2: https://www.vnnlib.org (VNN-LIB standard 2.0, 2025); of several networks the
-file must tie the inputs.
+gives the union of those boxes. Decimals are read exactly and rounded to the nearest float64; the verdicts hold on that
+float64 domain, which may differ from the decimal one by half a unit in the last place. Version 2:
+https://www.vnnlib.org (VNN-LIB standard 2.0, 2025); of several networks the file must tie the inputs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a run ended: what stopped it, its exit code, and what there is to say; the same for every entry point."""
+"""How a run ended: what stopped it, its exit code and its message, the same for every entry point."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has ended: its report, the exit code that the command line returns for it, and what is to be said."""
+    """A run that has ended: its report, the exit code that the command line returns for it, and a message."""
 
     report: Report
     exit_code: int

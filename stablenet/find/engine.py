@@ -1,7 +1,7 @@
 """The engine process of a supervisor: a run of `stablenet.find.pipeline` that streams its events.
 
 Run as ``python -m stablenet.find.engine`` it reads a job (one JSON object) from standard input and streams ledger
-events, one JSON object a line, to standard output; what solvers print there goes elsewhere.
+events, one JSON object a line, to standard output; what solvers print there is discarded.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _refusal(code: int, message: str) -> Event:
 
 
 def _claim_stdout() -> Callable[[Event], None]:
-    """Keep standard output for events alone: whatever else writes to descriptor 1 goes to standard error's null."""
+    """Keep standard output for events alone: what others write to descriptor 1 is discarded."""
     stream = os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -97,14 +97,14 @@ def _die_with_parent(scratch: str | None) -> None:
     """End this process and its group when the supervisor's end of standard input closes, and remove their folder."""
 
     def watch() -> None:
-        # Not through sys.stdin: its lock, held here, would abort the interpreter's end.
+        # Not through sys.stdin: its lock, held by this thread, would abort the process when the interpreter exits.
         while os.read(0, 4096):
             pass
         if scratch is not None:
             remove_folder(scratch)
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
-        os._exit(3)  # started by hand: the group is somebody else's
+        os._exit(3)  # started by hand: the group belongs to another program
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The steps of a run: what options name is checked, then bounds, falsifying and search work on a ledger."""
+"""The steps of a run: the parts named by options are checked; then bounds, falsifying and search work on a ledger."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from stablenet.search.base import Problem, Search, bound_context, options_used, 
 from stablenet.search.certify import LEAST_SECONDS, certify, claims_of
 
 OWN_WITNESSES = 300
-"""How many of the last witnesses answers about bounds are held against."""
+"""How many of the newest witnesses are used to check a solver's answers about bounds."""
 
 
 @contextmanager
@@ -183,12 +183,14 @@ def _search(setup: Setup, problem: Problem) -> None:
         except InputError as error:
             if type(error) is not InputError:
                 raise
-            # Numbers that no solver takes: what was found before stands.
+            # The model has numbers that no solver takes; what was found before is kept.
             raise SolverError(f"the search's model cannot be given to a solver: {error}") from None
 
 
 def _solver_seconds(setup: Setup, ledger: Ledger) -> float:
-    """What solvers took for all that is refuted; solves on several threads overlap, so no more than their steps."""
+    """Seconds that solvers took for all refutations. Solves on several threads overlap, so no more than their steps
+    took.
+    """
     log = ledger.log
     runs = [(log.solves, log.seconds)]
     if setup.resume is not None:
@@ -229,7 +231,7 @@ def _bound(
 
 
 def own_points(falsifier: Falsifier, part: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Points of a part to hold solvers' answers against: its probe and the witnesses at hand, (b, n_inputs)."""
+    """Points of a part that disprove wrong answers of solvers: its probe and known witnesses, (b, n_inputs)."""
     probe = falsifier.probe(part)
     found = falsifier.ledger.inside(part)[-OWN_WITNESSES:]
     points = probe.points[probe.inside[part]]

@@ -1,4 +1,4 @@
-"""The supervisor of an engine process: it replays the engine's events and owns the report and the limits.
+"""The supervisor of an engine process: it replays the engine's events, makes the report and enforces the limits.
 
 Whatever happens to the engine (a solver that crashes, hangs, is killed or runs out of memory), all that was
 found until then stands.
@@ -45,7 +45,7 @@ POLL = 0.2
 
 
 class EngineRefusedError(StablenetError):
-    """The engine did not take the job, or ended before there was anything to report."""
+    """The engine refused the job, or ended before there was anything to report."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         self.code = exit_code
@@ -88,7 +88,8 @@ def supervise(
     run = _Run(began)
     with Interrupts() as run.interrupts, scratch_folder() as folder, tempfile.TemporaryFile() as errors:
         engine = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stablenet.find.engine", folder],  # -P: modules of the working folder stay out
+            # -P: modules of the working folder are not imported.
+            [sys.executable, "-P", "-m", "stablenet.find.engine", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -179,7 +180,7 @@ def _replay(event: Event, run: _Run) -> None:
 def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
     """End the engine and whatever it started, then replay what it had still sent."""
     if run.ended:
-        # Its own exit code tells more than the signal below.
+        # Let it exit by itself first: its own exit code says more than that of the signal below.
         with contextlib.suppress(subprocess.TimeoutExpired):
             engine.wait(EXIT_GRACE)
     with contextlib.suppress(ProcessLookupError):
@@ -225,7 +226,7 @@ def _nothing_read(ending: Ending, engine_code: int) -> BaseException:
     message = ending.message
     if ending.stopped_by == "time":
         message = "the time limit passed before network and domain were read; there is nothing to report"
-    # A Python traceback is a bug of ours; a crash or a limit is not.
+    # A Python traceback is a bug of this package; a crash or a limit is not.
     bug = engine_code == 1 and ending.stopped_by == "solver"
     message = message or "the engine ended before the network was read"
     return EngineRefusedError(message, ExitCode.BUG if bug else ExitCode.STOPPED)

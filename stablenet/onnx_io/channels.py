@@ -50,7 +50,9 @@ class Channels:
         self._leave_for_others(kept)
 
     def _leave_for_others(self, kept: Collection[int]) -> None:
-        """Maps that are written anew read ReLUs of this part too: they do without what is 0."""
+        """Note the maps written anew that read ReLUs of this part: channels that are 0 can be removed from these
+        too.
+        """
         network = self.graph.network
         for k in range(len(network.layers) + 1):
             for term in self.graph.map(k).terms if k not in kept else ():
@@ -84,13 +86,13 @@ class Channels:
                     allowed[space] &= may_go(leaving, rows)
             for mask in allowed.values():
                 if mask.all():
-                    mask[0] = False  # operators want one channel at least
+                    mask[0] = False  # operators need at least one channel
             if all(np.array_equal(allowed[space], mask) for space, mask in gone.items()):
                 return gone
             gone = allowed
 
     def can_lose(self, layer: int, neurons: Index) -> bool:
-        """Whether a layer can lose just these neurons, as far as its own space goes."""
+        """Whether a layer's own space allows to remove exactly these neurons."""
         if not len(neurons):
             return True
         slot = self.slots.get(self.graph.relu_output(layer))

@@ -22,7 +22,7 @@ class Graph:
 
     Maps are numbered as layers, the output last. ``free[k]`` says that map k can be written as Gemm nodes with any
     numbers, and its layer lose any neuron: it computes a vector from inputs and plain ReLUs, is not larger so than its
-    nodes are, and all that reads its layer is free too. ``anew[k]`` says that it has to be: see `unrolled`.
+    nodes are, and all that reads its layer is free too. ``anew[k]`` says that it must be written so: see `unrolled`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -141,7 +141,7 @@ class Graph:
 
         try:
             inferred = onnx.shape_inference.infer_shapes(self.model).graph
-        except Exception:  # it is a convenience of ONNX, and fails on some odd graphs: then nothing is known
+        except Exception:  # shape inference fails on some unusual graphs: then no shapes are known
             inferred = self.graph
         values = (*inferred.value_info, *inferred.input, *inferred.output)
         known = {
@@ -175,7 +175,7 @@ class Graph:
         for k in reversed(range(len(layers))):
             free[k] = plain[k] and all(free[reader] for reader in readers[k])
         if not all(free):
-            # Parts that keep their nodes want their tensors in the shape that they had.
+            # Parts that keep their nodes need their tensors in the same shape as before.
             for k in range(len(layers)):
                 free[k] &= self.rank(self.relu_output(k)) == 2
             for k in reversed(range(len(layers))):

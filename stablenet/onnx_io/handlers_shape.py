@@ -18,7 +18,7 @@ FLOAT_TYPES = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}
 """ONNX element types whose values float64 holds exactly."""
 
 IN_FLOAT32 = ("FLOAT", "DOUBLE")
-"""Those of them that float32 can stand for: what is computed in fewer bits it cannot."""
+"""Those for which bounds in float32 arithmetic hold: types with fewer bits round more."""
 
 _INTEGER_TYPES = {2, 3, 4, 5, 6, 7, 12, 13}
 
@@ -80,7 +80,7 @@ def _shape(call: Call) -> Value:
 
 @operator("Cast")
 def _cast(call: Call) -> Value:
-    """Computed tensors keep their values: results speak of the real-valued function. Constants are cast."""
+    """Computed tensors keep their values, since results hold for the real-valued function. Constants are cast."""
     import onnx
 
     to, value = int(call.attribute("to")), call.value(0)

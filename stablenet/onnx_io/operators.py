@@ -125,7 +125,7 @@ class Call:
         return NetworkError(f"node {self.label!r} ({self.op}): {why}")
 
     def afford(self, shape: Sequence[int], stored: int = 0) -> None:
-        """Refuse a tensor that is too large to be meant (``stored``: elements that are there already)."""
+        """Refuse a tensor that is unreasonably large (``stored``: elements that exist already)."""
         afford_tensor(shape, stored)
 
     def attribute(self, name: str, derived: Any = None) -> Any:

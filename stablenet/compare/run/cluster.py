@@ -1,8 +1,8 @@
 """Workers of a Dask cluster, by the address of its scheduler.
 
-Nothing is assumed of the workers but this package, the solvers and Linux: the files that a run reads travel with
-it. A worker that dies takes the runs on it down; Dask starts them again on another one, up to its own
-limit (``distributed.scheduler.allowed-failures``), after which the row says so.
+Workers need this package, the solvers and Linux; the files that a run reads are sent with it. Where a worker dies, its
+runs die too; Dask starts them again on another one, up to its own limit (``distributed.scheduler.allowed-failures``),
+after which the row says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Carrying out one run: a watchdog, a `find` below it, and what both say; plain values in and out.
+"""Carrying out one run: a watchdog process, and below it the command `find`; plain values in and out.
 
 The same function serves the local workers and those of a cluster.
 """
@@ -65,7 +65,9 @@ def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | No
 
 
 def _converse(watchdog: subprocess.Popen[bytes], request: bytes) -> dict[str, Any] | None:
-    """Send the request, wait for the answer; standard input stays open meanwhile, as a sign of life."""
+    """Send the request, wait for the answer; standard input stays open meanwhile, so that the watchdog sees that this
+    process lives.
+    """
     assert watchdog.stdin is not None  # noqa: S101 - for the type checker; Popen was given pipes
     assert watchdog.stdout is not None  # noqa: S101
     try:

@@ -37,12 +37,12 @@ LOCK = ".lock"
 """The file that a process at work on a sweep keeps locked."""
 
 Note = Callable[[dict[str, Any], int, int], None]
-"""Is told each row as it comes, how many of this call are done, and how many there are."""
+"""Called with each row as it comes, how many of this call are done, and how many there are."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a call of `sweep` did: rows made by it, rows that were there, frozen sets that failed."""
+    """The result of a call of `sweep`: rows made by it, rows that were there before, frozen sets that failed."""
 
     made: int
     kept: int
