@@ -279,5 +279,7 @@ def _print(result: Verification, output: str | None) -> None:
         )
     if result.arithmetic == "float32":
         say(f"arithmetic: float32: of any two evaluations; rounding makes up to {result.deviation:.6g} of the bound")
+    elif result.deviation:
+        say(f"the import rounded: that makes up to {result.deviation:.6g} of the bound")
     if result.neurons:
         say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")
