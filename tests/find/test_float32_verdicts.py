@@ -143,6 +143,8 @@ def test_these_networks_do_contradict_real_verdicts(tmp_path):
         path = near_ties(tmp_path, seed)
         report = find_stable(path, "box:-1:1", threads=1, time_limit=20.0)
         found += contradictions(report, path, points(np.random.default_rng(seed)))
+        if {what[2] for what in found} >= {"inactive", "active"}:
+            break
     assert {what[2] for what in found} >= {"inactive", "active"}
 
 
