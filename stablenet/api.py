@@ -28,6 +28,7 @@ from stablenet.milp.matrices import Variables
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.pyomo_model.embedded import EmbeddedNetwork, box_of_inputs, embed
 from stablenet.pyomo_model.network_model import build_model as build_from_bounds
+from stablenet.report.files import command_files
 from stablenet.report.report import Report, build_report, network_to_json
 from stablenet.search.base import Deadline
 
@@ -41,11 +42,21 @@ def find_stable(
     line; for the other options see `Options`. The search runs in this process, or with ``isolate`` in one of its own,
     which a crashing or hanging solver cannot take down with it. A limit, an interrupt or a failing solver ends in
     a report with ``status`` "stopped"; the last also warns. Raises `ContradictionError`, with the report as its
-    ``report``, if a witness disproves a refutation, and `InputError` for what cannot be searched.
+    ``report``, if a witness disproves a refutation, and `InputError` for what cannot be searched, or where a file to
+    write is one that is read, or another one.
     """
     choice = Options.from_json(dict(options))
-    if isolate:
-        return _isolated(network, domain, choice)
+    file = network.file if isinstance(network, Network) else str(network)
+    with command_files(
+        {"solver_log": choice.solver_log, "proof": choice.proof},
+        networks={"the network": file} if file else {},
+        domain=domain if isinstance(domain, str) else None,
+        reads={"samples": choice.samples, "resume": choice.resume},
+    ):
+        return _isolated(network, domain, choice) if isolate else _in_process(network, domain, choice)
+
+
+def _in_process(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:
     began = time.monotonic()
     net = read_network(network, choice.arithmetic)
     region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
@@ -109,7 +120,7 @@ def _settle(report: Report, trouble: str | None, *, contradiction: bool) -> Repo
     if contradiction:
         raise ContradictionError(trouble or "a witness disproves a refutation", report)
     if trouble is not None:
-        warnings.warn(trouble, stacklevel=3)
+        warnings.warn(trouble, stacklevel=4)
     return report
 
 

@@ -64,8 +64,8 @@ def compress(
 
     From a report, or from a search for stable neurons on the domain, limited as `find` is.
     """
-    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
+    from stablenet.report.files import command_files
 
     options = Options(
         formulation=formulation,
@@ -194,11 +194,11 @@ def verify(
     A VNN-LIB 2.0 file of two networks says what is asked, unless T or a property is given. Exit code 0: proven, or with
     --bound the range is narrow; 4: an input shows the contrary; 3: not decided.
     """
-    from stablenet.cli.files import command_files
     from stablenet.cli.properties import Asked, answer, own_question, show, write_point
     from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
+    from stablenet.report.files import command_files
 
     options = Options(
         solver=solver,

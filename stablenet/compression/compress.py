@@ -41,6 +41,7 @@ from stablenet.onnx_io.graph import Graph
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.onnx_io.rewrite import Target, rewrite
 from stablenet.report.evidence import Evidence, witnesses_of
+from stablenet.report.files import command_files
 from stablenet.report.report import Report, check_arithmetic
 
 STORED = ("float32", "float64")
@@ -94,8 +95,12 @@ class Compressed:
     in_float32: float | None = None
 
     def write(self, path: str | Path) -> None:
-        """Write the ONNX file, atomically."""
-        with atomic_path(Path(path)) as temporary:
+        """Write the ONNX file, atomically; raises `InputError` rather than write over the original or its data."""
+        original = {"the original": self.original.file} if self.original.file else {}
+        with (
+            command_files({"the compressed network": str(path)}, networks=original),
+            atomic_path(Path(path)) as temporary,
+        ):
             temporary.write_bytes(self.data)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stablenet.backends.base import registry as backends
+from stablenet.backends.own_points import FailuresInRow
 from stablenet.bounds import Context
 from stablenet.bounds import registry as bound_methods
 from stablenet.bounds import run as run_bounds
@@ -61,6 +62,7 @@ class Setup:
         self.formulation = formulations.get(options.formulation)
         self.backend = backends.get(options.solver)
         self.search: Search = searches.get(options.search)
+        self.failures = FailuresInRow()
         solvers = [self.backend] + ([] if options.check_with is None else [backends.get(options.check_with)])
         for path in (options.log_path, options.proof):
             if path is not None:
@@ -104,7 +106,9 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
                 falsifier.run()
         deadline.check()
         problem = Problem(
-            network, domain, ledger, bounds, setup.formulation, setup.backend, options, falsifier, rng, deadline, proof
+            *(network, domain, ledger, bounds, setup.formulation, setup.backend, options, falsifier, rng, deadline),
+            proof,
+            failures=setup.failures,
         )
         return _search_and_certify(setup, problem)
     except SearchStoppedError as stop:
@@ -182,9 +186,11 @@ def _bound(
     parts, options = setup.domain.parts, setup.options
     context = bound_context(options, setup.backend, deadline)
     context.progress, context.failed = ledger.log.progress, ledger.log.add_solver_failure
+    context.failures = setup.failures
     bounds = []
     for number, part in enumerate(parts):
-        plain = Context(proof=None if proof is None else proof.parts[number])
+        plain = Context(proof=None if proof is None else proof.parts[number], deadline=deadline)
+        plain.failed, plain.failures = context.failed, context.failures
         bounds.append(run_bounds("interval", setup.network, part, plain))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):

@@ -139,30 +139,38 @@ def judge(outcome: Outcome, where: str, made: Case, exact: Extrema, report: dict
                 outcome.beyond.append(f"{place}, the margin {float(margin):.3g}")
 
 
+ONE_WORKER = pytest.mark.xdist_group("exact networks")
+"""For tests that share the runs of `outcomes`: else each worker would make them."""
+
+
 @pytest.fixture(scope="module", name="outcomes")
 def _outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     folder = tmp_path_factory.mktemp("networks")
     return {mode: run(mode, folder / "net.onnx", map(truth, SEEDS)) for mode in MODES}
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("mode", MODES)
 def test_no_verdict_contradicts_brute_force(mode: str, outcomes: dict[str, Outcome]) -> None:
     complaints = outcomes[mode].complaints
     assert not complaints, f"{len(complaints)}: {complaints[:8]}"
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("mode", MODES)
 def test_no_run_fails_or_stops_early(mode: str, outcomes: dict[str, Outcome]) -> None:
     failures = outcomes[mode].failures
     assert not failures, f"{len(failures)}: {failures[:8]}"
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("mode", MODES)
 def test_unknown_only_within_the_margin(mode: str, outcomes: dict[str, Outcome]) -> None:
     beyond = outcomes[mode].beyond
     assert not beyond, f"{len(beyond)}: {beyond[:8]}"
 
 
+@ONE_WORKER
 def test_how_many_are_unknown(outcomes: dict[str, Outcome]) -> None:
     """Ties of layers behind the first are what bounds cannot settle; without bounds, no tie can be settled."""
     assert outcomes["all steps"].unknown <= 12
@@ -170,6 +178,7 @@ def test_how_many_are_unknown(outcomes: dict[str, Outcome]) -> None:
     assert 50 <= alone.unknown <= alone.borderline
 
 
+@ONE_WORKER
 def test_every_step_closed_something(outcomes: dict[str, Outcome]) -> None:
     """The test is worth something only if every part of the product was at work in it."""
     steps, alone = outcomes["all steps"], outcomes["MILP alone"]
