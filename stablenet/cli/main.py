@@ -17,6 +17,7 @@ from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
+from stablenet.cli import instances as cli_instances
 from stablenet.cli import new as cli_new
 from stablenet.cli import panels
 from stablenet.cli import solve as cli_solve
@@ -307,6 +308,7 @@ app.command(cls=Grouped)(cli_compress.verify)
 app.command()(cli_competition.run_instance)
 for command in (cli_check.check, cli_compare.compare, cli_compare.page, cli_solve.solve, cli_new.new):
     app.command()(command)
+app.add_typer(cli_instances.app, name="instances")
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
