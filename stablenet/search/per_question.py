@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
@@ -50,10 +50,22 @@ class PerQuestion:
                 self.models.tighten(layer, self.by)
             here &= self.problem.pending(self.part)
             while here.any():
-                self._layer(here)
+                for chosen in self._models(here):
+                    self._layer(chosen)
                 if not self.models.stale:
                     break
                 here &= self.problem.pending(self.part)
+
+    def _models(self, mask: Mask) -> Iterator[Mask]:
+        """The questions of each model: all of the mask, or one each where the formulation is directed."""
+        if not self.problem.formulation.directed:
+            yield mask
+            return
+        for question in np.argwhere(mask):
+            one = np.zeros_like(mask)
+            one[tuple(question)] = True
+            if not self.models.stale and self.problem.pending(self.part)[tuple(question)]:
+                yield one
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
