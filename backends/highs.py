@@ -100,7 +100,7 @@ class HighsSession(ArraySession):
         self._api = solver_module("highspy", backend)
         with no_banner():
             self._highs = self._api.Highs()
-        self._stop = False
+        self._stop = self._relaxed = False
         self._reached: Array | None = None
         self._setup()
         self._load()
@@ -212,6 +212,10 @@ class HighsSession(ArraySession):
         began = time.perf_counter()
         self._limit(request.limits, began, lp=not self.milp.integer.any())
         target = request.target
+        if self._relaxed:
+            # As a start of the MILP the relaxation's solution has made 1.16 prove bounds below points that it found.
+            self._highs.clearSolver()
+            self._relaxed = False
         self._set("objective_target", (np.inf if self.milp.maximize else -np.inf) if target is None else target)
         if request.start is not None:
             solution = self._api.HighsSolution()
@@ -360,7 +364,7 @@ class HighsSession(ArraySession):
             finally:
                 self._set("solve_relaxation", False)
 
-        self._stop = False
+        self._stop, self._relaxed = False, True
         thread: SolverThread[tuple[str, Status]] = SolverThread(self._halt)
         try:
             words, status = thread.run(work, limits.time)

@@ -34,7 +34,8 @@ class ReluLayer:
     are the neurons' numbers in their layer, for indexing components. Neurons with a proven phase never get here. All
     this is in the model's units: ``pre[i]`` is ``scale[i]`` times the network's pre-activation. A row that states
     pre-activations in terms of the inputs anew must be a range of ``slack`` (n,) to either side, or of ``margin``, the
-    largest of them; rows between ``pre``, ``post`` and own variables need none.
+    largest of them; rows between ``pre``, ``post`` and own variables need none. ``sense`` (n,), where the model asks
+    one question, is 1 where a larger ``post[i]`` can only help its objective, -1 where it can only harm it, else 0.
     """
 
     neurons: npt.NDArray[np.intp]
@@ -50,6 +51,7 @@ class ReluLayer:
     scale: Array
     margin: float
     slack: Array
+    sense: npt.NDArray[np.int8] | None = None
 
     @property
     def size(self) -> int:
@@ -105,8 +107,9 @@ class Formulation(ABC):
     """The encoding of a ReLU layer.
 
     ``paper`` and ``equations`` name the source; ``requires`` lists what the solver must offer beyond
-    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts`` says
-    when `separate` is to be called: in rounds on the root relaxation, or at the nodes of the solver's tree too.
+    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts``
+    says when `separate` is to be called: in rounds on the root relaxation, or at the nodes of the solver's tree too.
+    ``directed`` asks for a model of its own for each single question, with `ReluLayer.sense`.
     ``variants`` are specifications to show where the name takes an argument.
     """
 
@@ -116,6 +119,7 @@ class Formulation(ABC):
     equations: ClassVar[str] = ""
     variants: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = True
+    directed: ClassVar[bool] = False
     requires: frozenset[Capability] = frozenset()
     cuts: Literal["none", "root", "tree"] = "none"
 

@@ -37,7 +37,8 @@ class LayerPlan:
     """What one layer contributes: its kept neurons with phase, bounds and scale, all (kept,).
 
     The pre-activation's column is ``scale * g``; ``scale`` are powers of two. The bounds are those of g itself.
-    A neuron of phase -1 has no post-activation, one of phase 1 shares its pre-activation's column.
+    A neuron of phase -1 has no post-activation, one of phase 1 shares its pre-activation's column. ``sense`` is that of
+    `ReluLayer`, here of all kept neurons.
     """
 
     neurons: Index
@@ -45,6 +46,7 @@ class LayerPlan:
     lower: Array
     upper: Array
     scale: Array
+    sense: Phase | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,6 +345,7 @@ def _layer(
             scale=plan.scale[undecided],
             margin=float(slack[undecided].max()),
             slack=slack[undecided],
+            sense=None if plan.sense is None else plan.sense[undecided],
         )
         encoding = formulation.encode(block, relu)
     carrying = np.flatnonzero(plan.phase >= 0)

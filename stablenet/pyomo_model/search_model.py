@@ -34,6 +34,7 @@ from stablenet.pyomo_model.search_plan import (
     handles_of,
     layer_plans,
     questions_of,
+    with_senses,
 )
 
 
@@ -286,6 +287,8 @@ def build_search_model(
         raise InputError(f"margin {margin}; a finite number >= 0 is expected")
     questions = questions_of(network, positive, negative)
     plans = layer_plans(network, bounds, questions, decide=decide, phases=phases, witness=witness)
+    if formulation.directed and not witness and len(questions) == 1:
+        plans = with_senses(network, plans, questions)
     assembled = assemble(
         *(network, part, plans, formulation),
         margin=margin,

@@ -5,7 +5,7 @@ maximise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,30 @@ def layer_plans(
         scale = power_of_two(np.maximum(np.abs(lower), np.abs(upper)))
         plans.append(LayerPlan(keep, phase[keep], lower, upper, scale))
     return plans[::-1]
+
+
+def with_senses(network: Network, plans: Sequence[LayerPlan], questions: Questions) -> list[LayerPlan]:
+    """The plans for one question, each with the senses of its neurons (see `LayerPlan`).
+
+    Backwards from the asked pre-activation: ReLU is monotone, so that a neuron's input helps where its output does, and
+    a weight's sign says which way its source helps. A source that helps both ways, by two readers, has sense 0.
+    """
+    up, down = ([np.zeros(layer.size, bool) for layer in network.layers] for _ in range(2))
+    asked = int(questions.layer[0])
+    (up if questions.side[0] > 0 else down)[asked][questions.neuron[0]] = True
+    found: list[LayerPlan] = []
+    for k in range(len(plans) - 1, -1, -1):
+        kept = plans[k].neurons
+        high, low = up[k][kept], down[k][kept]
+        for term in network.layers[k].affine.terms:
+            if term.source > 0:
+                weights = sparse.csr_array(term.matrix[kept]) if kept.size else None
+                if weights is not None:
+                    helps, harms = abs(weights) + weights, abs(weights) - weights
+                    up[term.source - 1] |= (helps.T @ high + harms.T @ low) > 0
+                    down[term.source - 1] |= (helps.T @ low + harms.T @ high) > 0
+        found.append(replace(plans[k], sense=(high & ~low).astype(np.int8) - (low & ~high).astype(np.int8)))
+    return found[::-1]
 
 
 def _touched(matrix: Any, rows: Index) -> npt.NDArray[np.bool_]:

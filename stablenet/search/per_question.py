@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
@@ -50,10 +50,13 @@ class PerQuestion:
                 self.models.tighten(layer, self.by)
             here &= self.problem.pending(self.part)
             while here.any():
+                for chosen in self._models(here):
+                    if self.problem.given_up:
+                        break
+                    self._layer(chosen)
                 if self.problem.given_up:
-                    self._leave(here)
+                    self._leave(here & self.problem.pending(self.part))
                     break
-                self._layer(here)
                 if not self.models.stale:
                     break
                 here &= self.problem.pending(self.part)
@@ -62,6 +65,17 @@ class PerQuestion:
         """Say of questions, (2, n), that they stay without an answer, since the solver is given up."""
         for side in SIDES:
             self.ledger.set_unanswered(side, np.flatnonzero(mask[side]))
+
+    def _models(self, mask: Mask) -> Iterator[Mask]:
+        """The questions of each model: all of the mask, or one each where the formulation is directed."""
+        if not self.problem.formulation.directed:
+            yield mask
+            return
+        for question in np.argwhere(mask):
+            one = np.zeros_like(mask)
+            one[tuple(question)] = True
+            if not self.models.stale and self.problem.pending(self.part)[tuple(question)]:
+                yield one
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()

@@ -35,10 +35,8 @@ from stablenet.milp.compiler import CompiledModel, compile_model
 from stablenet.pyomo_model.network_model import build_model, resolve
 from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.testing.formulation_instances import Instance, extremes, instances
+from stablenet.testing.single_questions import TOLERANCE, open_questions, own_models, question_model
 from stablenet.testing.suite import ConformanceError
-
-TOLERANCE = 1e-5
-"""What an optimum may be off, relative to the size of the model's numbers (1 to 10)."""
 
 PREFERRED = ("highs", "scip")
 MARGINS = (0.0, 1e-6)
@@ -209,6 +207,8 @@ def verdicts(formulation: str | Formulation, backend: str | Backend | None = Non
                             f"neuron {i} is {exact}; the model says {best}"
                         )
             _witness_values(session, model, truth, f"{formulation.spec}, {instance.label}")
+        if formulation.directed and decide:
+            own_models(formulation, instance, truth, solver)
 
 
 def _witness_values(session: Session, model: SearchModel, truth: tuple[tuple[Array, Array], ...], where: str) -> None:
@@ -285,12 +285,8 @@ def root_bound(
 ) -> float:
     """Bound of the linear relaxation on ``side * g`` for a question (layer, neuron, side), separation converged."""
     formulation = resolve(formulation)
-    layer, neuron, side = question
-    asked: list[list[int]] = [[] for _ in range(layer)] + [[neuron]]
-    model = build_search_model(
-        instance.network, instance.part, bounds, formulation, positive=asked, negative=[], margin=0.0, witness=False
-    )
-    objective, scale = model.question_objective(layer, neuron, side)
+    model = question_model(formulation, instance, bounds, question)
+    objective, scale = model.question_objective(*question)
     with pick_backend(formulation, backend).open(model.milp, Settings()) as session:
         session.change_objective(objective, maximize=True)
         for _ in range(rounds):
@@ -302,16 +298,6 @@ def root_bound(
                 return relaxed.objective / scale
             session.add_rows(cuts)
     raise ConformanceError(f"{formulation.spec}: separation has not converged after {rounds} rounds")
-
-
-def open_questions(bounds: Bounds) -> list[tuple[int, int, int]]:
-    """Both questions of the undecided neurons of all layers but the first, whose bounds are exact."""
-    return [
-        (k, int(i), side)
-        for k in range(1, len(bounds.layers))
-        for i in np.flatnonzero(bounds.layers[k].phase == 0)
-        for side in (1, -1)
-    ]
 
 
 def relaxation(formulation: str | Formulation, backend: str | Backend | None = None) -> None:

@@ -34,10 +34,11 @@ from stablenet.testing.formulations import ConformanceError, Structure
 
 SPECS = ["bigm", "bigm-loose", "indicator", "sos1", "hull", "partition:2", "partition:3:equal-range", "ideal:root"]
 SPECS += ["ideal:cuts", "gdp:bigm", "gdp:hull", "gdp:mbigm", "relaxed"]
+SPECS += ["complementarity", "epigraph", "pairs:root", "pairs:cuts", "sart"]
 SAME_ROWS = ["partition:2:random", "partition:2:by-weight", "partition:1"]
 
 
-SLOW = {"partition:3:equal-range", "gdp:bigm", "gdp:mbigm", "ideal:cuts"}  # kin of quicker ones
+SLOW = {"partition:3:equal-range", "gdp:bigm", "gdp:mbigm", "ideal:cuts", "pairs:cuts"}  # kin of quicker ones
 
 
 def matrix() -> list[object]:
@@ -81,6 +82,10 @@ STRUCTURE = {
     "gdp:hull": Structure(6, 12, 2, 0, 0),
     "gdp:mbigm": Structure(2, 5, 2, 0, 0),
     "relaxed": Structure(0, 2, 0, 0, 0),
+    "complementarity": Structure(2, 3, 1, 0, 0),
+    "epigraph": Structure(0, 1, 0, 0, 0),
+    "pairs": Structure(1, 3, 1, 0, 0),
+    "sart": Structure(1, 3, 1, 0, 0),
 }
 
 
@@ -101,6 +106,9 @@ ORDER = [
     ("bigm", "relaxed"),
     ("gdp:hull", "gdp:bigm"),
     ("gdp:mbigm", "gdp:bigm"),
+    ("pairs", "bigm"),
+    ("relaxed", "epigraph"),
+    ("bigm", "sart"),
 ]
 
 
@@ -118,9 +126,17 @@ def test_relaxations_are_ordered_as_theory_says(method: str) -> None:
                 if found[tight] < found[loose] - 1e-3:
                     strict.add((tight, loose))
             assert found["bigm"] == pytest.approx(found["relaxed"], abs=1e-6)
+            assert found["bigm"] == pytest.approx(found["complementarity"], abs=1e-6)
+            assert found["bigm"] == pytest.approx(found["sart"], abs=1e-6)
             if method == "interval":
                 assert found["ideal"] == pytest.approx(found["hull"], abs=1e-5)
-    assert strict >= {("partition:2", "bigm"), ("bigm", "bigm-loose"), ("partition:4", "partition:2")}
+    assert strict >= {
+        ("pairs", "bigm"),
+        ("relaxed", "epigraph"),
+        ("partition:2", "bigm"),
+        ("bigm", "bigm-loose"),
+        ("partition:4", "partition:2"),
+    }
 
 
 class Broken(BigM):

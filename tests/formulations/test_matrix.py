@@ -24,8 +24,10 @@ NEEDS = {
     "indicator": Capability.INDICATOR,
     "sos1": Capability.SOS1,
     "ideal:cuts": Capability.CUTS,
+    "pairs:cuts": Capability.CUTS,
 }
 UNSUPPORTED = {("indicator", "highs"), ("sos1", "highs"), ("ideal:cuts", "highs"), ("ideal:cuts", "cbc")}
+UNSUPPORTED |= {("pairs:cuts", "highs"), ("pairs:cuts", "cbc")}
 PAIRS = [
     pytest.param(spec, solver, marks=pytest.mark.backend(solver), id=f"{spec}-{solver}")
     for spec, solver in itertools.product(SPECS, SOLVERS)
