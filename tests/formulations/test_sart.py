@@ -45,7 +45,7 @@ def test_readers_that_differ_keep_the_binary() -> None:
     middle = Layer(AffineMap(np.zeros(2), (Term(1, np.array([[1.0, 1.0], [1.0, -1.0]])),)), "middle", (2,))
     first, last = two_layers(np.ones((1, 4))).layers
     first = replace(first, affine=AffineMap(np.zeros(2), (Term(0, np.eye(2)),)), shape=(2,))
-    last = replace(last, affine=AffineMap(np.zeros(1), (Term(2, np.array([[-1.0, -1.0]])),)))
+    last = replace(last, affine=AffineMap(np.full(1, 0.5), (Term(2, np.array([[-1.0, -1.0]])),)))
     network = Network(2, (first, middle, last), AffineMap(np.zeros(1), (Term(3, np.ones((1, 1))),)))
     part = Box(-np.ones(2), np.ones(2))
     bounds = run("interval", network, part)
