@@ -52,7 +52,7 @@ class Complementarity(Formulation):
         n = layer.size
         active = add_binaries(block, "is_active", layer.neurons)
         negative = add_variables(block, "negative_part", layer.neurons, 0.0, -layer.lower)
-        rows = [
+        rows: list[list[Array | float | None]] = [
             [1.0, -1.0, 1.0, None],  # g - h + k = 0
             [None, 1.0, None, -layer.upper],  # h - U z <= 0
             [None, None, 1.0, -layer.lower],  # k - L z <= -L
