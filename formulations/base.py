@@ -107,8 +107,8 @@ class Formulation(ABC):
     """The encoding of a ReLU layer.
 
     ``paper`` and ``equations`` name the source; ``requires`` lists what the solver must offer beyond
-    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts``
-    says when `separate` is to be called: in rounds on the root relaxation, or at the nodes of the solver's tree too.
+    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts`` says
+    when `separate` is to be called: in rounds on the root relaxation, or at the nodes of the solver's tree too.
     ``directed`` asks for a model of its own for each single question, with `ReluLayer.sense`.
     ``variants`` are specifications to show where the name takes an argument.
     """

@@ -156,6 +156,7 @@ def base_row(run: Run, *, command: str, machine: dict[str, Any]) -> dict[str, An
     return {
         "key": run.key,
         "instance": run.instance.name,
+        "network": str(run.instance.network),
         **run.axes,
         "seed": run.seed,
         "permute": run.options.permute,

@@ -1,11 +1,11 @@
-"""Statistics of a sweep. The instance is the unit; seeds are repetitions of it.
+"""Statistics of a sweep. The network is the unit; its instances (domains) are not independent, seeds are repetitions.
 
 A *view* compares the values of one axis, or whole methods. Its cells are the problems on which all of its members
 were run: an instance and the values of all other axes. Within a cell the median over seeds stands for the
 repetitions, of an even number the mean of the two in the middle; a run that was not solved counts at its limit.
 Measures: shifted geometric mean, PAR2 and PAR10, all of the same times; virtual best, performance profiles
 (Dolan & Moré, *Benchmarking optimization software with performance profiles*, 2002), and for pairs the geometric mean
-ratio with Student's interval by instance and Wilcoxon's signed-rank test (Demšar, *Statistical comparisons of
+ratio with Student's interval by network and Wilcoxon's signed-rank test (Demšar, *Statistical comparisons of
 classifiers*, 2006), with Holm's correction.
 """
 
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from stablenet.compare.contradictions import method_name
 from stablenet.compare.rows import FINISHED, METHOD
+from stablenet.compare.run_facts import open_integral, waited
 from stablenet.core.arrays import Array
 
 Row = dict[str, Any]
@@ -42,7 +43,7 @@ FLOOR = 1e-3
 """Seconds below which times are not told apart."""
 
 FEWEST = 5
-"""Instances below which no interval is given."""
+"""Networks below which no interval is given."""
 
 CONFIDENCE = 0.95
 CURVE_POINTS = 60
@@ -53,7 +54,8 @@ class View:
     """Members by cells.
 
     ``time`` (members, cells) is `capped`, infinite where less than half of the seeds were solved; ``limit`` (cells,)
-    the time limit; ``unit`` (cells,) the number of the cell's instance in ``instances``; ``runs[m][c]`` are the rows.
+    the time limit; ``unit`` (cells,) the number of the cell's instance in ``instances``, ``network`` (instances,) the
+    number of the instance's network; ``runs[m][c]`` are the rows.
     ``dropped`` is how many cells were left out since not all members were run on them.
     """
 
@@ -63,6 +65,7 @@ class View:
     cells: tuple[str, ...]
     instances: tuple[str, ...]
     unit: npt.NDArray[np.intp]
+    network: npt.NDArray[np.intp]
     time: Array
     limit: Array
     runs: tuple[tuple[tuple[Row, ...], ...], ...]
@@ -108,13 +111,26 @@ def make_view(rows: Sequence[Row], axis: str, *, metric: str = "work_s", wrong: 
     limit = np.array([float(runs[0][c][0]["time_limit"]) for c in range(len(cells))] if runs else [])
     view = View(
         axis, metric, tuple(groups), tuple(_label(cell, cells) for cell in cells), instances,
-        np.array([instances.index(cell[0]) for cell in cells], dtype=np.intp),
+        np.array([instances.index(cell[0]) for cell in cells], dtype=np.intp), _networks(rows, instances),
         np.zeros((len(groups), len(cells))), limit, runs, wrong, len(every) - len(cells),
     )  # fmt: skip
     shares = [[np.mean([view.solved(row) for row in cell]) for cell in member] for member in runs]
     share = np.array(shares, dtype=np.float64).reshape(len(groups), len(cells))
     view.time[...] = np.where(share >= 0.5, view.capped, np.inf)
     return view
+
+
+def _networks(rows: Sequence[Row], instances: Sequence[str]) -> npt.NDArray[np.intp]:
+    """The number of each instance's network; an instance whose network no row tells is one of its own."""
+    told = {str(row["instance"]): str(row.get("network") or row["instance"]) for row in rows}
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(told[instance] for instance in instances))}
+    return np.array([numbers[told[instance]] for instance in instances], dtype=np.intp)
+
+
+def by_network(view: View, per_instance: Array) -> Array:
+    """Means of values of instances over those of one network, (networks,)."""
+    counts = np.bincount(view.network)
+    return np.asarray(np.bincount(view.network, weights=per_instance) / counts)
 
 
 def _label(cell: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> str:
@@ -168,7 +184,8 @@ def _measures(view: View, member: int) -> dict[str, Any]:
         return float(view.penalised(factor)[member].mean()) if len(view.cells) else None
 
     return {
-        "member": view.members[member], "cells": len(view.cells), "runs": len(rows), "solved": len(finished),
+        "member": view.members[member], "instances": len(view.instances),
+        "networks": len(np.unique(view.network)), "cells": len(view.cells), "runs": len(rows), "solved": len(finished),
         "outcomes": outcomes, "sgm10": shifted_geometric_mean(view.capped[member], 10.0),
         "sgm1": shifted_geometric_mean(view.capped[member], 1.0), "par2": penalised(2), "par10": penalised(10),
         "tightening": average(rows, "bounds_s"), "build": average(rows, "build_s"),
@@ -177,7 +194,8 @@ def _measures(view: View, member: int) -> dict[str, Any]:
         "rows": average(rows, "rows"), "binaries": average(rows, "binaries"),
         "nodes": average(finished, "nodes", np.median),
         "bound": average(timed_out, "final_bound"), "peak_mb": average(rows, "peak_mb", np.max),
-        "closed": closed_share(rows),
+        "closed": closed_share(rows), "integral": average([row | {"open": open_integral(row)} for row in rows], "open"),
+        "waited": sum(waited(row) for row in rows),
     }  # fmt: skip
 
 
@@ -267,13 +285,13 @@ def run_curve(row: Row, grid: Array, wrong: frozenset[str] | Mapping[str, str] =
 
 
 def pairs(view: View) -> list[dict[str, Any]]:
-    """Each two members compared, instance by instance; of more than `MANY`, each with the one of the least mean (1 s).
+    """Each two members compared, network by network; of more than `MANY`, each with the one of the least mean (1 s).
 
-    ``ratio`` is the geometric mean of time of ``a`` over time of ``b``, instances weighing alike, with Student's
-    interval of the logarithms by instance (`interval`); runs that were not solved count at their limit, and
-    ``bound`` says what that makes of the
-    ratio: ``>=`` if only ``a`` has such, ``<=`` if only ``b``, ``~`` if both. ``p`` is Wilcoxon's on the instances,
-    ``p_holm`` corrected for the number of pairs.
+    ``ratio`` is the geometric mean of time of ``a`` over time of ``b``, networks weighing alike and in each of them its
+    instances, with Student's interval of the logarithms by network (`interval`); runs that were not solved count at
+    their limit, and ``bound`` says what that makes of the ratio: ``>=`` if only ``a`` has such, ``<=`` if only ``b``,
+    ``~`` if both. ``p`` is Wilcoxon's on the networks, ``p_holm`` corrected for the number of pairs; ``a_faster`` and
+    ``b_faster`` count instances.
     """
     result: list[dict[str, Any]] = []
     for a, b in _which(view):
@@ -282,14 +300,16 @@ def pairs(view: View) -> list[dict[str, Any]]:
         if not len(per_instance):
             continue
         open_a, open_b = (not bool(np.isfinite(view.time[m]).all()) for m in (a, b))
-        low, high = interval(per_instance)
+        per_network = by_network(view, per_instance)
+        low, high = interval(per_network)
         faster = np.sign(np.round(per_instance, 9))
         result.append(
             {
                 "a": view.members[a], "b": view.members[b], "instances": len(per_instance),
-                "ratio": float(np.exp(per_instance.mean())), "low": _exp(low), "high": _exp(high),
+                "networks": len(per_network), "ratio": float(np.exp(per_network.mean())),
+                "low": _exp(low), "high": _exp(high),
                 "bound": {(True, False): ">=", (False, True): "<=", (True, True): "~"}.get((open_a, open_b), ""),
-                "a_faster": int((faster < 0).sum()), "b_faster": int((faster > 0).sum()), "p": wilcoxon(per_instance),
+                "a_faster": int((faster < 0).sum()), "b_faster": int((faster > 0).sum()), "p": wilcoxon(per_network),
             }
         )  # fmt: skip
     for entry, corrected in zip(result, holm([entry["p"] for entry in result]), strict=True):
@@ -306,9 +326,9 @@ def _which(view: View) -> list[tuple[int, int]]:
 
 
 def interval(values: Array) -> tuple[float | None, float | None]:
-    """Student's interval of the mean of values, one for each instance; none for fewer than `FEWEST`.
+    """Student's interval of the mean of values, one for each network; none for fewer than `FEWEST`.
 
-    A percentile bootstrap would be too narrow for few instances; a test simulates the coverage of both.
+    A percentile bootstrap of networks would be too narrow for few of them; a test simulates the coverage of both.
     """
     from scipy import stats
 

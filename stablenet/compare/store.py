@@ -30,7 +30,8 @@ FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")
 SCHEMA = "stablenet.sweep/1"
 
 COLUMNS = {
-    "key": "TEXT PRIMARY KEY", "instance": "TEXT", "formulation": "TEXT", "bounds": "TEXT", "search": "TEXT",
+    "key": "TEXT PRIMARY KEY", "instance": "TEXT", "network": "TEXT", "formulation": "TEXT",
+    "bounds": "TEXT", "search": "TEXT",
     "solver": "TEXT", "step": "TEXT", "solver_options": "TEXT", "seed": "INTEGER", "permute": "INTEGER",
     "outcome": "TEXT", "reason": "TEXT", "status": "TEXT", "stopped_by": "TEXT", "exit_code": "INTEGER",
     "stably_active": "INTEGER", "stably_inactive": "INTEGER", "unstable": "INTEGER", "unknown": "INTEGER",

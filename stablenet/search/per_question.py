@@ -50,21 +50,14 @@ class PerQuestion:
                 self.models.tighten(layer, self.by)
             here &= self.problem.pending(self.part)
             while here.any():
-                for chosen in self._models(here):
-                    if self.problem.given_up:
-                        break
-                    self._layer(chosen)
                 if self.problem.given_up:
-                    self._leave(here & self.problem.pending(self.part))
+                    self._leave(here)
                     break
+                for chosen in self._models(here):
+                    self._layer(chosen)
                 if not self.models.stale:
                     break
                 here &= self.problem.pending(self.part)
-
-    def _leave(self, mask: Mask) -> None:
-        """Say of questions, (2, n), that they stay without an answer, since the solver is given up."""
-        for side in SIDES:
-            self.ledger.set_unanswered(side, np.flatnonzero(mask[side]))
 
     def _models(self, mask: Mask) -> Iterator[Mask]:
         """The questions of each model: all of the mask, or one each where the formulation is directed."""
@@ -74,8 +67,17 @@ class PerQuestion:
         for question in np.argwhere(mask):
             one = np.zeros_like(mask)
             one[tuple(question)] = True
-            if not self.models.stale and self.problem.pending(self.part)[tuple(question)]:
+            if self.models.stale or not self.problem.pending(self.part)[tuple(question)]:
+                continue
+            if self.problem.given_up:
+                self._leave(one)
+            else:
                 yield one
+
+    def _leave(self, mask: Mask) -> None:
+        """Say of questions, (2, n), that they stay without an answer, since the solver is given up."""
+        for side in SIDES:
+            self.ledger.set_unanswered(side, np.flatnonzero(mask[side]))
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()

@@ -169,11 +169,11 @@ def view_figures(view: View, metric_label: str) -> Iterator[tuple[str, str]]:
     ratios = [point[0] for points in profile(view).values() for point in points]
     plots = {
         "profile": Plot(
-            f"Performance profile by {view.axis}", f"time / best time ({metric_label})", "share of problems",
+            f"Performance profile by {view.axis}", f"time / best time ({metric_label})", "share of cells",
             profile(view), x_range=(1.0, max(10.0, *ratios, 10.0)),
         ),
         "cactus": Plot(
-            f"Problems solved over time, by {view.axis}", f"seconds ({metric_label})", "share of problems solved",
+            f"Cells solved over time, by {view.axis}", f"seconds ({metric_label})", "share of cells solved",
             cactus(view), x_range=(_decade(float(view.capped.min()), top), top),
         ),
         "anytime": Plot(
@@ -201,7 +201,7 @@ def scatter(view: View, a: int, b: int, metric_label: str) -> Plot:
     points = np.stack([view.capped[a], view.capped[b]], axis=1)
     series = {name: points[view.unit == i].tolist() for i, name in enumerate(view.instances)}
     if len(series) > len(COLOURS):
-        series = {"problems": points.tolist()}
+        series = {"cells": points.tolist()}
     return Plot(
         f"{view.members[a]} against {view.members[b]}", f"{view.members[a]}: seconds ({metric_label})",
         f"{view.members[b]}: seconds", series, y_log=True, markers=True, diagonal=True,

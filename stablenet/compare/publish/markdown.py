@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stablenet.compare.contradictions import find_contradictions, wrong_keys
 from stablenet.compare.publish.figures import view_figures
 from stablenet.compare.publish.tables import METRIC, PAIRS, SUMMARY, shown
 from stablenet.compare.rows import FINISHED, METHOD, options_told, plain_settings
-from stablenet.compare.statistics import METRICS, Row, View, axes_that_vary, make_view, pairs, summary
+from stablenet.compare.run_facts import FEWEST_CPU, LONG_ENOUGH, gaps, waited
+from stablenet.compare.statistics import FEWEST, METRICS, Row, View, axes_that_vary, make_view, pairs, summary
 from stablenet.compare.store import Store
 from stablenet.core.errors import InputError
 from stablenet.core.files import make_folder, write_text
@@ -93,6 +96,8 @@ def _circumstances(store: Store, rows: Sequence[Row], wrong: frozenset[str]) -> 
     shares = sorted(row["cpu_s"] / row["wall_s"] for row in rows if row["cpu_s"] and row["wall_s"])
     if shares:
         yield f"Processor time over wall time of a run: median {shares[len(shares) // 2]:.2f}; the rest is waiting."
+        marked = sum(waited(row) for row in rows)
+        yield f"{marked} runs of {LONG_ENOUGH:g} s or more had one for less than {FEWEST_CPU:.0%} of their time."
     limits = sorted({f"{row['time_limit']:g} s" for row in rows if row["time_limit"]})
     settings = {axis: {row[axis] for row in rows} for axis in METHOD}
     fixed = [f"{axis} {next(iter(values))}" for axis, values in settings.items() if len(values) == 1]
@@ -152,6 +157,9 @@ def _glance(rows: Sequence[Row], wrong: frozenset[str]) -> Iterator[str]:
     yield from _table([axes[0], *columns], body)
     yield ""
     yield "`>` where at most half of the runs were solved."
+    lacking = gaps(rows)
+    if lacking:
+        yield f"Empty cells were not run together: {'; '.join(lacking)}."
 
 
 def _cell(rows: Sequence[Row], wrong: frozenset[str]) -> str:
@@ -168,8 +176,9 @@ def _cell(rows: Sequence[Row], wrong: frozenset[str]) -> str:
 def _section(view: View, figures: Sequence[str], folder: str) -> Iterator[str]:
     yield f"## By {view.axis if view.axis != 'method' else 'whole method'}"
     yield ""
-    told = f"{len(view.cells)} problems, times from {METRICS[view.metric]}"
-    yield f"{told}{f'; {view.dropped} left out, since not all ran there' if view.dropped else ''}."
+    told = f"{len(view.instances)} instances of {len(np.unique(view.network))} networks in {len(view.cells)} cells"
+    left_out = f"; {view.dropped} cells left out, since not all ran there" if view.dropped else ""
+    yield f"{told} (an instance with values of the other axes), times from {METRICS[view.metric]}{left_out}."
     yield ""
     entries = summary(view)
     listed = entries
@@ -180,8 +189,10 @@ def _section(view: View, figures: Sequence[str], folder: str) -> Iterator[str]:
         yield ""
     yield from _columns({name: head for name, head in SUMMARY.items() if name not in LEFT_OUT}, listed, view.axis)
     yield ""
-    yield "*Solved* counts runs, and for the virtual best problems (the median over seeds). SGM: shifted geometric"
-    yield "mean, runs that were not solved at their limit; *best on*: share of problems on which it was the fastest."
+    yield "*Solved* counts runs, and for the virtual best cells (the median over seeds). SGM: shifted geometric"
+    yield "mean, runs that were not solved at their limit; *best on*: share of cells on which it was the fastest; *open"
+    yield "integral*: seconds up to the limit, weighed by the share of questions still open;"
+    yield f"*waited*: runs of {LONG_ENOUGH:g} s or more that had a processor less than {FEWEST_CPU:.0%} of the time."
     yield ""
     if len(entries) == len(listed):
         yield "Where a run's time goes, mean seconds (`CPU`: the whole process's), and the models' mean size:"
@@ -191,7 +202,7 @@ def _section(view: View, figures: Sequence[str], folder: str) -> Iterator[str]:
         yield ""
     compared = pairs(view)
     if len(compared) <= 15:
-        yield "Pairs, the instance as the unit:"
+        yield f"Pairs, the network as the unit (intervals from {FEWEST} networks on):"
         yield ""
         yield from _columns(PAIRS, compared, view.axis)
     for name in figures:

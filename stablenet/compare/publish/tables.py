@@ -21,18 +21,23 @@ from stablenet.core.files import atomic_path, make_folder, unique_name, write_te
 METRIC = "work_s"
 """The time that files for a paper use; the page has them all."""
 
+WIDTH = 84
+"""Characters, one of space to each column, that fit the 345 pt of an article's line in ``\\footnotesize``."""
+
 SUMMARY = {
-    "member": "", "cells": "problems", "runs": "runs", "solved": "solved", "outcomes": "not solved",
+    "member": "", "networks": "networks", "instances": "instances", "cells": "cells",
+    "runs": "runs", "solved": "solved", "outcomes": "not solved",
     "sgm10": "SGM 10 s", "sgm1": "SGM 1 s", "par2": "PAR2", "par10": "PAR10", "share": "best on",
     "tightening": "bounds s", "build": "build s", "translate": "translate s", "cuts": "cuts s",
     "solver": "solver s", "cpu": "CPU s", "nodes": "nodes", "bound": "bound at timeout",
     "rows": "rows", "binaries": "binaries",
-    "peak_mb": "peak MB", "closed": "closed",
+    "peak_mb": "peak MB", "closed": "closed", "integral": "open integral s", "waited": "waited",
 }  # fmt: skip
 """Columns of a summary table with their heads."""
 
 PAIRS = {
-    "a": "a", "b": "b", "instances": "instances", "bound": "bound", "ratio": "time a / b", "low": "low", "high": "high",
+    "a": "a", "b": "b", "networks": "networks", "instances": "instances",
+    "bound": "bound", "ratio": "time a / b", "low": "low", "high": "high",
     "a_faster": "a faster", "b_faster": "b faster", "p": "p", "p_holm": "p (Holm)",
 }  # fmt: skip
 """Columns of a table of pairs with their heads."""
@@ -136,8 +141,27 @@ def as_csv(columns: Mapping[str, str], table: Sequence[Mapping[str, Any]]) -> st
 
 
 def as_latex(columns: Mapping[str, str], table: Sequence[Mapping[str, Any]]) -> str:
-    """A table as a LaTeX ``tabular`` with booktabs rules, numbers rounded; columns without values are left out."""
+    """A table as LaTeX ``tabular`` with booktabs rules, numbers rounded; columns without values are left out.
+
+    A table wider than a page (`WIDTH`) goes on in a second ``tabular`` below, and so on, each with the first column.
+    """
     used = [name for name in columns if any(row.get(name) not in {None, ""} for row in _hashable(table))]
+    parts = [_tabular(columns, table, names) for names in _fitting(columns, table, used)]
+    return "{\\footnotesize\\setlength{\\tabcolsep}{3pt}\n" + "\n\\medskip\n\n".join(parts) + "}\n"
+
+
+def _fitting(columns: Mapping[str, str], table: Sequence[Mapping[str, Any]], used: Sequence[str]) -> list[list[str]]:
+    """The columns of each part of a table: as many as fit, each part with the first."""
+    wide = {name: max(len(text) for text in [columns[name], *(shown(row.get(name)) for row in table)]) for name in used}
+    parts: list[list[str]] = []
+    for name in used:
+        if not parts or (len(parts[-1]) > 1 and sum(wide[n] + 1 for n in [*parts[-1], name]) > WIDTH):
+            parts.append([] if name == used[0] else [used[0]])
+        parts[-1].append(name)
+    return parts
+
+
+def _tabular(columns: Mapping[str, str], table: Sequence[Mapping[str, Any]], used: Sequence[str]) -> str:
     lines = [
         "\\begin{tabular}{" + "".join("l" if name in {"member", "a", "b", "outcomes"} else "r" for name in used) + "}",
         "\\toprule",

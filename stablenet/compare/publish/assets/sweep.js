@@ -69,8 +69,8 @@ function drawFigures() {
     drawFigures();
   } }, sv("svg", { viewBox: "0 0 22 8" }, sv("path", { d: "M0 4H22", class: "line", style: `stroke:${colour(state.rank[m])};stroke-dasharray:${dash(state.rank[m]) || "none"}` })), name)));
   figures.replaceChildren(
-    plot("profile", { title: "Performance profile", xLabel: "time / best time", yLabel: "share of problems", xLog: true, xRange: [1, worst], yRange: [0, 1], series: lines(profile, true),
-      note: `${count(cells.length, "problem")}: ${view.axis === "method" ? "instances" : "instances and values of the other axes"}; the median over seeds` }),
+    plot("profile", { title: "Performance profile", xLabel: "time / best time", yLabel: "share of cells", xLog: true, xRange: [1, worst], yRange: [0, 1], series: lines(profile, true),
+      note: `${count(cells.length, "cell")}: ${view.axis === "method" ? "instances" : "instances and values of the other axes"}; the median over seeds` }),
     plot("cactus", { title: "Problems solved over time", xLabel: `seconds, ${DATA.metrics[metric]}`, yLabel: "share solved", xLog: true, xRange: [low, top], yRange: [0, 1], series: lines(cactusOf(view, metric, members, cells), true) }),
     plot("anytime", { title: "Questions closed over time", xLabel: "seconds since the network was loaded", yLabel: "share of pending questions closed", xLog: true, xRange: [Math.min(top / 10, decade(Math.min(...begun, top))), top], yRange: [0, 1], series: lines(curves, true) }),
     scatterCard(view, metric, cells, top));
@@ -87,7 +87,7 @@ function scatterCard(view, metric, cells, top) {
   const group = (name, index, those) => ({ name, index, markers: true, points: those.map((c) => [at(a, c), at(b, c)]),
     tips: those.map((c) => `${view.cells[c]}: ${say(a, c)} against ${say(b, c)}`) });
   const card = plot("scatter", { title: "One against another", xLabel: `${view.members[a]}: seconds`, yLabel: `${view.members[b]}: seconds`, xLog: true, yLog: true, xRange: [low, top], yRange: [low, top], diagonal: true, key: told && units.length > 1,
-    series: told ? units.map((u) => group(view.instances[u], u, cells.filter((c) => view.unit[c] === u))) : [group("problems", 0, cells)],
+    series: told ? units.map((u) => group(view.instances[u], u, cells.filter((c) => view.unit[c] === u))) : [group("cells", 0, cells)],
     note: "below the line the second is faster; not solved lies on the limit" });
   const options = view.members.map((name, m) => [m, name]);
   const choose = (i) => (value) => { state.pair[i] = Number(value); drawFigures(); };
@@ -135,7 +135,7 @@ function drawStatistics() {
     .filter((c) => [...view.summary[metric], ...view.pairs[metric]].some((row) => plain(row[c.key]) !== null && plain(row[c.key]) !== undefined && plain(row[c.key]) !== ""));
   statistics.replaceChildren(
     el("p", { class: "muted" }, `Seconds, ${DATA.metrics[metric]}. SGM: geometric mean with shift, runs not solved at their limit; PAR: such runs at 2 or 10 times their limit; `
-      + `"best on": share of problems on which it was fastest; "bounds s": tightening, part of the time. ${view.dropped ? `${count(view.dropped, "problem")} left out, since not all ran there.` : ""}`),
+      + `"best on": share of cells on which it was fastest; "bounds s": tightening, part of the time. ${view.dropped ? `${count(view.dropped, "cell")} left out, since not all ran there.` : ""}`),
     table("summary", columns(DATA.heads.summary, ["member", "outcomes"]), view.summary[metric], { latex: view.latex[metric].summary }),
     view.pairs[metric].length ? el("div", {}, el("h3", {}, "Pairs, with the instance as the unit"),
       el("p", { class: "muted" }, `${view.members.length > 12 ? "Each against the one of the least mean. " : ""}Geometric mean of the ratio of times, Student's 95 % interval over instances (none of fewer than five), Wilcoxon's signed-rank test with Holm's correction; >= and <= where runs at the limit make the ratio a bound, ~ where both have some.`),
