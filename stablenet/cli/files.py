@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def guarded_sweep(plan: Plan, folder: Path | None) -> AbstractContextManager[None]:
-    """`guarded` for a sweep: the grid and all that its instances are read from, and the store's files in a folder."""
+    """Refuse, as `guarded` does, to write over files of a sweep: the grid, all that its instances are read from, and
+    the store.
+    """
     from stablenet.compare.run.runner import LOCK
     from stablenet.compare.store import FILES
 
