@@ -187,8 +187,8 @@ class _Questions:
         self.states = ledger.states.tolist()
         claimed = ledger.certified.claimed
         self.by = np.where(claimed >= 0, claimed, ledger.part_by).max(axis=0).tolist()
-        self.proven = (claimed >= 0).any(axis=0).tolist()
-        self.rigorous = ledger.part_rigorous.all(axis=0).tolist()
+        self.proven: list[list[bool]] = np.asarray((claimed >= 0).any(axis=0)).tolist()
+        self.rigorous: list[list[bool]] = np.asarray(ledger.part_rigorous.all(axis=0)).tolist()
         self.witness, self.witness_by = ledger.witness.tolist(), ledger.witness_by.tolist()
         self.sources, self.certified = ledger.sources, ledger.certified
 
