@@ -111,7 +111,7 @@ def write_grid(folder: Path, body: str, *, networks: int = 1, name: str = "grid.
         instances += f'[[instances]]\nname = "net{seed}"\nnetwork = "net{seed}.onnx"\ndomain = "box:-1:1"\n'
     path = folder / name
     head, mark, tables = body.partition("[")
-    path.write_text(f"time_limit = 60\n{head}{instances}{mark}{tables}")
+    path.write_text(f"time_limit = 600\n{head}{instances}{mark}{tables}")
     return path
 
 
@@ -131,7 +131,7 @@ def environment(package: Path | None = None) -> dict[str, str]:
     return {**os.environ, "NO_COLOR": "1", **({} if package is None else {"PYTHONPATH": str(package)})}
 
 
-def stablenet(*arguments: object, package: Path | None = None, timeout: float = 240.0, cwd: Path | None = None):
+def stablenet(*arguments: object, package: Path | None = None, timeout: float = 1200.0, cwd: Path | None = None):
     """Run a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "stablenet.cli.main", *map(str, arguments)],

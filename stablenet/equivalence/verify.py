@@ -9,8 +9,9 @@ solver tolerance, and the result says which.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,7 @@ SPLIT_SHARE = 0.7
 STEPS = ("bounds", "gradient", "split", "stable", "milp")
 """What is tried, in this order, points being sampled first, and some boxes split before gradient steps: `verify`."""
 
-RANGE_STEPS = ("bounds", "gradient", "split")
-"""Those that serve a range."""
+RANGE_STEPS = ("bounds", "gradient", "split")  # those that serve a range
 
 
 def verify(
@@ -267,21 +267,21 @@ class _Verifier:
             self.deviation,
         )
 
-    def _joint(self, low: Array, high: Array, trusted: Sides | None = None) -> tuple[Joint, Array]:
-        """The joint system on boxes, and bounds of |B - A| by box and output."""
+    def _on_part(self, part: int, trusted: Sides | None = None) -> tuple[Joint, Array]:
+        """The joint system on a part, and bounds of |B - A| by output."""
+        low, high = self.parts[part].lower[None], self.parts[part].upper[None]
         joint = Joint(self.a, self.b, self.pairing, low=low, high=high, trusted=trusted)
-        lower, upper = joint.run()
-        worst = np.maximum(np.abs(lower), np.abs(upper))
+        worst = np.maximum(*(np.abs(side[0]) for side in joint.run()))
         return joint, np.where(np.isnan(worst), np.inf, worst)
 
-    def _on_part(self, part: int, trusted: Sides | None = None) -> tuple[Joint, Array]:
-        box = self.parts[part]
-        joint, bound = self._joint(box.lower[None], box.upper[None], trusted)
-        return joint, bound[0]
+    def _left(self) -> Iterator[int]:
+        """Open parts, the first at any rate, until time is over."""
+        parts = self._open()
+        return takewhile(lambda part: part == parts[0] or not self.deadline.over, parts)
 
     def _whole(self) -> None:
         """The joint system on each whole part."""
-        for part in self._open():
+        for part in self._left():
             joint, bound = self._on_part(part)
             self.treated = joint.treated
             self.tops = [upper.max(axis=0) for _, upper in joint.known]
@@ -323,7 +323,7 @@ class _Verifier:
         """Go on with the boxes of every open part until that many were bounded in all, by part."""
         share = 1.0 if "milp" not in self.steps or tolerance is None else SPLIT_SHARE
         deadline = self.deadline if self.deadline.left is None else Deadline(share * self.deadline.left)
-        for part in self._open():
+        for part in self._left():
             box = self.parts[part]
             wide = int(np.count_nonzero(box.upper > box.lower)) > anytime.SPLIT_INPUTS
             if part not in self.searches:
@@ -347,7 +347,7 @@ class _Verifier:
         self.phases, self.believed = evidence.trusted(), self.stated is not None
         for known, rigorous in ((evidence.only_rigorous(), True), (evidence, False)):
             trusted = known.trusted()
-            for part in self._open():
+            for part in self._left():
                 _, bound = self._on_part(part, trusted)
                 self._prove(part, float(bound.max(initial=0.0)), rigorous=rigorous)
 
@@ -368,7 +368,7 @@ class _Verifier:
 
     def _milp(self) -> None:
         """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""
-        for part in self._open():
+        for part in self._left():
             joint, bound = self._on_part(part, self.phases)
             outputs = np.flatnonzero(~(bound <= self.limit))
             rest = float(np.delete(bound, outputs).max(initial=0.0))

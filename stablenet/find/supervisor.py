@@ -38,7 +38,7 @@ START = 60.0
 """Seconds that an engine may take to start."""
 
 EXIT_GRACE = 5.0
-"""Seconds that an engine may take to exit after its closing event."""
+"""Seconds that an engine may take to exit after its closing event, less where the time limit comes before."""
 
 POLL = 0.2
 """Seconds between looks at the clock."""
@@ -99,7 +99,7 @@ def supervise(
         try:
             stopped_by = _follow(engine, json.dumps(request).encode() + b"\n", run, deadline, watch)
         finally:
-            _finish(engine, run)
+            _finish(engine, run, deadline)
         errors.seek(0)
         words = errors.read().decode(errors="replace")
     return _conclude(run, engine.returncode, stopped_by, words, time.time() - began)
@@ -177,12 +177,13 @@ def _replay(event: Event, run: _Run) -> None:
         run.ledger.apply(event)
 
 
-def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
+def _finish(engine: subprocess.Popen[bytes], run: _Run, deadline: float | None) -> None:
     """End the engine and whatever it started, then replay what it had still sent."""
     if run.ended:
-        # Let it exit by itself first: its own exit code says more than that of the signal below.
+        # Let it exit by itself first: its own exit code says more than that of the signal below. Not past the limit.
+        left = EXIT_GRACE if deadline is None else deadline + GRACE - time.time()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            engine.wait(EXIT_GRACE)
+            engine.wait(min(EXIT_GRACE, max(left, 0.0)))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(engine.pid, signal.SIGKILL)
     if engine.stdout is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ from stablenet.core.certificates import CERTIFIER, Certificate
 from stablenet.core.errors import ReportError
 from stablenet.core.files import write_text
 from stablenet.core.ledger import Ledger
-from stablenet.core.questions import SIDE_NAMES, SIDES, Side, State, Verdict
+from stablenet.core.questions import NEGATIVE, POSITIVE, SIDE_NAMES, SIDES, Side, State, Verdict
 from stablenet.core.terminal import encodable, plain
 from stablenet.domain.regions import Domain
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
@@ -173,50 +174,59 @@ def _bound(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+WITNESSED, REFUTED = int(State.WITNESSED), int(State.REFUTED)
+NAMES = {int(verdict): verdict.name.lower() for verdict in Verdict}
+
+
 class _Questions:
-    """The JSON of questions, from a ledger's arrays."""
+    """The JSON of questions, from a ledger's arrays as lists: a report of 40,000 neurons is made within the second
+    that a run has after its time limit.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
-        self.states = ledger.states
+        self.states = ledger.states.tolist()
         claimed = ledger.certified.claimed
-        self.by = np.where(claimed >= 0, claimed, ledger.part_by).max(axis=0)
-        self.rigorous = np.asarray(ledger.part_rigorous.all(axis=0))
-        self.ledger = ledger
+        self.by = np.where(claimed >= 0, claimed, ledger.part_by).max(axis=0).tolist()
+        self.proven: list[list[bool]] = np.asarray((claimed >= 0).any(axis=0)).tolist()
+        self.rigorous: list[list[bool]] = np.asarray(ledger.part_rigorous.all(axis=0)).tolist()
+        self.witness, self.witness_by = ledger.witness.tolist(), ledger.witness_by.tolist()
+        self.sources, self.certified = ledger.sources, ledger.certified
 
     def to_json(self, side: int, index: int) -> dict[str, Any]:
-        state = self.states[side, index]
-        if state == State.WITNESSED:
-            code = self.ledger.witness_by[side, index]
-            number = int(self.ledger.witness[side, index])
-            return {"state": "witnessed", "witness": number, "by": self.ledger.sources[code]}
-        if state == State.REFUTED:
-            source, rigorous = self.ledger.sources[self.by[side, index]], bool(self.rigorous[side, index])
-            found: dict[str, Any] = {"state": "refuted", "by": source, "rigorous": rigorous}
-            certified = self.ledger.certified.to_json(side, index)
-            return found if certified is None or not rigorous else found | {"certified": certified}
+        state = self.states[side][index]
+        if state == WITNESSED:
+            source = self.sources[self.witness_by[side][index]]
+            return {"state": "witnessed", "witness": int(self.witness[side][index]), "by": source}
+        if state == REFUTED:
+            rigorous = bool(self.rigorous[side][index])
+            found = {"state": "refuted", "by": self.sources[self.by[side][index]], "rigorous": rigorous}
+            certified = self.certified.to_json(side, index) if rigorous and self.proven[side][index] else None
+            return found if certified is None else found | {"certified": certified}
         return {"state": "open"}
 
 
 def neurons_to_json(ledger: Ledger) -> list[dict[str, Any]]:
     """The report's list of neurons."""
     questions = _Questions(ledger)
-    verdicts = ledger.verdicts
-    lower, upper = ledger.lower.min(axis=0), ledger.upper.max(axis=0)
-    result = []
-    for layer, size in enumerate(ledger.sizes):
-        for neuron in range(size):
-            i = int(ledger.offsets[layer]) + neuron
-            result.append(
-                {
-                    "layer": layer,
-                    "neuron": neuron,
-                    "verdict": Verdict(int(verdicts[i])).name.lower(),
-                    "lower": _bound(lower[i]),
-                    "upper": _bound(upper[i]),
-                    **{SIDE_NAMES[side]: questions.to_json(side, i) for side in SIDES},
-                }
-            )
-    return result
+    verdicts = ledger.verdicts.tolist()
+    # None where a bound is infinite or not a number.
+    lower, upper = (
+        [value if math.isfinite(value) else None for value in side.tolist()]
+        for side in (ledger.lower.min(axis=0), ledger.upper.max(axis=0))
+    )
+    places = [(layer, neuron) for layer, size in enumerate(ledger.sizes) for neuron in range(size)]
+    return [
+        {
+            "layer": layer,
+            "neuron": neuron,
+            "verdict": NAMES[verdicts[i]],
+            "lower": lower[i],
+            "upper": upper[i],
+            "positive": questions.to_json(POSITIVE, i),
+            "negative": questions.to_json(NEGATIVE, i),
+        }
+        for i, (layer, neuron) in enumerate(places)
+    ]
 
 
 def build_report(

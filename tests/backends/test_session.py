@@ -136,7 +136,7 @@ def test_solver_that_overruns_is_told_to_stop():
     began = time.monotonic()
     assert thread.run(lambda: stop.wait(600), time_limit=0.0)
     assert thread.overran
-    assert time.monotonic() - began < 3 * slowness()
+    assert time.monotonic() - began < 10 * slowness()
 
 
 def test_interrupt_in_a_callback_abandons_a_deaf_solver():
@@ -158,5 +158,5 @@ def test_interrupt_in_a_callback_abandons_a_deaf_solver():
     with pytest.raises(KeyboardInterrupt):
         thread.run(work)
     assert thread.abandoned
-    assert time.monotonic() - began < 2 * slowness()
+    assert time.monotonic() - began < 10 * slowness()
     done.set()

@@ -29,7 +29,7 @@ NATIVE = [pytest.param(name, marks=pytest.mark.backend(name)) for name in ("high
 
 def fresh(code):
     """Run code in a new interpreter; what it printed, on both streams."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -76,10 +76,10 @@ with registry.get({name!r}).open(models.hard().milp) as session:
         time.sleep(0.4 * slowness())
         process.send_signal(2)
         began = time.monotonic()
-        said, _ = process.communicate(timeout=20 * slowness())
+        said, _ = process.communicate(timeout=120 * slowness())
         assert said == "interrupted\n"
         assert process.returncode == 0
-        assert time.monotonic() - began < 3 * slowness()
+        assert time.monotonic() - began < 10 * slowness()
     finally:
         process.kill()
         process.wait()

@@ -35,7 +35,7 @@ def row(outcome: str = "complete", **values: Any) -> measured.Row:
 
 @pytest.fixture
 def request_(tmp_path: Path) -> measured.Measurement:
-    options = {"search": "neuron", "threads": 1, "time_limit": 60.0, "falsify": False}
+    options = {"search": "neuron", "threads": 1, "time_limit": 600.0, "falsify": False}
     return measured.Measurement(str(dense(tmp_path)), "box:-1:1", options)
 
 

@@ -129,7 +129,7 @@ def test_the_deadline_keeps_what_there_is(spec: str) -> None:
     crown = run("crown", network, part)
     began = time.monotonic()
     bounds = run(spec, network, part, Context(deadline=Deadline(0.3)))
-    assert time.monotonic() - began < 0.3 + 2.7 * slowness()
+    assert time.monotonic() - began < 0.3 + 10.0 * slowness()
     for mine, known in zip(bounds.layers, crown.layers, strict=True):
         assert (mine.lower >= known.lower).all()
         assert (mine.upper <= known.upper).all()

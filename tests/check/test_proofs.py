@@ -27,6 +27,7 @@ from stablenet.check.proof_file import MAGIC, ProofError, Record, read_records
 from stablenet.check.replay import covers, replay
 from stablenet.core.errors import InputError, ReportError
 from stablenet.core.proofs import ProofLog
+from stablenet.testing.suite import slowness
 
 SEEDS = range(36)
 METHODS: dict[str, dict[str, Any]] = {
@@ -71,6 +72,8 @@ def run(folder: Path, seed: int, **options: Any) -> Found:
     network = load_onnx(file)
     domain = Union([part(region) for region in made.regions])
     proof, report = folder / "proof", folder / "report.json"
+    if "time_limit" in options:  # seconds on an idle machine
+        options["time_limit"] *= slowness()
     find_stable(network, domain, proof=str(proof), threads=1, **options).write(report)
     return Found(network, domain, report, proof, exact)
 
@@ -90,6 +93,8 @@ def polytope_run(folder: Path, seed: int, **options: Any) -> Found:
     network = load_onnx(file)
     domain = Polytope(list(region.lower), list(region.upper), a, b)
     proof, report = folder / "proof", folder / "report.json"
+    if "time_limit" in options:  # seconds on an idle machine
+        options["time_limit"] *= slowness()
     find_stable(network, domain, proof=str(proof), threads=1, **options).write(report)
     return Found(network, domain, report, proof, extrema(made.plain, [cut]))
 

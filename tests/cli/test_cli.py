@@ -25,7 +25,7 @@ def run(*arguments: str | Path, folder: Path | None = None, env: dict[str, str] 
         env=None if env is None else os.environ | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -162,7 +162,7 @@ def test_closed_streams_do_no_harm(path: Path, tmp_path: Path) -> None:
     script = '"$@" >&- 2>&- <&-'
     output = tmp_path / "r.json"
     command = [*COMMAND, "find", path, "--domain", "box:-1:1", "--output", output]
-    done = subprocess.run(["/bin/sh", "-c", script, "sh", *map(str, command)], check=False, timeout=60)
+    done = subprocess.run(["/bin/sh", "-c", script, "sh", *map(str, command)], check=False, timeout=600)
     assert done.returncode == 0
     assert json.loads(output.read_text())["status"] == "complete"
 

@@ -19,7 +19,7 @@ from stablenet.cli.panels import MAIN, PANELS
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stablenet", *arguments], env=os.environ | {"COLUMNS": "80"} | environment,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -256,7 +256,7 @@ def test_scripts_of_the_competition(files, tmp_path):
 
     def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         words = ["sh", str(SCRIPTS / name), *map(str, arguments)]
-        return subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        return subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=600)
 
     prepared = script("prepare_instance.sh", "v1", "isomorphic_acasxu", pair(a, c), spec)
     assert prepared.returncode == 0

@@ -167,7 +167,7 @@ def test_commands_name_every_choice(tmp_path):
     command = fill(find_arguments(run), input_files(run.instance))
     assert command[:4] == ["find", str(tmp_path / "net0.onnx"), "--domain", f"ball:{tmp_path / 'c.npy'}:0.5"]
     joined = " ".join(command)
-    for part in ("--solver highs", "--seed 5", "--permute 5", "--threads 1", "--time-limit 60", "--samples"):
+    for part in ("--solver highs", "--seed 5", "--permute 5", "--threads 1", "--time-limit 600", "--samples"):
         assert part in joined
     assert run.frozen is None
     assert frozen_key(made.instances["net0"], made.grid.frozen)
@@ -191,7 +191,7 @@ def test_dry_run_and_outside_packages(tmp_path):
     run = stablenet("compare", path, "--dry-run", "--workers", 1, package=package)
     assert run.returncode == 0, run.stderr
     assert "6 runs" in run.stdout
-    assert "to run: 6, 1 at a time; at most 6 min" in run.stdout
+    assert "to run: 6, 1 at a time; at most 60 min" in run.stdout
     path.write_text(path.read_text() + 'solver = ["highs", "absent"]\n')
     run = stablenet("compare", path, "--output", tmp_path / "s", package=package)
     assert run.returncode == 2

@@ -39,7 +39,7 @@ def network(folder: Path, name: str = HOSTILE, file: str = "net.onnx") -> Path:
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "stablenet.cli.main", *map(str, arguments)]
     wide = os.environ | {"COLUMNS": "300"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=wide)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, check=False, env=wide)
 
 
 def test_plain_text_and_json() -> None:

@@ -105,7 +105,7 @@ def test_the_commands_say_which_arithmetic(tmp_path):
 
     def command(*arguments):
         words = [sys.executable, "-m", "stablenet", *map(str, arguments), "--arithmetic", "float32", "--domain", SPEC]
-        return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
 
     written = command("compress", path, "--output", small, "--threads", 1)
     assert written.returncode == 0, written.stderr

@@ -54,7 +54,7 @@ def changed(network: Network, seed: int, size: float) -> Network:
 
 
 def decided(a, b, violation, domain=BOX, **options):
-    return decide(a, b, [Case(part, violation) for part in domain.parts], time_limit=60, **options)
+    return decide(a, b, [Case(part, violation) for part in domain.parts], time_limit=600, **options)
 
 
 class Rows:
@@ -292,7 +292,7 @@ def test_each_step_alone():
 
 
 def check_alone(a, b, violation, step):
-    return decide(a, b, [Case(BOX, violation)], steps=[step], time_limit=60).verdict
+    return decide(a, b, [Case(BOX, violation)], steps=[step], time_limit=600).verdict
 
 
 def test_numbers_beside_a_fraction():

@@ -55,7 +55,7 @@ def ask(tmp_path):
 
 
 def answered(found, **options):
-    return decide(found.a, found.b, found.cases, time_limit=60, **options)
+    return decide(found.a, found.b, found.cases, time_limit=600, **options)
 
 
 def grid(n: int = 301):

@@ -113,7 +113,7 @@ def test_the_time_limit_in_process(tmp_path: Path) -> None:
     path = dense(tmp_path, (20, 60, 60, 60, 2), seed=0)
     began = time.monotonic()
     report = find_stable(path, "box:-1:1", search="network", time_limit=1.0, **BARE)
-    assert time.monotonic() - began < 1.0 + 2.5 * slowness()
+    assert time.monotonic() - began < 1.0 + 10.0 * slowness()
     assert report.stopped_by == "time"
     assert audit(report.to_json(), path) == []
 
@@ -139,7 +139,7 @@ def test_ctrl_c_in_process(search: str, threads: int, tmp_path: Path, monkeypatc
         pytest.fail(traceback.format_exc())
     finally:
         timer.cancel()
-    assert time.monotonic() - began < 1.2 + 3.0 * slowness()
+    assert time.monotonic() - began < 1.2 + 8.0 * slowness()
     assert report.stopped_by == "interrupt"
     assert audit(report.to_json(), path) == []
     assert not [

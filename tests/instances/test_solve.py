@@ -62,7 +62,7 @@ def test_the_command_solves_a_folder_in_processes_of_their_own(tmp_path: Path) -
     write_mps(cover(0), folder / "a.mps")
     (folder / "b.mps").write_text("ROWS\n Q r\n")
     output = tmp_path / "rows.csv"
-    code = _run(["solve", str(folder), "--time-limit", "20", "--output", str(output)])
+    code = _run(["solve", str(folder), "--time-limit", "600", "--output", str(output)])
     assert code == 3
     a, b = csv.DictReader(output.open())
     assert (a["file"], a["status"], a["checked"]) == ("a.mps", "optimal", "feasible")

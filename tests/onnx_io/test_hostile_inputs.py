@@ -42,7 +42,7 @@ def refused_within(code: str, *arguments: object) -> str:
         "print(int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True, timeout=600
     )
     *message, peak = done.stdout.splitlines()
     assert len(message) == 1, done.stdout
@@ -328,7 +328,7 @@ def test_the_address_space_is_limited_while_networks_are_read(tmp_path: Path) ->
     arguments = [sys.executable, "-m", "stablenet.cli.main", "info", str(path), "--memory-limit"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*arguments, "450"], capture_output=True, text=True, env=environment, timeout=120, check=False
+        [*arguments, "450"], capture_output=True, text=True, env=environment, timeout=600, check=False
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1

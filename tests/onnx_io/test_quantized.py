@@ -174,6 +174,6 @@ def test_verify_takes_quantised_and_float16_networks_as_real_functions(tmp_path,
     a, b = load_onnx(one), load_onnx(two)
     points = np.random.default_rng(0).random((20_000, 4))
     seen = float(np.abs(a.forward(points) - b.forward(points)).max())
-    assert verify(one, two, "box:0:1", tolerance=3 * seen, time_limit=100).outcome == "equal"
-    below = verify(one, two, "box:0:1", tolerance=0.9 * seen, time_limit=100)
+    assert verify(one, two, "box:0:1", tolerance=3 * seen, time_limit=600).outcome == "equal"
+    below = verify(one, two, "box:0:1", tolerance=0.9 * seen, time_limit=600)
     assert below.outcome == "different"

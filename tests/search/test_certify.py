@@ -200,7 +200,7 @@ def test_certificates_agree_with_exact_extrema_and_stand_the_checker(tmp_path: P
             decide_by_bounds=seed % 2 == 0,
             proof=str(proof),
             threads=1,
-            time_limit=60,
+            time_limit=600,
         )
         report.write(file)
         assert audit(report.to_json(), model) == []

@@ -104,10 +104,10 @@ def test_an_optimum_of_zero_refutes_all_and_one_that_is_not_refutes_none(tmp_pat
 
 def test_the_bound_of_a_solve_that_was_stopped_refutes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = dense(tmp_path, (3, 8, 8, 2), seed=8)
-    report = find_stable(path, "box:-1:1", search="milp", threads=1, time_limit=60.0)
+    report = find_stable(path, "box:-1:1", search="milp", threads=1, time_limit=600.0)
     assert report.complete
     monkeypatch.setattr(HighsSession, "_limit", lambda self, *_a, **_k: self._set("time_limit", 0.0))
-    stopped = find_stable(path, "box:-1:1", search="milp", threads=1, time_limit=60.0)
+    stopped = find_stable(path, "box:-1:1", search="milp", threads=1, time_limit=600.0)
     assert stopped.stopped_by == "time"
     assert stopped.counts["unknown"] > 0
 

@@ -98,7 +98,7 @@ COMPLETE = ("network", "layer", "neuron")
 def test_every_search_with_each_step_on_and_off(search: str, decide: bool, falsify: bool, folder: Path) -> None:
     """Without bounds that decide, solvers have to; each network is then asked with falsifying or without."""
     for seed in SEEDS if decide else SEEDS[falsify::2]:
-        options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 200.0}
+        options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 2000.0}
         path = network_of(seed, folder)
         report = find_stable(path, domain_of(truth(seed)[0]), search=search, **options)
         check(report, seed, path, complete=search in COMPLETE)
@@ -235,7 +235,7 @@ def awkward(folder: Path) -> Path:
 @pytest.mark.parametrize("search", [name for name in searches.names() if name not in ("off", "milp")])
 def test_dead_neurons_and_ties_do_not_stall_the_rest(search: str, decide: bool, falsify: bool, folder: Path) -> None:
     path = awkward(folder)
-    options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 200.0}
+    options: dict[str, Any] = {"decide_by_bounds": decide, "falsify": falsify, "threads": 1, "time_limit": 2000.0}
     report = find_stable(path, Box([-1.0, -1.0], [1.0, 1.0]), search=search, **options)
     assert audit(report.to_json(), path) == []
     assert report.stopped_by in (None, "borderline", "search")

@@ -34,7 +34,7 @@ def polytope(seed: int, n_rows: int, n: int = 4) -> Polytope:
 def test_polytopes_are_done_by_cutting(seed: int, n_rows: int, tmp_path: Path) -> None:
     path = dense(tmp_path, sizes=(4, 16, 16, 16, 2), seed=seed)
     domain = polytope(seed, n_rows)
-    cut = find_stable(path, domain, search="split", threads=1, time_limit=300.0)
+    cut = find_stable(path, domain, search="split", threads=1, time_limit=3000.0)
     assert cut.complete
     assert audit(cut.to_json(), path) == []
     assert all(neuron["verdict"] == "unstable" or is_rigorous(neuron) for neuron in cut.to_json()["neurons"])
@@ -88,7 +88,7 @@ def test_inputs_that_only_rows_bind_are_cut_too(seed: int, n_rows: int, tmp_path
     path = dense(tmp_path, sizes=(5, 12, 12, 2), seed=seed)
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(n_rows, 5)), 0.3 * rng.random(n_rows)
-    report = find_stable(path, Polytope(-np.ones(5), np.ones(5), a, b), search="split", threads=1, time_limit=300.0)
+    report = find_stable(path, Polytope(-np.ones(5), np.ones(5), a, b), search="split", threads=1, time_limit=3000.0)
     assert report.complete
 
 

@@ -70,7 +70,7 @@ def test_no_search_uses_withdrawn_bounds(
     monkeypatch.setitem(registry.classes, "lying", Lying)
     monkeypatch.setattr(Lying, "rigorous", rigorous)
     with pytest.raises(ContradictionError, match="'lying' refuted") as caught:
-        find_stable(network, DOMAIN, bounds="lying", search=search, threads=1, time_limit=60, margin=1e-8)
+        find_stable(network, DOMAIN, bounds="lying", search=search, threads=1, time_limit=600, margin=1e-8)
     report = caught.value.report
     assert isinstance(report, Report)
     nothing_false(report)
