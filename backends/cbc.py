@@ -145,11 +145,6 @@ class _Report:
     rows: dict[int, tuple[float, float]]
     log: str
 
-    @property
-    def has_solution(self) -> bool:
-        """Whether the columns are a solution: words in brackets say that they are only the LP's."""
-        return bool(self.columns) and self.words in _STATUS and self.status not in {Status.INFEASIBLE, Status.UNBOUNDED}
-
 
 class CbcSession(ResendingSession):
     """One model, written anew for each solve."""
