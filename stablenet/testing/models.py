@@ -299,7 +299,7 @@ def indicators() -> list[Known]:
 
 @dataclass(frozen=True, eq=False)
 class Hard:
-    """A model that takes long, a good solution of it, and the value of its LP relaxation."""
+    """A model whose solve takes long, a good solution of it, and the value of its LP relaxation."""
 
     milp: MILP
     x: Array
