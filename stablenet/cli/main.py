@@ -17,6 +17,7 @@ from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
+from stablenet.cli import instances as cli_instances
 from stablenet.cli import new as cli_new
 from stablenet.cli import panels
 from stablenet.cli import solve as cli_solve
@@ -119,8 +120,8 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
-    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
+    from stablenet.report.files import command_files
 
     options = Options(
         formulation=formulation,
@@ -242,11 +243,11 @@ def export(
     """Write the MILP that asks all questions which the bounds leave open."""
     limit_memory(memory_limit)
     from stablenet.bounds import run
-    from stablenet.cli.files import command_files
     from stablenet.domain.spec import parse_domain
     from stablenet.onnx_io.reader import load_onnx
     from stablenet.pyomo_model.export import check_suffix
     from stablenet.pyomo_model.export import export as write
+    from stablenet.report.files import command_files
 
     with command_files({"--output": output}, networks={"NET": net}, domain=domain):
         check_suffix(Path(output))
@@ -307,6 +308,7 @@ app.command(cls=Grouped)(cli_compress.verify)
 app.command()(cli_competition.run_instance)
 for command in (cli_check.check, cli_compare.compare, cli_compare.page, cli_solve.solve, cli_new.new):
     app.command()(command)
+app.add_typer(cli_instances.app, name="instances")
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
