@@ -270,7 +270,7 @@ def solver_module(module: str, backend: Backend) -> Any:
 
 
 def trivial_answer(milp: MILP) -> Answer | None:
-    """The answer to models that need no solver, where solvers differ or fail: crossed bounds, empty rows, no columns."""
+    """The answer to models on which solvers differ or fail: crossed bounds, empty rows, no columns."""
     rows = milp.rows
     empty = np.diff(rows.matrix.indptr) == 0
     for what, bad in (
