@@ -1,7 +1,7 @@
 """CBC, run as a program on MPS files in a temporary folder.
 
-The program comes with the package ``cbcbox`` or is a ``cbc`` on PATH. It is always given a minimisation, since
-its cutoff and its printed bounds are those of one. What it cannot tell it is not asked for.
+The program comes with the package ``cbcbox`` or is a ``cbc`` on PATH. It is always given a minimisation, since its
+cutoff and its printed bounds are those of one. Features whose results CBC does not report are not used.
 """
 
 from __future__ import annotations
@@ -145,11 +145,6 @@ class _Report:
     rows: dict[int, tuple[float, float]]
     log: str
 
-    @property
-    def has_solution(self) -> bool:
-        """Whether the columns are a solution: words in brackets say that they are only the LP's."""
-        return bool(self.columns) and self.words in _STATUS and self.status not in {Status.INFEASIBLE, Status.UNBOUNDED}
-
 
 class CbcSession(ResendingSession):
     """One model, written anew for each solve."""
@@ -230,7 +225,7 @@ class CbcSession(ResendingSession):
             bound = value - (self.backend.default_gap * max(1.0, abs(value)) if self.settings.defaults else 0.0)
         stop = request.dual_stop
         if stop is not None:
-            # Nothing with a bound beyond the cutoff was kept, so nothing is said about what lies there.
+            # Nodes with a bound beyond the cutoff were dropped, so there is no bound on points beyond it.
             bound = min(bound, sign * stop)
             if status is Status.INFEASIBLE:
                 status, bound = Status.DUAL_STOP, sign * stop
@@ -369,7 +364,7 @@ def _parse(solution: Path, log: str, model: MILP) -> _Report:
     words = lines[0].split(" - objective value")[0].strip() if lines else ""
     status = _STATUS.get(words if words in _STATUS else words.split(" (")[0])
     if words == "Status unknown" and "infeasibility proved" in log:
-        # What CBC writes for an LP that its bound tightening refutes.
+        # What CBC writes for an LP that its bound tightening finds infeasible.
         words, status = "Status unknown (bound tightening: infeasibility proved)", Status.INFEASIBLE
     if status is None:
         raise SolverError(f"CBC ended with status {words!r}")

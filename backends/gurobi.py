@@ -53,7 +53,7 @@ class Gurobi(Backend):
     capabilities = frozenset(Capability)
 
     def available(self) -> Availability:
-        """Whether gurobipy is installed. A licence is looked for, not asked for."""
+        """Whether gurobipy is installed. A licence file is looked for, but no licence is taken."""
         install = "pip install 'stablenet[gurobi]'"
         try:
             version = metadata.version("gurobipy")
@@ -94,7 +94,7 @@ class GurobiSession(ArraySession):
         self._load()
 
     def close(self) -> None:
-        """Free model and environment, unless a solve that did not hear Ctrl-C still runs on them."""
+        """Free model and environment, unless a solve that did not react to Ctrl-C still runs on them."""
         if not self._abandoned:
             self._model.dispose()
             self._env.dispose()
@@ -329,7 +329,7 @@ class GurobiSession(ArraySession):
         with self._model.relax() as relaxed:
             self._limit(relaxed, limits, began)
             self._set(relaxed, "NodeLimit", self._api.GRB.INFINITY)
-            # Only so are unbounded and infeasible told apart.
+            # Without this setting Gurobi does not tell unbounded and infeasible apart.
             self._set(relaxed, "DualReductions", 0)
             thread: SolverThread[str] = SolverThread(relaxed.terminate)
             heard = first_time(lambda: thread.call(take_back_interrupts))

@@ -1,4 +1,4 @@
-"""One run of Gurobi: what its words for the outcome mean, its bounds, and Ctrl-C while it runs."""
+"""One run of Gurobi: the meaning of its statuses, its bounds, and Ctrl-C while it runs."""
 
 from __future__ import annotations
 

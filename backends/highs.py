@@ -106,7 +106,7 @@ class HighsSession(ArraySession):
         self._load()
 
     def close(self) -> None:
-        """Free the model, unless a solve that did not hear Ctrl-C still runs on it."""
+        """Free the model, unless a solve that did not react to Ctrl-C still runs on it."""
         if not self._abandoned:
             self._highs.clear()
 
@@ -307,7 +307,7 @@ class HighsSession(ArraySession):
             return None
         x = np.array(solution.col_value, dtype=np.float64)
         feasible = info.primal_solution_status == self._api.SolutionStatus.kSolutionStatusFeasible
-        # What an interrupted simplex leaves is a point, but no solution.
+        # The point of an interrupted simplex is not a solution.
         return x if feasible or status in {Status.OPTIMAL, Status.TARGET} else None
 
     def _listen(self, watch: Watch) -> None:

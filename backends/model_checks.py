@@ -1,4 +1,4 @@
-"""The refusal of arrays that are no model: that do not fit together, or hold numbers that solvers misread."""
+"""Checks that refuse arrays which do not fit together, or hold numbers that solvers misread."""
 
 from __future__ import annotations
 

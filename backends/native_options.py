@@ -1,4 +1,5 @@
-"""A solver's own options, by the names that it has for them: looked up, checked, and told where they differ.
+"""A solver's own options, by the names that it has for them: looked up, checked, and listed where they differ from the
+defaults.
 
 A backend with `Capability.OPTIONS` lists its options with their defaults (`Backend.native_options`) and says what it
 sets for given settings (`Backend.native_settings`). What follows from these two is here: values given as text become

@@ -152,7 +152,7 @@ def main() -> None:
         try:
             answer = solve({**request, "log": bool(request["log"])})
         except Exception as error:
-            # Anything may come out of a plugin.
+            # A plugin may raise anything.
             answer = {"error": " ".join(str(error).split()) or repr(error)}
         sys.stdout.flush()
         answers.write(json.dumps(answer) + "\n")

@@ -1,9 +1,9 @@
 """Any solver that Pyomo knows, by its name there: ``pyomo:appsi_highs``, ``pyomo:glpk``.
 
-The arrays are rebuilt as a Pyomo model in a process of its own, so this is the slow road, for solvers that have
-no backend of their own: in process, many plugins cannot be interrupted, hold the interpreter, or print. Pyomo
-has no common way to set a gap or tolerances: they are set for the families of solvers listed here. From another
-solver ``optimal`` is believed only with the bounds to show for it.
+The arrays are rebuilt as a Pyomo model in a process of its own, so this is slow, and meant for solvers that have no
+backend of their own: in process, many plugins cannot be interrupted, hold the interpreter, or print. Pyomo has no
+common way to set a gap or tolerances: they are set for the families of solvers listed here. From another solver
+``optimal`` is used only if it reports bounds that prove it.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class PyomoSolver(Backend):
         return tuple(cls(solver) for solver in _FAMILIES)
 
     def available(self) -> Availability:
-        """Whether Pyomo finds the solver; its licence, if it needs one, is its own affair."""
+        """Whether Pyomo finds the solver; a licence is not checked."""
         try:
             version = metadata.version("pyomo")
         except metadata.PackageNotFoundError:

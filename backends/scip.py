@@ -197,7 +197,7 @@ class ScipSession(ArraySession):
         return [self._main] if self._lp is None else [self._main, self._lp]
 
     def close(self) -> None:
-        """Free the models, unless a solve that did not hear Ctrl-C still runs on one."""
+        """Free the models, unless a solve that did not react to Ctrl-C still runs on one."""
         if not self._abandoned:
             for loaded in self._models:
                 loaded.model.freeProb()

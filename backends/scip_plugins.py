@@ -1,4 +1,4 @@
-"""The SCIP plugins through which a search is asked while SCIP runs.
+"""The SCIP plugins that call a search's callbacks while SCIP runs.
 
 PySCIPOpt prints and swallows what a plugin raises, so nothing leaves one: `Watch.ask` keeps the error for
 the asking thread. The classes are made inside functions since their bases come from PySCIPOpt.

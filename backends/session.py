@@ -48,7 +48,7 @@ VALUE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a solver said, unchecked, in the sense of the MILP; ``dual_bound`` is NaN where it gave none."""
+    """The answer of a solver, unchecked, in the sense of the MILP; ``dual_bound`` is NaN where it gave none."""
 
     status: Status
     words: str
@@ -270,7 +270,7 @@ def solver_module(module: str, backend: Backend) -> Any:
 
 
 def trivial_answer(milp: MILP) -> Answer | None:
-    """What is plain without a solver, where solvers differ or fail: crossed bounds, empty rows, no columns."""
+    """The answer to models on which solvers differ or fail: crossed bounds, empty rows, no columns."""
     rows = milp.rows
     empty = np.diff(rows.matrix.indptr) == 0
     for what, bad in (
@@ -300,7 +300,7 @@ def stack_rows(first: Rows, second: Rows) -> Rows:
 
 
 def no_bound(milp: MILP) -> float:
-    """The dual bound that says nothing."""
+    """The infinite dual bound, which proves nothing."""
     return np.inf if milp.maximize else -np.inf
 
 

@@ -1,7 +1,7 @@
-"""A solver call on its own thread, so that Ctrl-C, limits and callbacks stay with the thread that asked for it.
+"""A solver call on its own thread, so that Ctrl-C, limits and callbacks are handled on the thread that called.
 
 Solvers that release the interpreter lock run on a worker thread. The asking thread waits, runs the search's
-callbacks when the worker asks for one, and hears Ctrl-C at once, which a thread inside a C library would not.
+callbacks when the worker asks for one, and receives Ctrl-C at once, which a thread inside a C library would not.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ GRACE = 0.7
 """Seconds that a solver gets to stop after Ctrl-C before its thread is abandoned."""
 
 POLL = 0.1
-"""Seconds between questions whether to stop."""
+"""Seconds between checks whether to stop."""
 
 OVERRUN = 0.5
 """Seconds past its own time limit after which a solver is told to stop."""
 
 
 class Stopped(BaseException):
-    """Raised inside a solver's callback when the asking thread wants no more of it."""
+    """Raised inside a solver's callback when the calling thread waits for it no more."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class SolverThread(Generic[T]):
         try:
             done = self._serve(deadline, stop_asked)
         except BaseException as error:
-            # Ctrl-C, or the like. The solver's thread is left to itself if it does not hear.
+            # Ctrl-C, or the like. A solver's thread that does not stop is abandoned.
             self._cancel(error)
             self.abandoned = not self._settles(time.monotonic() + GRACE)
             raise

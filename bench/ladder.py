@@ -116,7 +116,7 @@ def request(step: LadderStep, networks: Path, cache: Path, options: dict[str, An
         if not path.is_file():
             return f"{path} is missing"
         domain = str(path)
-    return Measurement(str(network), domain, {**options, "time_limit": step.limit}, isolate=True)
+    return Measurement(str(network), domain, {**options, "time_limit": step.limit})
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def climb(given: argparse.Namespace) -> int:
         if given.neuron:
             limit = min(step.limit, given.neuron_limit)
             changed = {**wanted.options, "search": "neuron", "time_limit": limit}
-            slow = Measurement(wanted.network, wanted.domain, changed, isolate=True)
+            slow = Measurement(wanted.network, wanted.domain, changed)
             baseline = results.measure(slow, f"{step.name} (neuron)")
         measured.append(Measured(step, opened, row, baseline))
     if not measured:

@@ -1,8 +1,9 @@
-"""One search in a process of its own, and what it cost; rows are kept as JSON lines.
+"""One search as a run of a comparison, and what it cost; rows are kept as JSON lines.
 
-A row that is in the file already, and is no crash, is not measured again: a command may be interrupted. Its key is
-a digest of the network's and the domain's contents and of the options. ``code`` is a digest of the package's
-sources, so that a table can say if its rows are not all of the same code.
+A run is what it is in `stablenet compare`: the command `find` in processes of its own, below a watchdog that enforces
+limits and measures from outside. A row that is in the file already, and was not refused and did not crash, is not
+measured again: a command may be interrupted. Its key is a digest of the network's and the domain's contents and of the
+options. ``code`` is a digest of the package's sources, so that a table can say if its rows are of different states.
 """
 
 from __future__ import annotations
@@ -10,13 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import resource
 import signal
-import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,22 +25,27 @@ ROOT = Path(__file__).resolve().parents[1]
 GRACE = 30.0
 """Seconds that a search may overrun its limit before its process is killed; the row's outcome is then "hang"."""
 
+NO_LIMIT = 1e7
+"""Seconds after which a search without a time limit is ended."""
+
+AGAIN = {"crash", "refused"}
+"""Outcomes of rows that are measured again."""
+
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A search to measure. ``options`` are those of `find_stable`; ``isolate`` puts a supervisor above its engine."""
+    """A search to measure; ``options`` are those of `find_stable`."""
 
     network: str
     domain: str
     options: dict[str, Any] = field(default_factory=dict)
-    isolate: bool = False
 
     @property
     def key(self) -> str:
         """Digest of all that the row depends on but the code."""
-        content = [_contents(self.network), _domain_contents(self.domain), self.options, self.isolate]
+        content = [_contents(self.network), _domain_contents(self.domain), self.options]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -80,15 +81,14 @@ class Results:
             for line in path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError):  # the last line of a run that was killed
                     row = json.loads(line)
-                    if row["outcome"] != "crash":
+                    if row["outcome"] not in AGAIN:
                         self.rows[row["key"]] = row
 
     def measure(self, request: Measurement, name: str) -> Row:
         """The row of a request, measured if it is not there yet."""
         key = request.key
         if key not in self.rows:
-            row: Row = {"key": key, "name": name, **asdict(request), "code": code_digest(), "load": os.getloadavg()[0]}
-            row |= run(request)
+            row: Row = {"key": key, "name": name, **asdict(request), "code": code_digest(), **run(request)}
             self.rows[key] = row
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps(row))
@@ -103,93 +103,31 @@ class Results:
 
 
 def run(request: Measurement) -> Row:
-    """Measure a search in a new process; that and all below it are ended when the time is up."""
-    limit = request.options.get("time_limit")
-    threads = str(request.options.get("threads", 0) or os.cpu_count() or 1)
-    blas = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        child = subprocess.Popen(
-            [sys.executable, __file__, str(answer)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env=os.environ | blas,
-        )
-        try:
-            _, errors = child.communicate(
-                json.dumps(asdict(request)).encode(), None if limit is None else limit + GRACE
-            )
-        except subprocess.TimeoutExpired:
-            return {"outcome": "hang"}
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        if not answer.is_file():
-            words = errors.decode(errors="replace").strip().splitlines()
-            return {"outcome": "crash", "reason": words[-1] if words else f"exit code {child.returncode}"}
-        found: Row = json.loads(answer.read_text(encoding="utf-8"))
-        return found
+    """Measure a search; it and all below it are ended when the time is up.
 
+    ``cpu_s`` and ``peak_mb`` are those of all its processes, start included; ``work_s`` is from the network in memory
+    to the last verdict.
+    """
+    from stablenet.compare.grid import Instance
+    from stablenet.compare.plan import command_arguments, input_files
+    from stablenet.compare.rows import outcome_of
+    from stablenet.compare.run.execute import Job, execute
+    from stablenet.core.options import Options
 
-# In the child
-
-
-def main() -> None:
-    """Carry out the request on standard input, write the row to the file named."""
-    from stablenet import find_stable, load_onnx
-    from stablenet.core.errors import ContradictionError
-
-    request = Measurement(**json.loads(sys.stdin.buffer.read()))
-    options = request.options
-    network: Any = request.network
-    if not request.isolate:  # the clock starts with the network in memory and all packages loaded
-        network = load_onnx(request.network)
-        _warm_up(options)
-    cpu = _cpu()
-    began = time.perf_counter()
-    outcome = ""
-    try:
-        report = find_stable(network, request.domain, isolate=request.isolate, **options).to_json()
-    except ContradictionError as error:
-        report, outcome = getattr(error.report, "data", None), "contradiction"
-    wall = time.perf_counter() - began
-    row = {"wall_s": wall, "cpu_s": _cpu() - cpu, "peak_mb": _peak()}
-    if report is not None:
-        outcome = outcome or ("complete" if report["status"] == "complete" else report["stopped_by"])
-        row |= from_report(report)
-    Path(sys.argv[1]).write_text(json.dumps({"outcome": outcome, **row}), encoding="utf-8")
-
-
-def _warm_up(options: dict[str, Any]) -> None:
-    """Import what the search needs and start BLAS and solver, on two neurons."""
-    import numpy as np
-
-    from stablenet import Box, find_stable
-    from stablenet.core.network import AffineMap, Layer, Network, Term
-
-    weights = np.array([[1.0, -0.5], [-0.25, 1.0]])
-    layers = tuple(Layer(AffineMap(np.full(2, -0.1), (Term(k, weights),)), f"relu{k}", (2,)) for k in range(2))
-    network = Network(2, layers, AffineMap(np.zeros(1), (Term(2, weights[:1]),)))
-    small = {key: value for key, value in options.items() if key not in {"samples", "resume"}}
-    find_stable(network, Box(-np.ones(2), np.ones(2)), **small)
-
-
-def _cpu() -> float:
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in usage)
-
-
-def _peak() -> float:
-    """Megabytes resident at most in this process or in one below it."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return (
-        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        * unit
-        / 2**20
-    )
+    options = Options.from_json(request.options)
+    instance = Instance("", Path(request.network), request.domain)
+    wall = NO_LIMIT if options.time_limit is None else options.time_limit + GRACE
+    job = Job(command_arguments(instance, options), input_files(instance), wall, options.memory_limit, options.threads)
+    result = execute(job)
+    watched = result.watched
+    report = None if result.report is None else json.loads(result.report)
+    outcome, reason = outcome_of(watched["exit_code"], watched["killed"], watched["stderr"], report)
+    row = {"outcome": outcome, "reason": reason, **{key: watched[key] for key in ("cpu_s", "peak_mb", "load")}}
+    if report is None:
+        return row
+    if outcome in {"solved", "incomplete", "interrupted", "optimal"}:  # named as the report does
+        row["outcome"] = "complete" if report["status"] == "complete" else report["stopped_by"]
+    return row | from_report(report)
 
 
 def from_report(report: Row) -> Row:
@@ -277,7 +215,3 @@ def publish(lines: Iterable[str], output: Path | None) -> None:
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

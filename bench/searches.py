@@ -3,8 +3,9 @@
     python bench/searches.py [--output docs/results/searches.md]
 
 *Bare* is what `bench/paper/run.py` calls so: interval bounds as big-M constants, and no preprocessing; *full* has CROWN
-bounds that decide, and falsifying. Each run is a process of its own with equal threads; the clock runs from the
-network in memory (all packages loaded) to the last verdict. A run that is stopped at its limit makes a ratio a bound.
+bounds that decide, and falsifying. Each run is a command of its own with equal threads; its wall seconds are from the
+network in memory to the last verdict, its CPU seconds those of all its processes from their start. A run that is
+stopped at its limit makes a ratio a bound.
 All runs of an instance must agree on every question; if two contradict each other the exit code is 4.
 """
 
@@ -158,8 +159,9 @@ def page(given: argparse.Namespace, found: Sequence[Instance]) -> Iterator[str]:
     yield f"{given.limit:g} s each (bare `split` {min(given.limit, given.split_limit):g} s)."
     yield from circumstances([row for instance in found for row in instance.rows.values()])
     yield "\n*Bare* has interval bounds as big-M constants and no preprocessing; *full* has CROWN bounds that decide,"
-    yield "and falsifying. Seconds, wall / CPU, from the network in memory to the last verdict. `>` is a run that was"
-    yield "stopped, with the share that it closed of the questions: bare of all, full of those *open* after bounds and"
+    yield "and falsifying. Seconds: wall, from the network in memory to the last verdict / CPU, of the whole command"
+    yield "with its start. `>` is a run that was stopped, with the share that it closed of the questions: bare of all,"
+    yield "full of those *open* after bounds and"
     yield "falsifying.\n"
     wrong = [text for instance in found for text in contradictions(instance)]
     yield f"**{len(wrong)} contradictions:** {'; '.join(wrong)}.\n" if wrong else "All runs agree on every question.\n"

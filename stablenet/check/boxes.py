@@ -26,7 +26,7 @@ class Cuts:
         self.maps, self.part, self.flat, self.sign, self.wanted = maps, part, flat, sign, wanted
         self.offsets = np.cumsum([0, *(owner.size for owner in maps)])
         self.width = np.maximum(part.upper - part.lower, 1e-300)
-        self.waiting = {0: (part.lower, part.upper)}  # boxes that a cut has made and no record has named
+        self.waiting = {0: (part.lower, part.upper)}  # boxes made by a cut that no record has named yet
         self.made = 1
         self.nodes: list[tuple[Index, Index, Index, Mask]] = []
 

@@ -1,4 +1,4 @@
-"""What a report claims, held against what is proven: refutations against bounds, witnesses by running the network."""
+"""The claims of a report compared with proofs: refutations with bounds, witnesses by running the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upper bounds by weak duality: all that the checker knows about networks.
+"""Upper bounds by weak duality, the only bounds of the checker.
 
 To bound a row ``c + sum of A h`` over inputs x of a box, where ``g = W h + b`` and ``h = max(g, 0)`` layer by layer,
 any number nu may be chosen for every neuron and ``nu (W h + b - g) = 0`` added. Then nothing ties the neurons together

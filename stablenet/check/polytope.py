@@ -1,4 +1,4 @@
-"""Polytopes ``a @ x <= b`` within boxes: multipliers of their rows, and what they leave of boxes."""
+"""Polytopes ``a @ x <= b`` within boxes: multipliers of their rows, and the parts of boxes that satisfy the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading proof files (docs/proofs.md): records of a JSON header and arrays, believed in nothing but their form."""
+"""Reading proof files (docs/proofs.md): records of a JSON header and arrays; only their form is checked here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replaying a proof: what each record claims is computed anew, and what comes out is all that is known.
+"""Replaying a proof: the bounds that each record names are computed anew, and only the results count.
 
 Nothing in a proof can make a false bound: it only says which bounds to compute, over which of those already proven,
 and with which free choices. A proof that says less, or says it wrongly, proves less.
@@ -40,7 +40,7 @@ class PartState:
         self.bound_all("interval")
 
     def begin(self) -> None:
-        """Forget what a run's records refer to; what they proved stays."""
+        """Forget the objects that a run's records refer to; what they proved is kept."""
         self.frame: list[tuple[Array, Array]] = []
         self.trees: dict[int, Tree] = {}
         self.cuts: Cuts | None = None

@@ -295,8 +295,22 @@ NETWORK, DOMAIN, SAMPLES, FROZEN, REPORT = "{network}", "{domain}", "{samples}",
 
 def find_arguments(run: Run) -> list[str]:
     """Arguments of the `stablenet` command that is the run; files as tokens."""
-    options = run.options
-    arguments = _target(run.instance)
+    if run.frozen is not None:
+        return command_arguments(run.instance, run.options, "--resume", FROZEN)
+    if run.instance.samples is not None and run.step.uses_samples:
+        return command_arguments(run.instance, run.options, "--samples", SAMPLES)
+    return command_arguments(run.instance, run.options)
+
+
+def command_arguments(instance: Instance, options: Options, *more: str) -> list[str]:
+    """Arguments of `find` for an instance, by options and further arguments; files as tokens."""
+    limits = _common(options.time_limit, options.threads, options.seed)
+    return [*_target(instance), *_option_arguments(options), *more, *limits]
+
+
+def _option_arguments(options: Options) -> list[str]:
+    """Arguments of `find` for options, without files, time limit, threads and seed."""
+    arguments: list[str] = []
     for name in ("formulation", "bounds", "solver", "search", "inject", "removal"):
         arguments += [f"--{name}", str(getattr(options, name))]
     for text in options.solver_options:
@@ -311,13 +325,9 @@ def find_arguments(run: Run) -> list[str]:
         arguments += ["--margin", repr(options.margin)]
     if options.check_with is not None:
         arguments += ["--check-with", options.check_with]
-    if run.frozen is not None:
-        arguments += ["--resume", FROZEN]
-    elif run.instance.samples is not None and run.step.uses_samples:
-        arguments += ["--samples", SAMPLES]
     if options.permute is not None:
         arguments += ["--permute", str(options.permute)]
-    return [*arguments, *_common(options.time_limit, options.threads, options.seed)]
+    return arguments
 
 
 def frozen_arguments(instance: Instance, spec: FrozenSpec, threads: int) -> list[str]:
@@ -331,6 +341,7 @@ def frozen_arguments(instance: Instance, spec: FrozenSpec, threads: int) -> list
 
 
 def _target(instance: Instance) -> list[str]:
+    """The command `find` with an instance's network and domain; files as tokens."""
     before, path, after = split_domain(instance.domain)
     return ["find", NETWORK, "--domain", instance.domain if path is None else f"{before}{DOMAIN}{after}"]
 

@@ -261,8 +261,3 @@ class Store:
         if found is None or found[0] is None:
             raise InputError(f"{self.path}: there is no frozen set {key}")
         return unpack(found[0])
-
-    def frozen_of(self, instance: str) -> list[dict[str, Any]]:
-        """Key, reason and command of an instance's frozen sets."""
-        found = self.db.execute("SELECT key, reason, command FROM frozen WHERE instance = ?", (instance,))
-        return [dict(row) for row in found]

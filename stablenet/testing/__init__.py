@@ -1,1 +1,1 @@
-"""Conformance suites for authors of formulations and backends."""
+"""Conformance suites for authors of formulations, bounds, searches and backends."""

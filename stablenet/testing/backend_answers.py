@@ -17,7 +17,7 @@ from stablenet.testing.suite import PLENTY, ConformanceError, check_answer, chec
 
 
 def _answers(backend: Backend, known: list[Known], *, may_refuse: tuple[type[Exception], ...] = ()) -> None:
-    """Each model gets its known answer; a refusal is no answer and passes only where it is announced."""
+    """Each model gets its known answer. A refusal passes only where the backend declares that it lacks something."""
     answered = 0
     for one in known:
         try:
@@ -36,12 +36,12 @@ def feasible(backend: Backend) -> None:
 
 
 def infeasible(backend: Backend) -> None:
-    """Infeasible is told from unbounded, and says nothing of bounds."""
+    """Infeasible models are not called unbounded, and no bound is reported for them."""
     _answers(backend, models.infeasible())
 
 
 def unbounded(backend: Backend) -> None:
-    """Unbounded is told from infeasible; a solver that cannot tell may fail, but not name the wrong one."""
+    """Unbounded models are not called infeasible; a solver that cannot tell the two apart may fail."""
     _answers(backend, models.unbounded(), may_refuse=(SolverError,))
 
 
@@ -113,7 +113,7 @@ def indicators(backend: Backend) -> None:
 
 
 def undeclared(backend: Backend) -> None:
-    """Models with what is not declared are refused."""
+    """Models with components that the backend does not declare are refused."""
     for missing, known in (("SOS1", models.sos1()[0]), ("INDICATOR", models.indicators()[0])):
         if any(capability.name == missing for capability in backend.capabilities):
             continue
@@ -134,7 +134,7 @@ def _same_as_fresh(what: str, backend: Backend, session: Session, milp: MILP) ->
 
 
 def changed_bounds(backend: Backend) -> None:
-    """Columns fixed, freed, widened beyond what they were, made infeasible: as if loaded so."""
+    """Columns fixed, freed, widened, made infeasible: the answer is that of a model loaded so."""
     milp = models.knapsack(31, n=6)
     milp = replace(milp, upper=np.array([1.0, 1, 2, 2, 2, 2]))
     changes: list[tuple[list[int], list[float], list[float]]] = [
@@ -156,7 +156,7 @@ def changed_bounds(backend: Backend) -> None:
 
 
 def changed_objective(backend: Backend) -> None:
-    """A new objective, constant and sense: as if loaded so."""
+    """A new objective, constant and sense: the answer is that of a model loaded so."""
     milp = models.knapsack(32, n=6)
     weights = models.integers(33, -20, 20, (3, 6))
     with backend.open(milp) as session:
@@ -171,7 +171,7 @@ def changed_objective(backend: Backend) -> None:
 
 
 def added_rows(backend: Backend) -> None:
-    """New rows: as if loaded so, along with other changes."""
+    """New rows, along with other changes: the answer is that of a model loaded so."""
     milp = models.knapsack(34, n=6)
     with backend.open(milp) as session:
         session.solve(PLENTY)

@@ -31,7 +31,7 @@ class _Deliberate(Exception):  # noqa: N818 - it is no error
 
 
 def incumbents(backend: Backend) -> None:
-    """Each is a solution of the value given, better than the one before; the last is what comes out."""
+    """Each is a solution of the value given, better than the one before; the last is the result."""
     hard = models.hard()
     seen: list[float] = []
     asking = threading.get_ident()
@@ -63,7 +63,7 @@ def incumbents(backend: Backend) -> None:
 
 
 def stop_by_incumbent(backend: Backend) -> None:
-    """A callback that returns True stops the solve, and its incumbent comes out."""
+    """A callback that returns True stops the solve, and its incumbent is the result."""
     hard = models.hard()
     with backend.open(hard.milp) as session:
         began = time.perf_counter()
@@ -77,7 +77,9 @@ def stop_by_incumbent(backend: Backend) -> None:
 
 
 def proposals(backend: Backend) -> None:
-    """A proposed solution is taken; one that is none is not; the point, where declared, satisfies the rows."""
+    """A proposed solution is used, a proposed point that is none is not; the LP point, where declared, satisfies the
+    rows.
+    """
     hard = models.hard()
     points: list[Array | None] = []
     answers: list[Array | None] = [np.full(hard.milp.n_columns, 1.0), hard.x]
@@ -109,14 +111,14 @@ def _check_lp_points(points: list[Array | None], rows: Rows, lower: Array, upper
 
 
 def cuts(backend: Backend) -> None:
-    """Valid cuts leave the optimum, and are asked for at LP points."""
+    """Valid cuts do not change the optimum, and `separate` is called with LP points."""
     small = models.knapsack(24, n=8, m=3)
     known = Known("", small, Status.OPTIMAL, models.enumerate_optimum(small))
     hard = models.hard()
     points: list[Array | None] = []
 
     def separate(point: Array) -> Rows | None:
-        # The sum of two rows is valid, if of no use.
+        # The sum of two rows is valid, though it cuts off nothing.
         rows = (hard.milp if len(point) == hard.milp.n_columns else small).rows
         points.append(point)
         if len(points) > 5:
@@ -162,13 +164,13 @@ def lazy_rows(backend: Backend) -> None:
 
 
 def exceptions(backend: Backend) -> None:
-    """What a callback raises stops the solve and comes out as it was."""
+    """An error raised in a callback stops the solve and is raised again."""
     hard = models.hard()
 
     def fail(*_arguments: object) -> bool:
         raise _Deliberate
 
-    # For the mypy of those who read: each of these takes another signature, and `fail` takes all.
+    # For mypy: each of these callbacks has another signature, and `fail` accepts all.
     either: dict[Capability, Callbacks] = {
         Capability.INCUMBENT: Callbacks(on_incumbent=fail),
         Capability.PROPOSE: Callbacks(propose=fail),  # type: ignore[arg-type]
@@ -206,7 +208,7 @@ def _ctrl_c(after: float) -> Iterator[None]:
 
 
 def interrupt(backend: Backend) -> None:
-    """Ctrl-C surfaces as `KeyboardInterrupt` within a second or so, early and late in a solve."""
+    """Ctrl-C is raised as `KeyboardInterrupt` within a second or so, early and late in a solve."""
     demand(threading.current_thread() is threading.main_thread(), "to be run in the main thread: it sends Ctrl-C")
     for after in (0.05, 0.4):
         hard = models.hard()
@@ -223,7 +225,7 @@ def interrupt(backend: Backend) -> None:
 
 
 def silence(backend: Backend) -> None:
-    """Nothing reaches the terminal that was not asked for, and what is asked for goes to its file."""
+    """The solver prints nothing to the terminal, and its log goes to the log file."""
     milp = models.knapsack(27)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "solver.log"
@@ -244,7 +246,7 @@ def _use(backend: Backend, milp: MILP, settings: Settings) -> None:
 
 
 def _output(do: Callable[[], None], folder: Path) -> str:
-    """What arrives at file descriptors 1 and 2 meanwhile."""
+    """The output at file descriptors 1 and 2 within the block."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]

@@ -1,4 +1,4 @@
-"""Cases on solves that end early, and on what may be said then."""
+"""Cases on solves that end early, and on their answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _both() -> tuple[Hard, Hard]:
 
 
 def time_limit(backend: Backend) -> None:
-    """It is kept, each solve of a session gets all of it, and what is said then is true."""
+    """The time limit is kept, each solve of a session gets all of it, and the answer is true."""
     for hard in _both():
         with backend.open(hard.milp) as session:
             for k in range(2 if hard.milp.maximize else 1):
@@ -59,7 +59,7 @@ def no_time(backend: Backend) -> None:
 
 
 def node_limit(backend: Backend) -> None:
-    """It stops the solve, and the next may have more nodes."""
+    """The node limit stops the solve, and the next solve may have more nodes."""
     for hard in _both():
         with backend.open(hard.milp) as session:
             for nodes in (1, 8):
@@ -71,7 +71,7 @@ def node_limit(backend: Backend) -> None:
 
 
 def memory_limit(backend: Backend) -> None:
-    """It stops the solve with what is known."""
+    """The memory limit stops the solve with a true answer."""
     hard = models.hard()
     with backend.open(hard.milp) as session:
         result = session.solve(Limits(time=20.0 * slowness(), memory=1.0))
@@ -107,7 +107,7 @@ def _check_target(what: str, hard: Hard, wanted: float, result: SolveResult) -> 
 
 
 def dual_stop(backend: Backend) -> None:
-    """The solve ends once the dual bound is tight enough, with a bound that is, and true."""
+    """The solve ends once the dual bound is tight enough, and the bound in the answer is that tight and true."""
     for hard in _both():
         sign = 1.0 if hard.milp.maximize else -1.0
         # The LP bound is within a tenth of a good solution, and 5 % more is reached at the root.
@@ -136,7 +136,7 @@ def dual_stop(backend: Backend) -> None:
 
 
 def start(backend: Backend) -> None:
-    """A good start is the least that comes out."""
+    """The answer is at least as good as the start."""
     for hard in _both():
         with backend.open(hard.milp) as session:
             result = session.solve(Limits(time=0.5 * slowness()), start=hard.x)
@@ -167,7 +167,7 @@ def bad_start(backend: Backend) -> None:
 
 
 def undeclared_calls(backend: Backend) -> None:
-    """What is asked for and not declared is refused, not left out."""
+    """A feature that the backend does not declare is refused, not ignored."""
     milp = models.knapsack(22)
     x = np.zeros(milp.n_columns)
     calls: dict[Capability, Callable[[], object]] = {}

@@ -14,7 +14,7 @@ and without::
     stablenet.testing.backends.check_backend(MyBackend())
 
 A case that needs what the backend does not declare does not apply; that what is not declared is refused is a
-case of its own. The true answers are known by enumeration or construction; no solver is asked for them. The
+case of its own. The true answers are known by enumeration or construction, without a solver. The
 suite takes some 20 seconds, since stops are watched on a model that takes long. `interrupt` sends Ctrl-C to the
 process, so the suite is to be run in its main thread.
 """
@@ -74,7 +74,7 @@ _CASES: tuple[tuple[Callable[[Backend], None], frozenset[Capability]], ...] = (
 
 
 def backend_cases() -> tuple[Case, ...]:
-    """All cases, in the order in which to read their complaints."""
+    """All cases, in the order in which failures are best read."""
     return tuple(Case(check.__name__, check, needs) for check, needs in _CASES)
 
 

@@ -10,8 +10,8 @@ For the author of a bound, with pytest::
         check(MyBound())
 
 Each check takes a method (or its specification) and raises `ConformanceError` that says what is wrong, and where.
-The true answers come from enumerating activation patterns, and from forward passes in exact arithmetic: nothing here
-trusts another bound. A method whose bounds are merely wide passes; `tightness` says how wide.
+The true answers come from enumerating activation patterns, and from forward passes in exact arithmetic: no other bound
+is used. A method whose bounds are merely wide passes; `tightness` says how wide.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from stablenet.testing.formulation_instances import Instance, extremes, instance
 from stablenet.testing.suite import ConformanceError, demand
 
 SLACK = 1e-6
-"""What the enumeration's linear programs may be off, relative to the size of the numbers (1 to 10)."""
+"""The largest error of the enumeration's linear programs, relative to the size of the numbers (1 to 10)."""
 
 
 def _method(method: str | BoundMethod) -> BoundMethod:
@@ -128,7 +128,7 @@ def true_extremes(method: str | BoundMethod) -> None:
 
 
 def exact_values(method: str | BoundMethod) -> None:
-    """What is marked rigorous holds for the exact values at many points, to the last digit."""
+    """Bounds marked rigorous hold for the exact values at many points, to the last digit."""
     chosen = _method(method)
     for instance in (*boxes(), *badly_rounding()):
         found = chosen.run(instance.network, instance.part)
@@ -148,7 +148,7 @@ def _hold(method: BoundMethod, found: Bounds, label: str, k: int, values: Sequen
 
 
 def rigour(method: str | BoundMethod) -> None:
-    """A method that is not rigorous marks none of its own bounds so."""
+    """A method that is not rigorous marks none of its own bounds as rigorous."""
     chosen = _method(method)
     if chosen.rigorous:
         return
@@ -215,7 +215,7 @@ CHECKS: tuple[Callable[[str | BoundMethod], None], ...] = (
     repeatable,
     deadline,
 )
-"""All checks, in the order in which to read their complaints."""
+"""All checks, in the order in which failures are best read."""
 
 
 def run_all(method: str | BoundMethod) -> None:

@@ -1,7 +1,7 @@
 """Small networks for the conformance suites of formulations, bounds and searches, and the true answers on them.
 
 The truth comes from `extremes`, which enumerates activation patterns and solves one linear program each with SciPy:
-nothing in it knows a formulation.
+no formulation is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stablenet.domain.regions import Box, Part
 
 @dataclass(frozen=True)
 class Instance:
-    """A small network on a box, with points of the box that are worth a look."""
+    """A small network on a box, with points of the box to check."""
 
     label: str
     network: Network

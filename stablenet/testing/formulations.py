@@ -1,4 +1,4 @@
-"""Conformance suite for formulations: what every encoding of a ReLU layer must do, and cannot do by luck.
+"""Conformance suite for formulations: the properties that every encoding of a ReLU layer must have.
 
 For the author of a formulation, with pytest::
 
@@ -11,7 +11,7 @@ For the author of a formulation, with pytest::
 
 Each check takes a formulation (or its specification) and optionally a backend, and raises `ConformanceError`
 with what went wrong and where. Without a backend it takes the first installed one that offers what the
-formulation needs. The true answers come from `stablenet.testing.formulation_instances`, which knows no formulation.
+formulation needs. The true answers come from `stablenet.testing.formulation_instances`, which uses no formulation.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _fixed_at(
     for k, g in enumerate(pre):
         truth |= {f"layer {k} pre {i}": v for i, v in enumerate(g[0])}
         truth |= {f"layer {k} post {i}": max(v, 0.0) for i, v in enumerate(g[0])}
-    # Two objectives that weigh every quantity differently leave no room for a single wrong one.
+    # Two objectives that weigh every quantity differently: any single wrong one changes one of them.
     n = compiled.milp.n_columns
     weights = np.random.default_rng(len(named)).uniform(0.5, 1.0, size=len(named))
     signs = np.where(np.arange(len(named)) % 2 == 0, 1.0, -1.0)
@@ -257,7 +257,7 @@ def structure(formulation: str | Formulation, *, decided: bool = False) -> Struc
 
 
 def requirements(formulation: str | Formulation, backend: str | Backend | None = None) -> None:
-    """What it declares to need is what it builds: SOS1 sets, indicators, cuts in the tree."""
+    """The formulation builds only what it declares to need: SOS1 sets, indicators, cuts in the tree."""
     del backend
     formulation = resolve(formulation)
     found = structure(formulation)
@@ -318,7 +318,7 @@ def relaxation(formulation: str | Formulation, backend: str | Backend | None = N
 
 
 def cuts(formulation: str | Formulation, backend: str | Backend | None = None) -> None:
-    """Cuts hold for every forward pass, and cut off the point that they were asked for."""
+    """Cuts hold for every forward pass, and cut off the LP point that they were made for."""
     formulation = resolve(formulation)
     if formulation.cuts == "none":
         return

@@ -1,4 +1,4 @@
-"""A solver that lies, for the conformance suite of searches: its bounds refute everything, by little."""
+"""A solver with false answers, for the conformance suite of searches: its bounds refute every question, by little."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Liar(Backend):
         return backends.get("highs").available()
 
     def open(self, milp: MILP, settings: Settings = Settings()) -> Session:
-        """A session whose solves lie."""
+        """A session whose solves have false answers."""
         return _LyingSession(backends.get("highs").open(milp, settings))
 
 
@@ -98,7 +98,7 @@ class _LyingSession(ForwardingSession):
         return replace(result, status=Status.DUAL_STOP, solver_status="bound", x=None, objective=None, dual_bound=bound)
 
     def relax(self, limits: Limits) -> RelaxResult:
-        """As HiGHS, but for the point, which shows as little as it can."""
+        """As HiGHS, but with a point that shows as few questions as possible."""
         result = super().relax(limits)
         if result.x is None:
             return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -299,7 +299,7 @@ def indicators() -> list[Known]:
 
 @dataclass(frozen=True, eq=False)
 class Hard:
-    """A model that takes long, a good solution of it, and the value of its LP relaxation."""
+    """A model whose solve takes long, a good solution of it, and the value of its LP relaxation."""
 
     milp: MILP
     x: Array
@@ -317,8 +317,3 @@ def hard(*, maximize: bool = True) -> Hard:
         x[j] = float((weights @ x + weights[:, j] <= capacity).all())
     milp = model(weights, (-INF, capacity), (0, 1), profit if maximize else -profit, integer=True, maximize=maximize)
     return Hard(milp, x, milp.value(x))
-
-
-def all_known() -> Sequence[Known]:
-    """Every model with a known answer that needs linear rows and integers only, the tiny coefficients left out."""
-    return [*feasible(), *infeasible(), *unbounded(), *empty(), *special_numbers()]

@@ -10,7 +10,7 @@ For the author of a search, with pytest::
         check(MySearch())
 
 Each check takes a search (or its specification), runs it on small networks whose true answers are known by enumeration,
-and raises `ConformanceError` that says what it decided that is not so. A search that closes nothing passes; `closed`
+and raises `ConformanceError` that names a false decision. A search that closes nothing passes; `closed`
 says how much it closes.
 """
 
@@ -42,13 +42,13 @@ from stablenet.testing.liar import Liar
 from stablenet.testing.suite import demand, slowness
 
 SLACK = 1e-6
-"""What a refuted sign may be reached by where it is not called rigorous: a solver works within tolerances."""
+"""How far a sign may be reached although it was refuted without rigour: a solver works within tolerances."""
 
 RIGOROUS = 1e-9
-"""The same where it is called rigorous: what the enumeration's linear programs may be off."""
+"""The same for rigorous refutations: the error of the enumeration's linear programs."""
 
 SECONDS = 20.0
-"""What a search may take for one of these networks, on a machine with nothing else to do."""
+"""Seconds that a search may take for one of these networks on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def run_on(
     ``seconds`` are a deadline; ``backend`` stands in for the solver. A solver that fails and a contradiction that is
     found end the search, as in a run.
     """
-    # What is refuted stands as the search left it: no proof by other means takes it back.
+    # Without certifying, so that the ledger is as the search left it.
     options = Options(bounds="interval", search="off", falsify=falsify, threads=1, certify=False)
     setup = Setup(task.network, task.domain, options)
     setup.search = search
@@ -129,7 +129,7 @@ def _search(search: str | Search) -> Search:
 
 
 def _complaints(search: Search, task: Task, ledger: Ledger, *, rigorous_only: bool = False) -> Iterator[str]:
-    """What the ledger says that is not so."""
+    """False entries of the ledger."""
     low, high = task.truth
     reach = np.stack([high, -low], axis=1)  # (parts, 2, n): how far each sign is reached
     assert (POSITIVE, NEGATIVE) == (0, 1)  # noqa: S101 - the order of `reach`
@@ -165,7 +165,7 @@ def _raise_first(complaints: Iterator[str]) -> None:
 
 
 def true_refutations(search: str | Search) -> None:
-    """Nothing is refuted that some input shows: on boxes, unions and polytopes, for ties at 0 too."""
+    """No question is refuted that some input shows: on boxes, unions and polytopes, for ties at 0 too."""
     chosen = _search(search)
     for task in (*tasks(), hidden_spot()):
         for falsify in (False, True):
@@ -205,7 +205,7 @@ def no_time(search: str | Search) -> None:
 
 
 def it_ends(search: str | Search) -> None:
-    """A neuron whose pre-activation is 0 everywhere, or at its most, keeps no search from ending."""
+    """A search ends even where a neuron's pre-activation, or its maximum, is 0."""
     chosen = _search(search)
     dead = AffineMap(np.array([0.0, -1.0]), (Term(0, np.array([[1.0, -1.0], [1.0, 0.0]])),))
     after = AffineMap(np.zeros(2), (Term(1, np.array([[0.0, 1.0], [1.0, 1.0]])),))
@@ -220,7 +220,7 @@ def it_ends(search: str | Search) -> None:
 
 
 def solvers_are_not_rigorous(search: str | Search) -> None:
-    """With a solver that claims what is false, nothing false is called rigorous."""
+    """With a solver that gives false answers, no false refutation is called rigorous."""
     chosen = _search(search)
     for task in (*tasks()[:2], hidden_spot()):
         _raise_first(_complaints(chosen, task, run_on(chosen, task, backend=Liar()), rigorous_only=True))
@@ -247,7 +247,7 @@ CHECKS: tuple[Callable[[str | Search], None], ...] = (
     solvers_are_not_rigorous,
     repeatable,
 )
-"""All checks, in the order in which to read their complaints."""
+"""All checks, in the order in which failures are best read."""
 
 
 def run_all(search: str | Search) -> None:

@@ -25,7 +25,7 @@ PLENTY = Limits(time=30.0)
 
 
 class ConformanceError(StablenetError, AssertionError):
-    """A backend or a formulation that does not keep the contract."""
+    """A part that does not keep its contract."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Case:
     needs: frozenset[Capability] = frozenset()
 
     def lacking(self, backend: Backend) -> list[str]:
-        """What the backend would have to declare for the case to apply."""
+        """The capabilities that the case needs and the backend does not declare."""
         return sorted(capability.value for capability in self.needs - backend.capabilities)
 
 
@@ -54,7 +54,7 @@ def slowness() -> float:
     """How many times longer than on an idle machine things may take now: tasks that want to run, per core; at least 1.
 
     From the kernel's load average and its count of running tasks, 1 where there is neither. Seconds that a case allows
-    are multiplied by it, so that other work on the machine fails nothing.
+    are multiplied by it, so that other work on the machine makes no case fail.
     """
     try:
         words = Path("/proc/loadavg").read_text(encoding="ascii").split()
@@ -104,7 +104,7 @@ def check_point(what: str, milp: MILP, result: SolveResult) -> None:
 
 
 def check_stop(what: str, milp: MILP, known_value: float, result: SolveResult) -> None:
-    """Whatever a stopped solve says is true: ``known_value`` is that of some solution."""
+    """The answer of a stopped solve is true: ``known_value`` is that of some solution."""
     sign = 1.0 if milp.maximize else -1.0
     slack = VALUE * max(1.0, abs(known_value))
     demand(
