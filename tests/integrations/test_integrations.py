@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -306,3 +308,40 @@ def test_a_chain_computes_what_its_layers_do():
     np.testing.assert_allclose(ours(maps, offsets).forward(x), expected, atol=1e-12)
     rectified = chain([Dense(maps[0], offsets[0], relu=True)], 3)
     np.testing.assert_allclose(rectified.forward(x), np.maximum(x @ maps[0] + offsets[0], 0), atol=1e-12)
+
+
+# The guide
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs/how-to/integrations.md"
+
+
+def shown(package):
+    """The block of the guide that imports from a package's adapter."""
+    blocks = re.findall(r"```py\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    return next(block for block in blocks if f"stablenet.integrations.{package} " in block)
+
+
+def test_the_guide_for_omlt_runs():
+    import pyomo.environ as pyo
+
+    names = {"definition": definition(), "model": pyo.ConcreteModel()}
+    exec(shown("omlt"), names)  # noqa: S102 - our own guide
+    assert len(names["model"].net.outputs) == 2
+
+
+@pytest.mark.backend("gurobi")
+def test_the_guide_for_gurobi_runs():
+    model, constraint = gurobi_model(regressor())
+    names = {"model": model, "predictor": constraint.predictor, "inputs": constraint.input, "outputs": None}
+    exec(shown("gurobi_ml"), names)  # noqa: S102 - our own guide
+    assert names["supplied"].n_stable
+
+
+def test_the_guide_for_torch_runs(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.chdir(tmp_path)
+    nn = torch.nn
+    names = {"module": nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))}
+    exec(shown("torch"), names)  # noqa: S102 - our own guide
+    assert names["masks"]["1"].active.shape == (5,)
+    assert isinstance(names["smaller"], nn.Module)
