@@ -46,7 +46,8 @@ def stable_masks(module: Any, network: Network, report: Report) -> dict[str, Sta
     """The stable neurons of each ReLU of a module.
 
     Which ReLU of the module is which layer of the network follows from the order in which they are called, and is
-    compared on points of the domain.
+    compared on points of the domain. Verdicts speak of the real-valued function; for those that hold in every float32
+    evaluation too, take a report of ``find_stable(..., arithmetic="float32")`` and a network of that arithmetic.
 
     Args:
         module: a ``torch.nn.Module`` whose ReLUs are ``torch.nn.ReLU`` modules, each called once.
@@ -68,9 +69,10 @@ def stable_masks(module: Any, network: Network, report: Report) -> dict[str, Sta
     layers = [(k, layer) for k, layer in enumerate(network.layers) if layer.origin == "Relu"]
     points = _points(evidence.domain)
     calls = _recorded(torch, module, points.reshape(-1, *network.input_shape))
-    if len(calls) != len(layers) or len({name for name, _ in calls}) != len(calls):
+    different = len({name for name, _ in calls})
+    if len(calls) != len(layers) or different != len(calls):
         raise InputError(
-            f"the module calls {len(calls)} ReLU modules ({len({name for name, _ in calls})} different ones), the network "
+            f"the module calls {len(calls)} ReLU modules ({different} different ones), the network "
             f"has {len(layers)} layers of ReLUs; each needs a torch.nn.ReLU of its own (torch.relu has no name)"
         )
     expected = network.pre_activations(points)
@@ -203,7 +205,7 @@ def _in_float32(maps: list[AffineMap], dense: list[dict[int, Array]]) -> bool:
 def _linear(torch: Any, weight: Array, offset: Array | None, dtype: Any) -> Any:
     made = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=offset is not None, dtype=dtype)
     with torch.no_grad():
-        made.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+        made.weight.copy_(torch.from_numpy(np.array(weight)))
         if offset is not None:
             made.bias.copy_(torch.from_numpy(np.array(offset)))
     return made
@@ -212,7 +214,7 @@ def _linear(torch: Any, weight: Array, offset: Array | None, dtype: Any) -> Any:
 def _with_skips(torch: Any, maps: list[AffineMap], dense: list[dict[int, Array]], dtype: Any) -> Any:
     """A module whose layers may read any that come before, or nothing."""
 
-    class Skips(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class Skips(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.offsets = torch.nn.ParameterList(torch.from_numpy(np.array(m.offset)).to(dtype) for m in maps)

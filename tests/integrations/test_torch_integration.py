@@ -79,21 +79,17 @@ def test_a_pruned_module_computes_the_same_on_the_domain(torch, tmp_path):
     assert count < sum(p.numel() for p in module.parameters())
     x = torch.rand(500, 3) * 2 - 1
     bound = float(compress(network, report).bound.max())
-    assert float((smaller(x) - module(x)).abs().max()) <= bound + 1e-4
+    assert float((smaller(x) - module(x)).abs().max().detach()) <= bound + 1e-4
 
 
 def test_networks_with_skips_and_shapes_are_modules_too(torch):
     rng = np.random.default_rng(0)
-    layers = tuple(
-        Layer(
-            AffineMap(rng.normal(size=4), tuple(Term(s, rng.normal(size=(4, 3 if s == 0 else 4))) for s in sources)),
-            f"r{k}",
-            (4,),
-        )
-        for k, sources in enumerate([(0,), (0, 1), ()])
-    )
+    layers = []
+    for k, sources in enumerate([(0,), (0, 1), ()]):
+        terms = tuple(Term(source, rng.normal(size=(4, 4 if source else 3))) for source in sources)
+        layers.append(Layer(AffineMap(rng.normal(size=4), terms), f"r{k}", (4,)))
     output = AffineMap(rng.normal(size=6), (Term(1, rng.normal(size=(6, 4))), Term(3, rng.normal(size=(6, 4)))))
-    network = Network(3, layers, output, (3,), (2, 3))
+    network = Network(3, tuple(layers), output, (3,), (2, 3))
     module = for_torch.module_of(network)
     x = rng.normal(size=(20, 3))
     found = module(torch.from_numpy(x))
@@ -117,7 +113,7 @@ def test_modules_that_do_not_fit_the_network_are_refused(torch, tmp_path):
     other = from_torch(dense(torch, 5), (3,), tmp_path / "other.onnx")
     with pytest.raises(ReportError):
         for_torch.stable_masks(module, other, report)
-    with pytest.raises(InputError, match="a torch.nn.Module is expected"):
+    with pytest.raises(InputError, match=r"a torch\.nn\.Module is expected"):
         for_torch.stable_masks(3, network, report)
 
 
