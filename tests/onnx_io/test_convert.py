@@ -42,7 +42,18 @@ def test_a_regressor_of_scikit_learn(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "scaler", ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "clipped", "bare"]
+    "scaler",
+    [
+        "StandardScaler",
+        "MinMaxScaler",
+        "MaxAbsScaler",
+        "RobustScaler",
+        "clipped",
+        "no mean",
+        "no deviation",
+        "no centre",
+        "nothing",
+    ],
 )
 def test_a_pipeline_of_scikit_learn(scaler, data, tmp_path):
     neural = pytest.importorskip("sklearn.neural_network")
