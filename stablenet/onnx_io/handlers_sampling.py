@@ -21,7 +21,7 @@ from stablenet.onnx_io.operators import Call, operator, rearranged, spread
 def _conv_transpose(call: Call) -> Value:
     """The transpose of the convolution that maps its output's shape to its input's."""
     x, weights = image(call), call.weights(1, "weight")
-    groups = int(call.attribute("group", 1))
+    groups = int(call.attribute("group"))
     w = weights.numbers
     kernel = list(w.shape[2:])
     if w.ndim != len(x.shape):
@@ -56,7 +56,7 @@ def _transposed_windows(call: Call, x: Expression, kernel: list[int]) -> tuple[g
         for name, default in (("strides", 1), ("dilations", 1), ("output_padding", 0), ("pads", 0), ("output_shape", 0))
     }
     strides, dilations, extra, pads = (numbers[name] for name in ("strides", "dilations", "output_padding", "pads"))
-    given, auto_pad = numbers["output_shape"], call.attribute("auto_pad", "NOTSET")
+    given, auto_pad = numbers["output_shape"], call.attribute("auto_pad")
     given = given[-dims:]  # some exporters write batch and channels too
     if any(len(v) != dims for v in (strides, dilations, extra, given)) or len(pads) != 2 * dims:
         raise call.wrong(f"strides, dilations, pads and output_padding do not fit {dims} spatial axes")
@@ -91,9 +91,9 @@ def _transposed_windows(call: Call, x: Expression, kernel: list[int]) -> tuple[g
 def _upsample(call: Call) -> Value:
     """Nearest neighbours, as in opsets 7 to 9: position ``floor(i / scale)``."""
     x = call.value(0)
-    if call.attribute("mode", "nearest") != "nearest":
+    if call.attribute("mode") != "nearest":
         raise call.unsupported(f"mode {call.attribute('mode')!r}; there is: nearest")
-    given = call.attribute("scales", []) if call.opset < 9 else call.weights(1, "scales").numbers.tolist()
+    given = call.attribute("scales", []) if not call.gives_inputs else call.weights(1, "scales").numbers.tolist()
     scales = _scales(call, given, len(x.shape))
     sizes = [floor(n * scale) for n, scale in zip(x.shape, scales, strict=True)]
     return _nearest(call, x, sizes, scales, _Nearest("asymmetric", "floor"))
@@ -103,9 +103,9 @@ def _upsample(call: Call) -> Value:
 def _resize(call: Call) -> Value:
     """Nearest neighbours; the scales are the file's float32 numbers, or quotients of sizes, and nothing is rounded."""
     x = call.value(0)
-    if call.attribute("mode", "nearest") != "nearest":
+    if call.attribute("mode") != "nearest":
         raise call.unsupported(f"mode {call.attribute('mode')!r}; there is: nearest")
-    if call.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+    if call.attribute("keep_aspect_ratio_policy") != "stretch":
         raise call.unsupported(f"keep_aspect_ratio_policy {call.attribute('keep_aspect_ratio_policy')!r}")
     rank = len(x.shape)
     axes = [call.axis(int(axis), rank) for axis in call.attribute("axes", range(rank))]
@@ -127,8 +127,8 @@ def _resize(call: Call) -> Value:
         raise call.wrong("neither scales nor sizes are given")
     if call.opset < 11:
         return _nearest(call, x, sizes, scales, _Nearest("asymmetric", "floor"))
-    transform = call.attribute("coordinate_transformation_mode", "half_pixel")
-    rounding = call.attribute("nearest_mode", "round_prefer_floor")
+    transform = call.attribute("coordinate_transformation_mode")
+    rounding = call.attribute("nearest_mode")
     return _nearest(call, x, sizes, scales, _Nearest(transform, rounding))
 
 
@@ -233,13 +233,13 @@ def _depth_to_space(call: Call) -> Value:
     if len(x.shape) != 4 or b < 1:
         raise call.wrong(f"a block of {b} in an input of shape {x.shape}; (batch, channels, height, width) is expected")
     n, c, h, w = x.shape
-    mode = call.attribute("mode", "DCR")
     index: Index
     if call.op == "SpaceToDepth":
         if h % b or w % b:
             raise call.wrong(f"an input of shape {x.shape} is not made of blocks of {b}")
         index = x.index.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
         return x.take(index.reshape(n, c * b * b, h // b, w // b), x.batch)
+    mode = call.attribute("mode")
     if c % (b * b) or mode not in ("DCR", "CRD"):
         raise call.wrong(f"mode {mode!r} with {c} channels and blocks of {b}")
     if mode == "DCR":
