@@ -317,7 +317,7 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs/how-to/integrations.md"
 
 def shown(package):
     """The block of the guide that imports from a package's adapter."""
-    blocks = re.findall(r"```py\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     return next(block for block in blocks if f"stablenet.integrations.{package} " in block)
 
 
