@@ -26,6 +26,7 @@ from stablenet.formulations.base import Formulation
 from stablenet.milp.matrices import Variables
 from stablenet.pyomo_model.embedded import EmbeddedNetwork, box_of_inputs, embed
 from stablenet.pyomo_model.network_model import build_model as build_from_bounds
+from stablenet.pyomo_model.network_model import check_fit
 from stablenet.report.files import command_files
 from stablenet.report.report import Report
 from stablenet.search.base import Deadline
@@ -161,15 +162,19 @@ def add_network(
     """
     net = read_network(network)
     part = box_of_inputs(net, inputs)
-    if isinstance(bounds, str):
-        known, output_bounds = _with_output(bounds, net, part)
-    else:
-        known = bounds
-        sides = [post_bounds(layer.lower[None, :], layer.upper[None, :]) for layer in bounds.layers]
-        lows, highs = ([box[None, :], *(pair[i] for pair in sides)] for i, box in enumerate((part.lower, part.upper)))
-        low, high = affine_bounds(net.output, lows, highs)
-        output_bounds = low[0], high[0]
+    known, output_bounds = bounds_and_outputs(bounds, net, part)
     return embed(block, net, inputs, outputs, bounds=known, output_bounds=output_bounds, formulation=formulation)
+
+
+def bounds_and_outputs(bounds: str | Bounds, network: Network, part: Part) -> tuple[Bounds, tuple[Array, Array]]:
+    """Bounds of all layers on a part, and of the outputs, each (n_outputs,); by a method, or from bounds at hand."""
+    if isinstance(bounds, str):
+        return _with_output(bounds, network, part)
+    check_fit(network, part, bounds)
+    sides = [post_bounds(layer.lower[None, :], layer.upper[None, :]) for layer in bounds.layers]
+    lows, highs = ([box[None, :], *(pair[i] for pair in sides)] for i, box in enumerate((part.lower, part.upper)))
+    low, high = affine_bounds(network.output, lows, highs)
+    return bounds, (low[0], high[0])
 
 
 def _with_output(method: str, network: Network, part: Part) -> tuple[Bounds, tuple[Array, Array]]:

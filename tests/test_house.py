@@ -41,6 +41,7 @@ FLOORS = (
     "api",
     "equivalence",
     "compression",
+    "integrations",
     "testing",
     "compare",
     "compare.run",

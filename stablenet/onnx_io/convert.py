@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,19 @@ from stablenet.onnx_io.reader import load_onnx
 
 OPSET = 17
 
+Operation: TypeAlias = "tuple[str, tuple[npt.NDArray[Any], ...]]"
+"""An operator of ONNX with the constants that follow its first operand."""
+
 
 def from_torch(module: Any, input_shape: Sequence[int], path: str | Path, *, dynamo: bool = False) -> Network:
-    """Convert a ``torch.nn.Module``, by way of an ONNX file that torch's own exporter writes.
+    """Convert a ``torch.nn.Module``, or what ``torch.export.export`` made of one, by torch's own ONNX exporter.
 
     The module is exported as for inference (``eval``), and each of its modules is left in the mode it was in. Torch
     folds batch normalisation after a convolution, in the module's own precision: the network is that of the file.
 
     Args:
-        module: the module.
+        module: the module, or a ``torch.export.ExportedProgram``, exported in eval mode and best with a dynamic batch;
+            that takes the newer exporter in any case.
         input_shape: shape of one sample, without the batch, which is symbolic.
         path: the ONNX file to write.
         dynamo: take torch's newer exporter, which needs the package onnxscript, in place of the one by tracing.
@@ -46,23 +50,41 @@ def from_torch(module: Any, input_shape: Sequence[int], path: str | Path, *, dyn
         import torch
     except ImportError:
         raise NotInstalledError('torch is not installed: pip install "stablenet[torch]"') from None
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(f"an object of type {type(module).__name__}; a torch.nn.Module is expected")
     if not all(isinstance(n, int) and n > 0 for n in input_shape):
         raise InputError(f"input_shape {tuple(input_shape)!r}; positive integers, without the batch, are expected")
+    if isinstance(module, torch.export.ExportedProgram):
+        return _from_program(torch, module, tuple(input_shape), Path(path))
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"an object of type {type(module).__name__}; a torch.nn.Module is expected")
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()
         with atomic_path(Path(path)) as temporary, torch.no_grad():
             _export(torch, module, _sample(torch, module, input_shape), temporary, dynamo=dynamo)
-            try:
-                load_onnx(temporary)
-            except NetworkError as error:
-                error.args = (str(error).replace(str(temporary), "the exported module"),)
-                raise
+            _checked(temporary)
     finally:
         for part, training in modes:
             part.training = training
+    return load_onnx(path)
+
+
+def _checked(path: Path) -> Network:
+    """The network of a file that is only being written, whose name says nothing."""
+    try:
+        return load_onnx(path)
+    except NetworkError as error:
+        error.args = (str(error).replace(str(path), "the exported module"),)
+        raise
+
+
+def _from_program(torch: Any, program: Any, input_shape: tuple[int, ...], path: Path) -> Network:
+    """The network of a ``torch.export.ExportedProgram``, whose inputs have shapes of their own."""
+    _need_onnxscript()
+    with atomic_path(path) as temporary, torch.no_grad():
+        _write(torch, program, (), temporary, {"dynamo": True, **_NEWER, **_NAMES})
+        network = _checked(temporary)
+        if network.input_shape != input_shape:
+            raise InputError(f"the program takes samples of shape {network.input_shape}, not {input_shape}")
     return load_onnx(path)
 
 
@@ -80,28 +102,34 @@ def _sample(torch: Any, module: Any, input_shape: Sequence[int]) -> Any:
     return sample
 
 
+_NEWER = {"opset_version": OPSET + 1, "external_data": False, "verbose": False}
+_NAMES = {"input_names": ["input"], "output_names": ["output"]}
+
+
+def _need_onnxscript() -> None:
+    try:
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError:
+        raise NotInstalledError("torch's newer exporter needs onnxscript: pip install onnxscript") from None
+
+
 def _export(torch: Any, module: Any, sample: Any, path: Path, *, dynamo: bool) -> None:
     """Write a module as ONNX by one of torch's two exporters."""
     if dynamo:
-        try:
-            import onnxscript  # noqa: F401 - torch's exporter needs it
-        except ImportError:
-            raise NotInstalledError("torch's newer exporter needs onnxscript: pip install onnxscript") from None
-        batch = torch.export.Dim("batch")
-        options = {
-            "opset_version": OPSET + 1,
-            "dynamic_shapes": ({0: batch},),
-            "external_data": False,
-            "verbose": False,
-        }
+        _need_onnxscript()
+        options = {**_NEWER, "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
     else:
         axes = {"input": {0: "batch"}, "output": {0: "batch"}}
         options = {"opset_version": OPSET, "dynamic_axes": axes}
-    names = {"input_names": ["input"], "output_names": ["output"]}
+    _write(torch, module, (sample,), path, {"dynamo": dynamo, **options, **_NAMES})
+
+
+def _write(torch: Any, module: Any, arguments: tuple[Any, ...], path: Path, options: dict[str, Any]) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, about the exporter
-            torch.onnx.export(module, (sample,), str(path), dynamo=dynamo, **names, **options)
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.onnx.export(module, arguments, str(path), **options)
     except Exception as error:  # torch's exporter raises errors of many kinds
         raise NetworkError(f"torch cannot export the module: {_line(error)}") from None
 
@@ -118,7 +146,9 @@ def from_sklearn(estimator: Any, path: str | Path) -> Network:
     whose sign decides), the prediction of a regressor.
 
     Args:
-        estimator: the fitted estimator; activations are relu or identity.
+        estimator: the fitted estimator, with activations relu or identity, or a ``Pipeline`` that ends in one and has
+            scalers before it: StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler. The network's inputs are those
+            of the pipeline.
         path: the ONNX file to write.
 
     Returns:
@@ -127,30 +157,76 @@ def from_sklearn(estimator: Any, path: str | Path) -> Network:
     Raises:
         NotInstalledError: scikit-learn is not installed.
         InputError: another object, or one that is not fitted.
-        UnsupportedError: an activation other than relu and identity.
+        UnsupportedError: an activation other than relu and identity, or another step of a pipeline.
     """
     try:
         from sklearn.neural_network import MLPClassifier, MLPRegressor
+        from sklearn.pipeline import Pipeline
     except ImportError:
         raise NotInstalledError('scikit-learn is not installed: pip install "stablenet[sklearn]"') from None
+    scalers: list[tuple[str, Any]] = []
+    if isinstance(estimator, Pipeline):
+        scalers, estimator = estimator.steps[:-1], estimator.steps[-1][1]
     if not isinstance(estimator, (MLPClassifier, MLPRegressor)):
-        raise InputError(f"an object of type {type(estimator).__name__}; an MLPClassifier or MLPRegressor is expected")
+        raise InputError(
+            f"an object of type {type(estimator).__name__}; an MLPClassifier or MLPRegressor is expected, or a "
+            "Pipeline that ends in one"
+        )
     if not hasattr(estimator, "coefs_"):
         raise InputError(f"this {type(estimator).__name__} is not fitted; call fit first")
     if estimator.activation not in ("relu", "identity"):
         raise UnsupportedError(
             f"activation {estimator.activation!r} is not piecewise linear; there are: relu, identity"
         )
-    model = dense_model(estimator.coefs_, estimator.intercepts_, relu=estimator.activation == "relu")
+    before = [operation for name, scaler in scalers for operation in scaling(name, scaler)]
+    relu = estimator.activation == "relu"
+    model = dense_model(estimator.coefs_, estimator.intercepts_, relu=relu, before=before)
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return load_onnx(path)
 
 
-def dense_model(weights: Sequence[npt.NDArray[Any]], offsets: Sequence[npt.NDArray[Any]], *, relu: bool = True) -> Any:
+def scaling(name: str, scaler: Any) -> list[Operation]:
+    """What a scaler of scikit-learn computes, in the order in which it does; ``name`` is its step's in a pipeline.
+
+    Raises `UnsupportedError` for a step that is no scaler, `InputError` for one that is not fitted.
+    """
+    kind = type(scaler).__name__
+    if scaler is None or isinstance(scaler, str):  # "passthrough"
+        return []
+    # Operator, attribute, and the flag that switches it off: some scalers keep numbers that they do not use.
+    attributes: dict[str, tuple[tuple[str, str, str], ...]] = {
+        "StandardScaler": (("Sub", "mean_", "with_mean"), ("Div", "scale_", "with_std")),
+        "RobustScaler": (("Sub", "center_", "with_centering"), ("Div", "scale_", "with_scaling")),
+        "MaxAbsScaler": (("Div", "scale_", ""),),
+        "MinMaxScaler": (("Mul", "scale_", ""), ("Add", "min_", "")),
+    }
+    if kind not in attributes:
+        raise UnsupportedError(f"step {name!r} of the pipeline is a {kind}; there are: {', '.join(attributes)}")
+    if not hasattr(scaler, "n_features_in_"):
+        raise InputError(f"step {name!r} of the pipeline, a {kind}, is not fitted; call fit first")
+    made: list[Operation] = [
+        (operator, (np.asarray(getattr(scaler, attribute), np.float64),))
+        for operator, attribute, flag in attributes[kind]
+        if not flag or getattr(scaler, flag)
+    ]
+    if getattr(scaler, "clip", False):
+        ends = scaler.feature_range if kind == "MinMaxScaler" else (-1.0, 1.0)
+        made.append(("Clip", tuple(np.array(float(end)) for end in ends)))
+    return made
+
+
+def dense_model(
+    weights: Sequence[npt.NDArray[Any]],
+    offsets: Sequence[npt.NDArray[Any]],
+    *,
+    relu: bool = True,
+    before: Sequence[Operation] = (),
+) -> Any:
     """An ONNX model of Gemm nodes with ReLUs between them.
 
-    ``weights[k]`` is (n_k, n_{k+1}) and ``offsets[k]`` (n_{k+1},), as ``x @ w + b`` takes them.
+    ``weights[k]`` is (n_k, n_{k+1}) and ``offsets[k]`` (n_{k+1},), as ``x @ w + b`` takes them; ``before`` are
+    operations on the inputs.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -158,6 +234,11 @@ def dense_model(weights: Sequence[npt.NDArray[Any]], offsets: Sequence[npt.NDArr
     kind = np.result_type(*weights)
     element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     nodes, tensors, name = [], [], "input"
+    for k, (operator, constants) in enumerate(before):
+        names = [f"scaling{k}.{i}" for i in range(len(constants))]
+        tensors += [numpy_helper.from_array(c.astype(kind), n) for c, n in zip(constants, names, strict=True)]
+        nodes.append(helper.make_node(operator, [name, *names], [f"scaled{k}"], name=f"scaling{k}"))
+        name = f"scaled{k}"
     for k, (weight, offset) in enumerate(zip(weights, offsets, strict=True)):
         last = k == len(weights) - 1
         tensors.append(numpy_helper.from_array(np.ascontiguousarray(weight, kind), f"layer{k}.weight"))

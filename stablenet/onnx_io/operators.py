@@ -1,8 +1,8 @@
 """The handlers of ONNX operators by name, and what a handler is given; `semantics` has the facts about operators.
 
 A handler takes a `Call` and returns the value of the node's output, or a tuple of values for several
-outputs. It is registered by `operator`; the modules `handlers_affine`, `handlers_shape`, `handlers_relu` and
-`handlers_quantized` hold them all.
+outputs. It is registered by `operator`; the modules `handlers_affine`, `handlers_shape`, `handlers_relu`,
+`handlers_quantized`, `handlers_sampling` and `handlers_choice` hold them all.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ def operator(*names: str) -> Callable[[Handler], Handler]:
 def supported_operators() -> tuple[str, ...]:
     """The names of all operators that can be imported."""
     from stablenet.onnx_io import (  # noqa: F401  they register the handlers
+        handlers_choice,
         handlers_quantized,
         handlers_relu,
+        handlers_sampling,
         handlers_shape,
     )
 

@@ -26,6 +26,7 @@ from stablenet.onnx_io.handlers_shape import FLOAT_TYPES, IN_FLOAT32
 from stablenet.onnx_io.magnitudes import with_roundoff
 from stablenet.onnx_io.model_file import one_line, parse_model, read_model, stored_numbers
 from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, supported_operators
+from stablenet.onnx_io.refusals import REASONS
 from stablenet.onnx_io.semantics import attributes_of
 
 
@@ -336,6 +337,8 @@ class _Import:
                 raise UnsupportedOperatorError(
                     f"{named} of domain {node.domain!r} is not supported; of ONNX' own there are: {listed}"
                 )
+            if node.op_type in REASONS:
+                raise UnsupportedOperatorError(f"{named} is not supported: {REASONS[node.op_type]}")
             if node.op_type not in supported:
                 raise UnsupportedOperatorError(f"{named} is not supported; supported are: {listed}")
 

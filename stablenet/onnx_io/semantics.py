@@ -66,6 +66,7 @@ _QUANTIZED = {"axis": 1, "block_size": 0, "output_dtype": 0}
 OPERATORS: Mapping[str, Operator] = MappingProxyType({
     "Abs": Operator(Kind.PIECEWISE_LINEAR, effect=Effect.KEEPS_ZERO),
     "Add": Operator(Kind.AFFINE, effect=Effect.COMBINES),
+    "And": Operator(Kind.CONSTANT),
     "AveragePool": Operator(Kind.AFFINE, {**_WINDOW, "ceil_mode": 0, "count_include_pad": 0}, effect=Effect.KEEPS_ZERO),
     "BatchNormalization": Operator(
         Kind.AFFINE, {"epsilon": float(np.float32(1e-5)), "training_mode": 0, "spatial": 1}
@@ -76,15 +77,20 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType({
     "Constant": Operator(Kind.CONSTANT),
     "ConstantOfShape": Operator(Kind.CONSTANT, {"value": None}),
     "Conv": Operator(Kind.AFFINE, {**_WINDOW, "group": 1}),
+    "ConvTranspose": Operator(Kind.AFFINE, {**_WINDOW, "group": 1, "output_padding": None, "output_shape": None}),
+    "DepthToSpace": Operator(Kind.MOVES, {"blocksize": None, "mode": "DCR"}),
     "DequantizeLinear": Operator(Kind.CONSTANT, _QUANTIZED),
     "Div": Operator(Kind.AFFINE, effect=Effect.COMBINES),
     "Dropout": Operator(Kind.MOVES, effect=Effect.KEEPS, in_order=True),
+    "Equal": Operator(Kind.CONSTANT),
     "Expand": Operator(Kind.MOVES),
     "Flatten": Operator(Kind.MOVES, {"axis": 1}, in_order=True),
     "Gather": Operator(Kind.MOVES, {"axis": 0}),
     "Gemm": Operator(Kind.AFFINE, {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}, is_product=True),
     "GlobalAveragePool": Operator(Kind.AFFINE, effect=Effect.KEEPS),
     "GlobalMaxPool": Operator(Kind.PIECEWISE_LINEAR, effect=Effect.KEEPS),
+    "Greater": Operator(Kind.CONSTANT),
+    "GreaterOrEqual": Operator(Kind.CONSTANT),
     "HardSigmoid": Operator(
         Kind.PIECEWISE_LINEAR,
         {"alpha": float(np.float32(0.2)), "beta": float(np.float32(0.5))},
@@ -92,6 +98,8 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType({
     ),
     "Identity": Operator(Kind.MOVES, effect=Effect.KEEPS, in_order=True),
     "LeakyRelu": Operator(Kind.PIECEWISE_LINEAR, {"alpha": float(np.float32(0.01))}, effect=Effect.KEEPS_ZERO),
+    "Less": Operator(Kind.CONSTANT),
+    "LessOrEqual": Operator(Kind.CONSTANT),
     "MatMul": Operator(Kind.AFFINE, is_product=True),
     "Max": Operator(Kind.PIECEWISE_LINEAR),
     "MaxPool": Operator(Kind.PIECEWISE_LINEAR, {**_WINDOW, "ceil_mode": 0}, effect=Effect.KEEPS),
@@ -99,6 +107,8 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType({
     "Min": Operator(Kind.PIECEWISE_LINEAR),
     "Mul": Operator(Kind.AFFINE, effect=Effect.COMBINES),
     "Neg": Operator(Kind.AFFINE),
+    "Not": Operator(Kind.CONSTANT),
+    "Or": Operator(Kind.CONSTANT),
     "PRelu": Operator(Kind.PIECEWISE_LINEAR, effect=Effect.KEEPS_ZERO),
     "Pad": Operator(
         Kind.MOVES, {"mode": "constant", "pads": (), "value": 0.0}, inputs_since=11, effect=Effect.KEEPS_ZERO
@@ -110,14 +120,27 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType({
     "ReduceSum": Operator(Kind.AFFINE, _REDUCTION, inputs_since=13),
     "Relu": Operator(Kind.PIECEWISE_LINEAR, effect=Effect.RECTIFIES),
     "Reshape": Operator(Kind.MOVES, {"allowzero": 0}, in_order=True),
+    "Resize": Operator(
+        Kind.MOVES,
+        {
+            "mode": "nearest", "nearest_mode": "round_prefer_floor", "coordinate_transformation_mode": "half_pixel",
+            "keep_aspect_ratio_policy": "stretch", "axes": None,
+        },
+    ),
     "Shape": Operator(Kind.CONSTANT, {"start": 0, "end": None}),
+    "Sign": Operator(Kind.CONSTANT),
     "Slice": Operator(Kind.MOVES, {"starts": (), "ends": (), "axes": None}, inputs_since=10),
+    "SpaceToDepth": Operator(Kind.MOVES, {"blocksize": None}),
     "Split": Operator(Kind.MOVES, {"axis": 0, "split": None, "num_outputs": None}, inputs_since=13),
     "Squeeze": Operator(Kind.MOVES, {"axes": None}, inputs_since=13, in_order=True),
     "Sub": Operator(Kind.AFFINE, effect=Effect.COMBINES),
     "Sum": Operator(Kind.AFFINE),
+    "Tile": Operator(Kind.MOVES),
     "Transpose": Operator(Kind.MOVES, {"perm": None}),
     "Unsqueeze": Operator(Kind.MOVES, {"axes": None}, inputs_since=13, in_order=True),
+    "Upsample": Operator(Kind.MOVES, {"mode": "nearest", "scales": None}, inputs_since=9),
+    "Where": Operator(Kind.MOVES),
+    "Xor": Operator(Kind.CONSTANT),
 })  # fmt: skip
 
 PRODUCTS = frozenset(name for name, facts in OPERATORS.items() if facts.is_product)

@@ -274,3 +274,20 @@ def test_a_sweep_without_rows_has_a_page(tmp_path):
     with Store(tmp_path, create=True) as store:
         assert "<html" in sweep_page(store)
         assert list(write_all(store, tmp_path))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_report_says_where_its_verdicts_hold_and_draws_the_layers(chromium, tmp_path, width):
+    report = small_report()
+    tab = Tab(chromium, write(tmp_path, report_page(report)), width=width)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    words = tab.page.locator("#meaning").inner_text()
+    domain = report["domain"]
+    assert f"between {min(domain['lower']):g} and {max(domain['upper']):g}" in words
+    assert "at least 0" in words
+    kinds = {(n["layer"], n["verdict"]) for n in report["neurons"]}
+    assert tab.page.locator("#layers rect").count() == len(kinds)
+    heads = tab.page.locator("#table-seconds th").all_inner_texts()
+    assert [re.sub(r" [▲▼]$", "", head) for head in heads] == list(report["seconds"])
+    tab.close()

@@ -41,6 +41,62 @@ def test_a_regressor_of_scikit_learn(data, tmp_path):
         assert network.n_neurons == (14 if activation == "relu" else 0)
 
 
+@pytest.mark.parametrize(
+    "scaler",
+    [
+        "StandardScaler",
+        "MinMaxScaler",
+        "MaxAbsScaler",
+        "RobustScaler",
+        "clipped",
+        "no mean",
+        "no deviation",
+        "no centre",
+        "nothing",
+    ],
+)
+def test_a_pipeline_of_scikit_learn(scaler, data, tmp_path):
+    neural = pytest.importorskip("sklearn.neural_network")
+    from sklearn import preprocessing
+    from sklearn.pipeline import make_pipeline
+
+    made = {
+        "clipped": lambda: preprocessing.MinMaxScaler((-2, 1), clip=True),
+        "no mean": lambda: preprocessing.StandardScaler(with_mean=False),
+        "no deviation": lambda: preprocessing.StandardScaler(with_std=False),
+        "no centre": lambda: preprocessing.RobustScaler(with_centering=False),
+        "nothing": lambda: preprocessing.RobustScaler(with_centering=False, with_scaling=False),
+    }.get(scaler) or getattr(preprocessing, scaler)
+    x, y = data
+    x = 3.0 * x + np.array([5.0, -1.0, 0.0, 2.0])
+    last = neural.MLPRegressor(hidden_layer_sizes=(6,), max_iter=20, random_state=0)
+    model = make_pipeline(made(), "passthrough", last).fit(x, x[:, 0] + y)
+    network = from_sklearn(model, tmp_path / "net.onnx")
+    points = 1.5 * x  # some are clipped
+    np.testing.assert_allclose(network.forward(points)[:, 0], model.predict(points), rtol=1e-9, atol=1e-9)
+    if scaler != "clipped":
+        assert network.n_neurons == 6
+        found = find_stable(network, f"box:{x.min()}:{x.max()}", search="off")
+        assert sum(found.counts[v] for v in ("stably_active", "stably_inactive", "unstable", "unknown")) == 6
+
+
+def test_steps_of_pipelines_that_are_no_scalers_are_refused(data, tmp_path):
+    neural = pytest.importorskip("sklearn.neural_network")
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = data
+    last = neural.MLPRegressor(hidden_layer_sizes=(6,), max_iter=5, random_state=0).fit(x, y)
+    with pytest.raises(UnsupportedError, match="step 'turn' of the pipeline is a PCA; there are: StandardScaler"):
+        from_sklearn(Pipeline([("turn", PCA().fit(x)), ("net", last)]), tmp_path / "net.onnx")
+    with pytest.raises(InputError, match=r"step 'scale' .* not fitted"):
+        from_sklearn(Pipeline([("scale", StandardScaler()), ("net", last)]), tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="a Pipeline"):
+        from_sklearn(Pipeline([("net", StandardScaler())]), tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_such_network_is_refused(data, tmp_path):
     neural = pytest.importorskip("sklearn.neural_network")
     x, y = data
@@ -148,10 +204,25 @@ def test_modules_of_torch(torch, name, tmp_path):
     assert network.n_inputs == int(np.prod(shape))
 
 
+@pytest.mark.long
 def test_the_newer_exporter_of_torch(torch, tmp_path):
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     module, shape = trained(torch, "residual")
     check_module(torch, module, shape, tmp_path / "net.onnx", dynamo=True)
+
+
+@pytest.mark.long
+def test_an_exported_program_of_torch(torch, tmp_path):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    module, shape = trained(torch, "plain")
+    sample = torch.zeros(2, *shape)
+    program = torch.export.export(module.eval(), (sample,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    network = from_torch(program, shape, tmp_path / "net.onnx")
+    x = torch.randn(20, *shape)
+    np.testing.assert_allclose(network.forward(x.numpy()), module(x).detach().numpy(), atol=1e-5)
+    with pytest.raises(InputError, match=r"samples of shape \(5,\), not \(6,\)"):
+        from_torch(program, (6,), tmp_path / "other.onnx")
+    assert not (tmp_path / "other.onnx").exists()
 
 
 def test_a_module_keeps_its_modes(torch, tmp_path):

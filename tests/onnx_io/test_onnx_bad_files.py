@@ -166,7 +166,9 @@ def test_external_data_outside_the_folder(tmp_path, location):
 
 def test_operators_are_refused_by_name(tmp_path):
     nodes = [node("Sigmoid", "x", name="squash")]
-    message = refused(save(model(nodes, [1, 3]), tmp_path), "'squash'", "'Sigmoid'", error=UnsupportedOperatorError)
+    refused(save(model(nodes, [1, 3]), tmp_path), "'squash'", "'Sigmoid'", "smooth", error=UnsupportedOperatorError)
+    nodes = [node("Shrink", "x", name="less")]
+    message = refused(save(model(nodes, [1, 3]), tmp_path), "'less'", "'Shrink'", error=UnsupportedOperatorError)
     for name in supported_operators():
         assert name in message
 

@@ -248,7 +248,7 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
         "contradictions": report.get("contradictions", []),
         "folded": folded_words(report["network"]) if report["network"].get("function") == "folded" else None,
         "arithmetic": float32_words() if arithmetic_of(report) == "float32" else None,
-        "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1]))},
+        "domain": {"kind": domain["kind"], "parts": len(domain.get("parts", [1])), "range": domain_range(domain)},
         "map": {**encode_neurons(report["neurons"], sources), "sources": sources},
         "lower": [neuron["lower"] for neuron in report["neurons"]],
         "upper": [neuron["upper"] for neuron in report["neurons"]],
@@ -257,6 +257,21 @@ def report_data(report: Mapping[str, Any]) -> dict[str, Any]:
         "witnesses": [[float(f"{value:.4g}") for value in point] for point in witnesses],
         "n_witnesses": len(report["witnesses"]),
         "closes": _closes(report, len(witnesses)),
+    }
+
+
+def domain_range(domain: Mapping[str, Any]) -> dict[str, float]:
+    """The least lower and greatest upper bound of an input over all parts, and the widths of inputs' intervals."""
+    parts = domain.get("parts", [domain])
+    lower, upper = (np.array([part[side] for part in parts], np.float64) for side in ("lower", "upper"))
+    widths = upper - lower
+    fixed = int(np.count_nonzero((widths == 0).all(axis=0)))
+    return {
+        "lower": float(lower.min()),
+        "upper": float(upper.max()),
+        "narrowest": float(widths.min()),
+        "widest": float(widths.max()),
+        "fixed": fixed,
     }
 
 

@@ -1,6 +1,39 @@
 // The page of a single report.
 const NEURONS = DATA.map.verdict.length;
 
+// On what inputs the verdicts hold, and what they say.
+function meaning() {
+  const r = DATA.domain.range, width = r.widest - r.narrowest > 1e-9 * r.widest ? `${num(r.narrowest)} to ${num(r.widest)}` : num(r.widest);
+  const where = `Inputs lie between ${num(r.lower)} and ${num(r.upper)}, each in an interval of width ${width}`
+    + (r.fixed ? `; ${r.fixed} of ${DATA.network.n_inputs} are fixed. ` : ". ");
+  return where + "On all of these inputs a stably active neuron has a pre-activation of at least 0 (its ReLU is the identity), a stably inactive one of at most 0 (its ReLU is 0); "
+    + "an unstable neuron takes both signs, as two inputs show; of an unknown one nothing is proven.";
+}
+
+// The layers in order, each a column as high as the logarithm of its size, with shares of verdicts.
+function layers() {
+  const sizes = DATA.network.layers.map((layer) => layer.size), n = sizes.length;
+  if (!n) return null;
+  const { width } = PLOT, height = 190, top = 10, bottom = 36, room = width / n, most = Math.log1p(Math.max(...sizes));
+  const root = sv("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "layers with the verdicts of their neurons" });
+  let offset = 0;
+  sizes.forEach((size, k) => {
+    const high = Math.max(6, (Math.log1p(size) / most) * (height - top - bottom)), x = (k + 0.15) * room, wide = Math.min(0.7 * room, 90);
+    const letters = DATA.map.verdict.slice(offset, offset + size);
+    offset += size;
+    let y = top + (height - top - bottom - high) / 2;
+    if (k) root.append(sv("path", { class: "axis", d: `M${x - 0.3 * room} ${(height - bottom + top) / 2}H${x}` }));
+    for (const [letter, [name, colour]] of Object.entries(VERDICTS)) {
+      const count = letters.split(letter).length - 1;
+      if (!count) continue;
+      root.append(sv("rect", { x, y, width: wide, height: (high * count) / size, style: `fill:${css(colour)}`, "data-tip": `layer ${k} ${DATA.network.layers[k].name}: ${count} of ${size} ${name}` }));
+      y += (high * count) / size;
+    }
+    if (room > 24 || k % Math.ceil(24 / room) === 0) root.append(sv("text", { x: x + wide / 2, y: height - 18, "text-anchor": "middle" }, String(k)), ...(room > 44 ? [sv("text", { x: x + wide / 2, y: height - 4, "text-anchor": "middle" }, String(size))] : []));
+  });
+  return el("section", { id: "layers" }, el("h2", {}, "Layers"), el("div", { class: "card" }, el("div", { class: "head" }, el("h3", {}, "number, and neurons; height grows with the logarithm"), svgButton("layers", () => standalone(root))), root));
+}
+
 function header() {
   const c = DATA.counts, stable = c.stably_active + c.stably_inactive;
   const file = DATA.network.file || "network";
@@ -8,6 +41,7 @@ function header() {
     el("header", {}, el("h1", {}, file.split("/").pop()), themeButton()),
     el("p", { class: "muted" }, `${DATA.network.n_inputs} inputs, ${NEURONS} neurons in ${DATA.network.layers.length} layers; domain: ${DATA.domain.kind}${DATA.domain.parts > 1 ? ` of ${DATA.domain.parts} parts` : ""}; `
       + `${DATA.config.formulation}, ${DATA.config.bounds}, ${DATA.config.search}, ${DATA.config.solver}; ${DATA.created.replace("T", " ").slice(0, 16)} UTC`),
+    el("p", { id: "meaning" }, meaning()),
     ...(DATA.folded ? [el("p", { id: "folded" }, DATA.folded)] : []),
     ...(DATA.arithmetic ? [el("p", { id: "arithmetic" }, DATA.arithmetic)] : []),
     el("div", { class: "tiles" }, tile(`${stable} of ${NEURONS}`, "stable"), tile(c.stably_active, "stably active"), tile(c.stably_inactive, "stably inactive"), tile(c.unstable, "unstable"),
@@ -94,4 +128,4 @@ function witnesses() {
 }
 
 window.stablenet = { DATA };
-document.getElementById("page").replaceChildren(...[...header(), contradictions(), map(), bounds(), progress(), witnesses()].filter(Boolean));
+document.getElementById("page").replaceChildren(...[...header(), contradictions(), layers(), map(), bounds(), progress(), witnesses()].filter(Boolean));
