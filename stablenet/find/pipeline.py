@@ -18,7 +18,7 @@ from stablenet.bounds.crown_layers import crown_layers
 from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline, SearchStoppedError
-from stablenet.core.errors import InputError, NotInstalledError, SolverError
+from stablenet.core.errors import InputError, NotInstalledError, SolverError, UnsupportedError
 from stablenet.core.files import check_target
 from stablenet.core.ledger import Ledger
 from stablenet.core.network import Network
@@ -33,6 +33,7 @@ from stablenet.report.report import Report, check_arithmetic, check_belongs, res
 from stablenet.search.base import Problem, Search, bound_context, check_combination, options_used, tolerances_used
 from stablenet.search.base import registry as searches
 from stablenet.search.certify import LEAST_SECONDS, certify, claims_of
+from stablenet.search.shared import SharedWork
 
 OWN_WITNESSES = 300
 """How many of the last witnesses answers about bounds are held against."""
@@ -65,6 +66,9 @@ class Setup:
         for path in (options.log_path, options.proof):
             if path is not None:
                 check_target(Path(path))
+        if (options.workers or options.scheduler) and not self.search.shares:
+            able = ", ".join(name for name in searches.names() if searches.get(name).shares)
+            raise UnsupportedError(f"search {self.search.name!r} cannot be shared out among workers; these can: {able}")
         if self.search.needs_solver:
             check_combination(self.formulation, self.backend, options)
             for backend in solvers:
@@ -106,7 +110,8 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
         problem = Problem(
             network, domain, ledger, bounds, setup.formulation, setup.backend, options, falsifier, rng, deadline, proof
         )
-        return _search_and_certify(setup, problem)
+        with _workers(problem):
+            return _search_and_certify(setup, problem)
     except SearchStoppedError as stop:
         return stop.reason
     except MemoryError:
@@ -117,6 +122,23 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
             ledger.set_borderline(side, np.flatnonzero(left[side]))
         if proof is not None:
             proof.close()
+
+
+@contextmanager
+def _workers(problem: Problem) -> Iterator[None]:
+    """Gives a problem the workers that its options ask for, if anything is left to do."""
+    options = problem.options
+    if problem.ledger.complete or not (options.workers or options.scheduler):
+        yield
+        return
+    with _timed(problem.ledger, "load"):
+        shared = SharedWork(problem.network, problem.domain, options, problem.ledger, problem.deadline)
+    problem.shared = shared
+    try:
+        yield
+    finally:
+        problem.shared = None
+        shared.close()
 
 
 def bounds_at(network: Network, points: Array, n_layers: int) -> list[tuple[Array, Array]]:
