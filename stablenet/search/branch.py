@@ -15,7 +15,7 @@ import numpy as np
 
 from stablenet.backends.base import Backend, Limits
 from stablenet.bounds.adam import Variables
-from stablenet.bounds.branch_and_bound import BranchAndBound, Pair
+from stablenet.bounds.branch_and_bound import QUICK, BranchAndBound, Pair
 from stablenet.bounds.crown import Backward
 from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.arrays import Array, Index, Mask
@@ -74,6 +74,8 @@ class Brancher:
     def run(self, max_nodes: int | None = None) -> None:
         """Close questions; one that has used ``max_nodes`` nodes is left open."""
         for layer in range(len(self.problem.network.layers)):
+            if max_nodes is None:
+                self.run_layer(layer, QUICK)
             self.run_layer(layer, max_nodes)
 
     def run_layer(self, layer: int, max_nodes: int | None) -> None:
