@@ -67,6 +67,9 @@ QUICK = 64
 CHOOSY = 10
 """Leaves of up to so many decisions choose among candidates: what is decided first bears on all that comes after."""
 
+CHOOSY_WORST_FIRST = 3
+"""The same where the worst leaf is split first, whose trees are small."""
+
 BETTER_CHILD = 0.1
 """Weight of the better child's gain beside the worse child's."""
 
@@ -285,7 +288,7 @@ class BranchAndBound(ABC):
         gap = np.abs(np.nan_to_num(found.gap)) + WIDEST * self.width
         gap[phases[:, self.place] != 0] = -1.0
         cuts: list[list[Cut]] = [[] for _ in range(n)]
-        choosy = np.count_nonzero(phases, axis=1) <= CHOOSY
+        choosy = np.count_nonzero(phases, axis=1) <= (CHOOSY_WORST_FIRST if self.worst_first else CHOOSY)
         for rows, most in ((np.flatnonzero(choosy), CANDIDATES), (np.flatnonzero(~choosy), 1)):
             some = gap[rows]
             at = _largest(some, min(most, gap.shape[1]))

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from stablenet.search.base import Problem
     from stablenet.search.branch import Asked
 
-TASK_NODES = 8192
-"""Nodes that the questions of a task may use together: half a second of work, beside which a task's own cost is small.
+TASK_NODES = 2048
+"""Nodes that the questions of a task may use together: a tenth of a second of work, beside which a task's own cost is
+small. With four times as many there were 21 tasks in 11 rounds (mnistfc_256x4, ball 0.05): too few for two workers.
 
 A single question with a larger limit is a task of its own.
 """
