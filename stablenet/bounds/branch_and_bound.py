@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -207,15 +208,14 @@ class BranchAndBound(ABC):
         )
         rows, signs = _questions(trees)
 
-        def work(piece: slice) -> Single:
+        def work(at: int, piece: slice) -> Single:
+            piece = slice(piece.start + at, piece.stop + at)
             return self.optimizer.values(self.affine, rows[piece], signs[piece], start.take(piece), phases[piece])
 
-        found = [
-            value
-            for at in range(0, len(rows), self.batch)
-            for some in self._shared(lambda piece, at=at: work(_shifted(piece, at)), min(self.batch, len(rows) - at))
-            for value in some.tolist()
-        ]
+        found: list[float] = []
+        for at in range(0, len(rows), self.batch):
+            pieces = self._shared(partial(work, at), min(self.batch, len(rows) - at))
+            found += np.concatenate(pieces).tolist()
         done = 0
         for tree, leaf in asked:
             n = len(leaf.cuts)
@@ -379,13 +379,9 @@ def _questions(trees: Sequence[Tree]) -> tuple[Index, Array]:
     return np.array([tree.row for tree in trees], np.intp), np.array([tree.sign for tree in trees])
 
 
-def _largest(values: Single, n: int) -> Index:
+def _largest(values: Array | Single, n: int) -> Index:
     """Where the n largest values of each row stand, in falling order."""
     if n == 1:
         return np.asarray(values.argmax(axis=1)[:, None])
     at = np.argpartition(-values, n - 1, axis=1)[:, :n]
     return np.asarray(np.take_along_axis(at, (-np.take_along_axis(values, at, axis=1)).argsort(axis=1), axis=1))
-
-
-def _shifted(piece: slice, by: int) -> slice:
-    return slice(piece.start + by, piece.stop + by)

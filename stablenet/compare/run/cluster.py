@@ -1,8 +1,8 @@
 """Workers of a Dask cluster, by the address of its scheduler.
 
-Nothing is assumed of the workers but this package, the solvers and Linux: the files that a run reads travel with
-it. A worker that dies takes the runs on it down; Dask starts them again on another one, up to its own
-limit (``distributed.scheduler.allowed-failures``), after which the row says so.
+Workers need this package, the solvers and Linux; the files that a run reads are sent with it. Where a worker dies, its
+runs die too; Dask starts them again on another one, up to its own limit (``distributed.scheduler.allowed-failures``),
+after which the row says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stablenet.compare.rows import Result
 from stablenet.compare.run.execute import Job, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.cluster import connect, distributed, same
-from stablenet.onnx_io.external_data import beside
+from stablenet.find.prepare import beside
 
 CONNECT_TIMEOUT = 20.0
 """Seconds to wait for the scheduler."""
