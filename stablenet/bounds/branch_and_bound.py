@@ -379,7 +379,7 @@ def _questions(trees: Sequence[Tree]) -> tuple[Index, Array]:
     return np.array([tree.row for tree in trees], np.intp), np.array([tree.sign for tree in trees])
 
 
-def _largest(values: Array | Single, n: int) -> Index:
+def _largest(values: Array, n: int) -> Index:
     """Where the n largest values of each row stand, in falling order."""
     if n == 1:
         return np.asarray(values.argmax(axis=1)[:, None])
