@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from stablenet.backends.base import Backend, Capability, Settings
 from stablenet.backends.own_points import FailuresInRow
-from stablenet.core.arrays import Array
+from stablenet.core.arrays import Array, Index
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import InputError
@@ -38,6 +38,24 @@ def no_points() -> Array:
     return np.zeros((0, 0))
 
 
+@dataclass(frozen=True, eq=False)
+class RowBounds:
+    """Bounds of some ``rows`` of a layer, (rows,) each, and the nodes that they took."""
+
+    rows: Index
+    lower: Array
+    upper: Array
+    n_nodes: int
+
+
+class RowSharing(Protocol):
+    """Has rows of the last layer of ``bounds`` bounded by branching elsewhere, with so many leaves for each bound."""
+
+    def __call__(self, bounds: Bounds, rows: Index, leaves: int) -> Iterable[RowBounds]:
+        """Bounds of all the rows, some at a time."""
+        ...
+
+
 @dataclass(eq=False)
 class Context:
     """What a method may use, and where it writes what it cost.
@@ -51,6 +69,7 @@ class Context:
     questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
     end. ``costs`` receives one row per layer and stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked
     on), ``tightened``, ``seconds``, and what the method adds. ``proof`` takes the certificates of rigorous bounds.
+    ``share`` bounds rows on other machines, for methods that can share them out.
     """
 
     backend: Backend | None = None
@@ -69,6 +88,7 @@ class Context:
     points: Callable[[], Array] = no_points
     costs: list[dict[str, Any]] = field(default_factory=list)
     proof: PartProof | None = None
+    share: RowSharing | None = None
 
 
 class BoundMethod(ABC):

@@ -10,16 +10,17 @@ undecided, the bounds of that layer become all but exact, and those after it tig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
 
-from stablenet.bounds.base import whole_number
+from stablenet.bounds.base import RowBounds, whole_number
 from stablenet.bounds.branch_and_bound import BranchAndBound, Pair
 from stablenet.bounds.layerwise import LayerwiseState, Tightening
 from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.arrays import Array, Index
+from stablenet.core.bounds import Bounds
 
 LEAVES = 64
 """Leaves per question, unless the argument says otherwise."""
@@ -53,13 +54,35 @@ class Branch(Tightening):
         known = state.bounds.layers[state.layer]
         lower, upper = known.lower.copy(), known.upper.copy()
         with state.cost(self.name, 2 * len(rows)) as row:
-            branching = _Bounds(state)
-            n_rows = max(1, LEAF_MEMORY // (2 * self.leaves * branching.leaf_bytes))
-            for start in range(0, len(rows), n_rows):
-                some = rows[start : start + n_rows]
-                lower[some], upper[some] = branching.bounds(some, self.leaves)
-            row["nodes"] = branching.n_nodes
+            row["nodes"] = 0
+            share = state.context.share
+            done = self._here(state, rows) if share is None else share(_first(state), rows, self.leaves)
+            for some in done:
+                lower[some.rows], upper[some.rows] = some.lower, some.upper
+                row["nodes"] += some.n_nodes
             row["tightened"] = state.tighten(self.name, lower, upper, rigorous=True)
+
+    def _here(self, state: LayerwiseState, rows: Index) -> Iterator[RowBounds]:
+        """Bound rows, as many at a time as memory has room for."""
+        branching = _Bounds(state)
+        n_rows = max(1, LEAF_MEMORY // (2 * self.leaves * branching.leaf_bytes))
+        for start in range(0, len(rows), n_rows):
+            some = rows[start : start + n_rows]
+            before = branching.n_nodes
+            lower, upper = branching.bounds(some, self.leaves)
+            yield RowBounds(some, lower, upper, branching.n_nodes - before)
+
+
+def _first(state: LayerwiseState) -> Bounds:
+    """The bounds up to the layer that is worked on."""
+    return Bounds(state.bounds.methods, state.bounds.layers[: state.layer + 1])
+
+
+def bound_rows(state: LayerwiseState, rows: Index, leaves: int) -> list[RowBounds]:
+    """Bounds of rows of the last layer that ``state`` has bounds of: the work that `RowSharing` shares out."""
+    while state.layer < len(state.bounds.layers) - 1:
+        state.advance()
+    return list(Branch(leaves)._here(state, rows))  # noqa: SLF001 - of this module
 
 
 class _Bounds(BranchAndBound):

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -27,8 +28,8 @@ from stablenet.bounds.crown import Backward
 from stablenet.bounds.crown_alpha import COPIES
 from stablenet.bounds.crown_layers import MEMORY
 from stablenet.bounds.optimize import BoundOptimizer, Optimised, Phases
-from stablenet.bounds.trees import Leaf, Store, Tree
-from stablenet.core.arrays import Array, Index
+from stablenet.bounds.trees import Cut, Leaf, Store, Tree
+from stablenet.core.arrays import Array, Index, Single
 from stablenet.core.deadline import Deadline
 from stablenet.core.proofs import PartProof
 from stablenet.domain.regions import Part
@@ -55,6 +56,23 @@ PIECE = 32
 
 SEEN = 100.0
 """Values at points that miss a tree's goal by less than so many ties are computed anew in double precision."""
+
+CANDIDATES = 4
+"""Neurons of which a leaf's split is chosen, by one backward pass for each child (filtered smart branching, De Palma et
+al., *Improved Branch and Bound for Neural Network Verification via Lagrangian Decomposition*, 2021, arXiv 2104.06718).
+"""
+
+QUICK = 64
+"""With no more nodes for a question than these the first candidate is taken: what they close is not worth more."""
+
+CHOOSY = 10
+"""Leaves of up to so many decisions choose among candidates: what is decided first bears on all that comes after."""
+
+CHOOSY_WORST_FIRST = 3
+"""The same where the worst leaf is split first, whose trees are small."""
+
+BETTER_CHILD = 0.1
+"""Weight of the better child's gain beside the worse child's."""
 
 WIDEST = 1e-9
 """Weight of a relaxation's width beside what it adds to the bound: it decides where no gap shows."""
@@ -143,6 +161,7 @@ class BranchAndBound(ABC):
 
     def grow(self, trees: Sequence[Tree], max_nodes: int | None) -> None:
         """Split leaves until each wanted tree is closed or has so many nodes, or time is over."""
+        choose = self.worst_first or max_nodes is None or max_nodes > QUICK
         with self._workers():
             while not self.deadline.over:
                 live = [tree for tree in self.live(trees) if max_nodes is None or tree.n_nodes < max_nodes]
@@ -153,7 +172,10 @@ class BranchAndBound(ABC):
                 live.sort(key=lambda tree: tree.n_nodes)
                 live = live[: max(1, self.batch // 2)]
                 share = 1 if self.worst_first else max(1, self.batch // (2 * len(live)))
-                self._split([(tree, leaf) for tree in live for leaf in tree.take(share, worst=self.worst_first)])
+                parents = [(tree, leaf) for tree in live for leaf in tree.take(share, worst=self.worst_first)]
+                if choose:
+                    self._choose(parents)
+                self._split(parents)
 
     @contextmanager
     def _workers(self) -> Iterator[None]:
@@ -175,16 +197,48 @@ class BranchAndBound(ABC):
         pieces = [slice(*pair) for pair in pairwise(ends)]
         return [work(pieces[0])] if n == 1 or self._pool is None else list(self._pool.map(work, pieces))
 
+    def _choose(self, parents: Sequence[Pair]) -> None:
+        """Give each leaf that has candidates the one whose worse child is bounded best."""
+        asked = [(tree, leaf) for tree, leaf in parents if len(leaf.cuts) > 1]
+        if not asked:
+            return
+        trees = [tree for tree, leaf in asked for _ in range(2 * len(leaf.cuts))]
+        start, phases = self._children(
+            [leaf for _, leaf in asked for _ in leaf.cuts], [cut for _, leaf in asked for cut in leaf.cuts]
+        )
+        rows, signs = _questions(trees)
+
+        def work(at: int, piece: slice) -> Single:
+            piece = slice(piece.start + at, piece.stop + at)
+            return self.optimizer.values(self.affine, rows[piece], signs[piece], start.take(piece), phases[piece])
+
+        found: list[float] = []
+        for at in range(0, len(rows), self.batch):
+            pieces = self._shared(partial(work, at), min(self.batch, len(rows) - at))
+            found += np.concatenate(pieces).tolist()
+        done = 0
+        for tree, leaf in asked:
+            n = len(leaf.cuts)
+            values = np.array(found[done : done + 2 * n]).reshape(n, 2)
+            done += 2 * n
+            gain = np.clip((leaf.value - values) / max(leaf.value - tree.goal, 1e-30), 0.0, 1.0)
+            best = int((gain.min(axis=1) + BETTER_CHILD * gain.max(axis=1)).argmax())
+            leaf.cuts = [leaf.cuts[best]]
+
+    def _children(self, leaves: Sequence[Leaf], cuts: Sequence[Cut]) -> tuple[Variables, Phases]:
+        """What the two children of each leaf, by one cut each, start from: active, inactive, active, ..."""
+        start, phases = self.store.take([leaf for leaf in leaves for _ in range(2)])
+        splits = np.repeat([cut.neuron for cut in cuts], 2)
+        each = np.arange(len(splits))
+        phases[each, splits] = np.tile(np.array([1, -1], np.int8), len(cuts))
+        if start.multipliers is not None:
+            start.multipliers[each, splits] += [gain for cut in cuts for gain in (cut.active, cut.inactive)]
+        return start, phases
+
     def _split(self, parents: list[Pair]) -> None:
         """Replace each leaf by its two children."""
         trees = [tree for tree, _ in parents for _ in range(2)]
-        both = [leaf for _, leaf in parents for _ in range(2)]
-        start, phases = self.store.take(both)
-        splits = np.array([leaf.split for leaf in both], np.intp)
-        each = np.arange(len(both))
-        phases[each, splits] = np.tile(np.array([1, -1], np.int8), len(parents))
-        if start.multipliers is not None:
-            start.multipliers[each, splits] += [gain for _, leaf in parents for gain in (leaf.active, leaf.inactive)]
+        start, phases = self._children([leaf for _, leaf in parents], [leaf.cuts[0] for _, leaf in parents])
         self.store.drop([leaf for _, leaf in parents])
         children = self._bound(trees, phases, STEPS, start)
         fresh: list[Pair] = []
@@ -200,7 +254,7 @@ class BranchAndBound(ABC):
         rows, signs = _questions(trees)
         goals = np.array([tree.goal - SEEN * tree.tie for tree in trees])
 
-        def work(piece: slice) -> tuple[Optimised, list[list[float]], Array, Array]:
+        def work(piece: slice) -> tuple[Optimised, list[list[Cut]], Array, Array]:
             index, sign, held = rows[piece], signs[piece], phases[piece]
             found = self.optimizer.run(
                 self.affine, index, sign, steps, start=start.take(piece), phases=held, multipliers=True
@@ -211,34 +265,40 @@ class BranchAndBound(ABC):
             if len(near):
                 exact = self.backward.network.pre_activations(points[near], self.layer + 1)[self.layer]
                 values[near] = sign[near] * exact[np.arange(len(near)), index[near]]
-            return found, self._numbers(found, held), points, values
+            return found, self._cuts(found, held), points, values
 
-        found, numbers, points, values = zip(*self._shared(work, len(rows)), strict=True)
+        found, cuts, points, values = zip(*self._shared(work, len(rows)), strict=True)
         self.n_nodes += len(rows)
         for tree in trees:
             tree.n_nodes += 1
         self.show(trees, np.concatenate(points), np.concatenate(values))
         leaves: list[Leaf] = []
         done = 0
-        for one, columns in zip(found, numbers, strict=True):
+        for one, some in zip(found, cuts, strict=True):
             at = self.store.add(one.variables, phases[done : done + len(one.values)])
             done += len(one.values)
-            leaves += map(Leaf, columns[0], at.tolist(), map(int, columns[1]), *columns[2:])
+            leaves += map(Leaf, one.values.tolist(), at.tolist(), some)
         return leaves
 
-    def _numbers(self, found: Optimised, phases: Phases) -> list[list[float]]:
-        """Bounds, neurons to split, and what their multipliers gain where they get a phase: four lists, (rows,)."""
+    def _cuts(self, found: Optimised, phases: Phases) -> list[list[Cut]]:
+        """Neurons to split at, the best first, and what their multipliers gain where they get a phase; row by row."""
         n = len(phases)
-        split, inactive, active = np.full(n, -1), np.zeros(n), np.zeros(n)
-        if len(self.place):
-            gap = np.abs(np.nan_to_num(found.gap)) + WIDEST * self.width
-            gap[phases[:, self.place] != 0] = -1.0
-            each, at = np.arange(n), gap.argmax(axis=1)
-            split = np.where(gap[each, at] >= 0, self.place[at], -1)
-            coefficient, slopes = found.negative[each, at], found.variables.slopes[each, at]
-            inactive = np.nan_to_num(-coefficient * slopes)
-            active = np.nan_to_num(coefficient * (1.0 - slopes))
-        return [found.values.tolist(), split.tolist(), inactive.tolist(), active.tolist()]
+        if not len(self.place):
+            return [[] for _ in range(n)]
+        gap = np.abs(np.nan_to_num(found.gap)) + WIDEST * self.width
+        gap[phases[:, self.place] != 0] = -1.0
+        cuts: list[list[Cut]] = [[] for _ in range(n)]
+        choosy = np.count_nonzero(phases, axis=1) <= (CHOOSY_WORST_FIRST if self.worst_first else CHOOSY)
+        for rows, most in ((np.flatnonzero(choosy), CANDIDATES), (np.flatnonzero(~choosy), 1)):
+            some = gap[rows]
+            at = _largest(some, min(most, gap.shape[1]))
+            able = np.take_along_axis(some, at, axis=1) >= 0
+            coefficient, slopes = found.negative[rows[:, None], at], found.variables.slopes[rows[:, None], at]
+            inactive, active = np.nan_to_num(-coefficient * slopes), np.nan_to_num(coefficient * (1.0 - slopes))
+            columns = (self.place[at].tolist(), inactive.tolist(), active.tolist(), able.tolist())
+            for row, *lists in zip(rows.tolist(), *columns, strict=True):
+                cuts[row] = [Cut(*cut) for *cut, fits in zip(*lists, strict=True) if fits]
+        return cuts
 
     def _settle(self, fresh: list[Pair]) -> None:
         """Certify the leaves that seem to have reached their goal, drop those that have, and keep the others open."""
@@ -252,7 +312,7 @@ class BranchAndBound(ABC):
                 continue
             tie = leaf.value > tree.goal or (self.affine.roundoff is not None and bound <= tree.goal + tree.tie)
             leaf.value, leaf.checked = max(leaf.value, bound), True
-            if leaf.split < 0:
+            if not leaf.cuts:
                 left.append((tree, leaf))
             elif tie:
                 self.tied(tree, leaf)
@@ -317,3 +377,11 @@ class BranchAndBound(ABC):
 def _questions(trees: Sequence[Tree]) -> tuple[Index, Array]:
     """Rows and signs."""
     return np.array([tree.row for tree in trees], np.intp), np.array([tree.sign for tree in trees])
+
+
+def _largest(values: Array, n: int) -> Index:
+    """Where the n largest values of each row stand, in falling order."""
+    if n == 1:
+        return np.asarray(values.argmax(axis=1)[:, None])
+    at = np.argpartition(-values, n - 1, axis=1)[:, :n]
+    return np.asarray(np.take_along_axis(at, (-np.take_along_axis(values, at, axis=1)).argsort(axis=1), axis=1))

@@ -124,6 +124,13 @@ class BoundOptimizer:
             variables = start or self.start(len(rows), multipliers=multipliers)
             return _Run(self, affine, rows, signs, phases).descend(variables, steps)
 
+    def values(self, affine: AffineMap, rows: Index, signs: Array, start: Variables, phases: Phases) -> Single:
+        """The upper bounds that some choices give, (rows,), without descent; ``start`` is used up."""
+        with np.errstate(all="ignore"):
+            run = _Run(self, affine, rows, signs, phases)
+            run.fix(start)
+            return run.back(start).value
+
 
 @dataclass(eq=False)
 class _Pass:

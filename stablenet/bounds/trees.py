@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,20 +14,27 @@ from stablenet.bounds.optimize import Phases
 from stablenet.core.arrays import Index
 
 
+class Cut(NamedTuple):
+    """A ``neuron`` (alive) to split at; ``inactive`` and ``active`` are what its multiplier gains where it gets that
+    phase, so that a child starts from its parent's linear bound, or from a better one.
+    """
+
+    neuron: int
+    inactive: float
+    active: float
+
+
 @dataclass(eq=False)
 class Leaf:
     """One leaf; its slopes, multipliers and phases stand in row ``at`` of the branching's `Store`.
 
-    ``split`` is the neuron to split (alive), -1 if none is left; ``inactive`` and ``active`` are what its multiplier
-    gains where it gets that phase, so that a child starts from its parent's linear bound, or from a better one.
-    ``value`` is its bound in single precision, or a rigorous one once it is ``checked``.
+    ``cuts`` are neurons to split at, the most promising first; none if no undecided one is left. ``value`` is its bound
+    in single precision, or a rigorous one once it is ``checked``.
     """
 
     value: float
     at: int
-    split: int
-    inactive: float
-    active: float
+    cuts: list[Cut]
     checked: bool = False
     closed: bool = False
 
@@ -70,7 +78,7 @@ class Tree:
 
     def put(self, leaf: Leaf, *, worst: bool) -> None:
         """Add a leaf."""
-        if leaf.split < 0:
+        if not leaf.cuts:
             self.stuck.append(leaf)
         elif worst:
             heapq.heappush(self.open, leaf)
@@ -79,7 +87,7 @@ class Tree:
 
     def near(self, leaf: Leaf) -> bool:
         """Whether a leaf's bound is worth certifying; one that was in vain is not repeated."""
-        return leaf.split < 0 or leaf.value <= self.goal + (0.0 if leaf.checked else self.tie)
+        return not leaf.cuts or leaf.value <= self.goal + (0.0 if leaf.checked else self.tie)
 
     def take_reached(self) -> list[Leaf]:
         """Removes leaves that a risen goal may have made needless."""

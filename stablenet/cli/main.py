@@ -104,6 +104,8 @@ def find(
     time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds, start-up included.")] = None,
     memory_limit: cli_compress.MemoryLimit = None,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes that branching is shared out among.")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler with such workers.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     permute: Annotated[int | None, typer.Option(help="Seed of a permutation of the MILP.")] = None,
     solver_log: Annotated[str | None, typer.Option(metavar="FILE", help="Where the solver's log goes.")] = None,
@@ -150,6 +152,8 @@ def find(
         solver_defaults=solver_defaults,
         solver_options=tuple(solver_option or ()),
         early_stop=early_stop,
+        workers=workers,
+        scheduler=scheduler,
     )
     with command_files(
         {"--output": output, "--page": page, "--solver-log": solver_log, "--proof": proof},

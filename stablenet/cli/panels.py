@@ -20,7 +20,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "What verdicts speak of": ("arithmetic",),
         "The solver": ("solver_option", "solver_defaults", "early_stop"),
         "Steps that can be left out": ("decide_by_bounds", "falsify", "start", "tighten"),
-        "Resources": ("memory_limit", "threads", "seed"),
+        "Resources": ("memory_limit", "threads", "workers", "scheduler", "seed"),
     },
     "compress": {
         MAIN: ("report", "domain", "output", "tolerance", "merge", "dtype"),

@@ -45,6 +45,8 @@ class FindOptions(TypedDict, total=False):
     solver_defaults: bool
     solver_options: tuple[str, ...]
     early_stop: bool
+    workers: int | None
+    scheduler: str | None
 
 
 def usable_cores() -> int:
@@ -66,7 +68,8 @@ class Options:
     memory in megabytes; ``permute`` seeds a permutation of rows and columns. With ``solver_defaults`` the solver keeps
     its own defaults, threads, limits and seed apart; ``solver_options`` are texts ``NAME=VALUE`` with the solver's own
     names; without ``early_stop`` no solve ends at the first solution that shows a question, which some solvers cannot
-    do.
+    do. Branching is shared out among ``workers`` processes on this machine, or among the workers of the Dask scheduler
+    at the address ``scheduler``.
     """
 
     formulation: str = "bigm"
@@ -95,6 +98,8 @@ class Options:
     solver_defaults: bool = False
     solver_options: tuple[str, ...] = ()
     early_stop: bool = True
+    workers: int | None = None
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.solver_options, list):  # from JSON, which has no tuples
@@ -123,6 +128,10 @@ class Options:
             raise InputError(f"threads {self.threads}; a number from 1 up is expected (0: all cores)")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed {self.seed}; a number from 0 to 2147483647 is expected")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers {self.workers}; a number from 1 up is expected")
+        if self.workers is not None and self.scheduler is not None:
+            raise InputError("--workers is for this machine, --scheduler for a cluster: give one")
         if self.permute is not None and self.permute < 0:
             raise InputError(f"permute {self.permute}; a number from 0 up is expected")
         if self.threads == 0:

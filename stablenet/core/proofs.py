@@ -20,6 +20,8 @@ from stablenet.core.errors import InputError
 
 MAGIC = b"stablenet.proof/1\n"
 Pairs = Sequence[tuple[Array, Array]]
+Record = tuple[str, Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]
+"""Kind, values and arrays of an entry of a proof."""
 
 
 class ProofLog:
@@ -62,10 +64,21 @@ class ProofLog:
         self._file.close()
 
 
+class Records:
+    """Entries of a proof kept in memory, to be appended to a file by `PartProof.append`."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, kind: str, values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Append a record."""
+        self.records.append((kind, values, arrays))
+
+
 class PartProof:
     """The certificates of one part of the domain."""
 
-    def __init__(self, log: ProofLog, part: int) -> None:
+    def __init__(self, log: ProofLog | Records, part: int) -> None:
         self.log = log
         self.part = part
         self._frame: bytes | None = None
@@ -107,6 +120,23 @@ class PartProof:
         """Leaves of trees over the next layer, and the trees that they complete; arrays as docs/proofs.md says."""
         self.frame(before)
         self.write("leaves", {"layer": len(before), "by": by}, arrays)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Append frames, and leaves of complete trees, that were recorded elsewhere from tree number 0 on."""
+        first = self._trees
+        for kind, values, arrays in records:
+            own = {name: value for name, value in values.items() if name != "part"}
+            if kind == "frame":
+                content = arrays["lower"].tobytes() + arrays["upper"].tobytes()
+                if content != self._frame:
+                    self._frame = content
+                    self.write(kind, own, arrays)
+            elif kind == "leaves":
+                numbers = {name: arrays[name] + np.uint32(first) for name in ("tree", "closed")}
+                self._trees = max(self._trees, *(int(at.max(initial=0)) + 1 for at in numbers.values()))
+                self.write(kind, own, {**arrays, **numbers})
+            else:
+                raise ValueError(f"records of kind {kind!r} do not come from elsewhere")
 
 
 def ragged(dense: npt.NDArray[Any], places: npt.NDArray[np.intp], name: str, kind: str) -> dict[str, npt.NDArray[Any]]:

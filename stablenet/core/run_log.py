@@ -25,6 +25,7 @@ class RunLog:
     def __init__(self, send: Callable[[Event], None]) -> None:
         self.solves: list[dict[str, Any]] = []
         self.tightening: list[dict[str, Any]] = []
+        self.tasks: list[dict[str, Any]] = []
         self.solver_failures: list[dict[str, Any]] = []
         self.tolerances: list[dict[str, Any]] = []
         self.solver_options: list[dict[str, Any]] = []
@@ -36,6 +37,7 @@ class RunLog:
         self.handlers: Mapping[str, Callable[[Event], None]] = {
             "solve": self._on_solve,
             "tightening": self._on_tightening,
+            "task": self._on_task,
             "solver_failure": self._on_solver_failure,
             "tolerances": self._on_tolerances,
             "solver_options": self._on_solver_options,
@@ -58,6 +60,10 @@ class RunLog:
     def add_tightening(self, row: Mapping[str, Any]) -> None:
         """Record what tightening the bounds of one layer cost."""
         self._send({"event": "tightening", "row": dict(row)})
+
+    def add_task(self, row: Mapping[str, Any]) -> None:
+        """Record what a task of a worker cost."""
+        self._send({"event": "task", "row": dict(row)})
 
     def add_solver_failure(self, row: Mapping[str, Any]) -> None:
         """Record an answer of a solver that is not used; see `stablenet.backends.own_points.SolverFailure`."""
@@ -110,6 +116,9 @@ class RunLog:
 
     def _on_tightening(self, event: Event) -> None:
         self.tightening.append(event["row"])
+
+    def _on_task(self, event: Event) -> None:
+        self.tasks.append(event["row"])
 
     def _on_solver_failure(self, event: Event) -> None:
         self.solver_failures.append(event["row"])

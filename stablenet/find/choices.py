@@ -9,11 +9,11 @@ from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
 from stablenet.backends.native_options import parse_options
 from stablenet.bounds import registry as bound_methods
-from stablenet.core.errors import NotInstalledError
+from stablenet.core.errors import NotInstalledError, UnsupportedError
 from stablenet.core.options import Options
 from stablenet.formulations.base import Formulation
 from stablenet.formulations.base import registry as formulations
-from stablenet.search.base import check_combination, tolerances_used
+from stablenet.search.base import Search, check_combination, tolerances_used
 from stablenet.search.base import registry as searches
 
 LOOK_UP: Mapping[str, Callable[[str], Any]] = {
@@ -43,6 +43,13 @@ def check_together(formulation: Formulation, options: Options) -> None:
     check_combination(formulation, solver, options)
     for other in others:
         check_combination(formulation, other)
+
+
+def check_shared(search: Search, options: Options) -> None:
+    """Raise `UnsupportedError` for a search that workers cannot help with, where workers are asked for."""
+    if (options.workers or options.scheduler) and not search.shares:
+        able = ", ".join(name for name, found in searches.classes.items() if found.shares)
+        raise UnsupportedError(f"search {search.name!r} cannot be shared out among workers; these can: {able}")
 
 
 def check_solver_options(solver: str, texts: tuple[str, ...]) -> None:

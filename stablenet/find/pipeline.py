@@ -30,11 +30,12 @@ from stablenet.domain.regions import Domain
 from stablenet.domain.samples import read_samples
 from stablenet.domain.spec import read_domain
 from stablenet.falsify.falsifier import Falsifier
-from stablenet.find.choices import LOOK_UP, check_installed, check_together, solvers_of
+from stablenet.find.choices import LOOK_UP, check_installed, check_shared, check_together, solvers_of
 from stablenet.formulations.base import Formulation
 from stablenet.report.report import Report, check_arithmetic, check_belongs, network_to_json, resume_into
 from stablenet.search.base import Problem, Search, bound_context, options_used, tolerances_used
 from stablenet.search.certify import LEAST_SECONDS, certify, claims_of
+from stablenet.search.shared import SharedWork
 
 OWN_WITNESSES = 300
 """How many of the newest witnesses are used to check a solver's answers about bounds."""
@@ -69,6 +70,7 @@ class Setup:
         for path in (options.log_path, options.proof):
             if path is not None:
                 check_target(Path(path))
+        check_shared(self.search, options)
         if self.search.needs_solver:
             check_together(self.formulation, options)
             for solver in solvers:
@@ -101,7 +103,9 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
     proof = None if setup.options.proof is None else _proof(setup)
     falsifier = _falsifier(setup, ledger, deadline)
     try:
-        return _search_and_certify(setup, before_search(setup, ledger, deadline, falsifier, proof))
+        problem = before_search(setup, ledger, deadline, falsifier, proof)
+        with _workers(problem):
+            return _search_and_certify(setup, problem)
     except SearchStoppedError as stop:
         return stop.reason
     except MemoryError:
@@ -112,6 +116,23 @@ def find(setup: Setup, ledger: Ledger, deadline: Deadline) -> str | None:
             ledger.set_borderline(side, np.flatnonzero(left[side]))
         if proof is not None:
             proof.close()
+
+
+@contextmanager
+def _workers(problem: Problem) -> Iterator[None]:
+    """Gives a problem the workers that its options ask for, if anything is left to do."""
+    options = problem.options
+    if problem.ledger.complete or not (options.workers or options.scheduler):
+        yield
+        return
+    with _timed(problem.ledger, "load"):
+        shared = SharedWork(problem.network, problem.domain, options, problem.ledger, problem.deadline)
+    problem.shared = shared
+    try:
+        yield
+    finally:
+        problem.shared = None
+        shared.close()
 
 
 def _falsifier(setup: Setup, ledger: Ledger, deadline: Deadline) -> Falsifier:

@@ -19,7 +19,7 @@ from stablenet.domain.regions import Domain
 from stablenet.domain.samples import read_samples
 from stablenet.domain.spec import read_domain
 from stablenet.find.pipeline import Setup
-from stablenet.onnx_io.external_data import external_files
+from stablenet.onnx_io.external_data import beside
 from stablenet.onnx_io.reader import load_onnx
 
 __all__ = ["Inputs", "beside", "prepare", "read_domain", "read_inputs", "read_network"]
@@ -88,9 +88,3 @@ def read_network(network: Network | str | Path, arithmetic: str | None = None) -
     if read.identity != network.identity:
         raise InputError(f"{network.file}: {CHANGED}")
     return read
-
-
-def beside(path: Path) -> list[Path]:
-    """The files of external data that a network's file names; those outside its folder are no part of it."""
-    found = external_files(path) if path.suffix == ".onnx" else []
-    return [file for file in found if file.is_file() and file.is_relative_to(path.parent) and ".." not in file.parts]

@@ -33,3 +33,9 @@ def external_files(path: Path) -> list[Path]:
     except Exception:  # it is refused with its cause where it is read
         return []
     return [path.parent / place for place in sorted(places)]
+
+
+def beside(path: Path) -> list[Path]:
+    """The files of external data that a network's file names; those outside its folder are no part of it."""
+    found = external_files(path) if path.suffix == ".onnx" else []
+    return [file for file in found if file.is_file() and file.is_relative_to(path.parent) and ".." not in file.parts]

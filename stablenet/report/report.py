@@ -274,6 +274,8 @@ def build_report(
     }
     if ledger.log.tightening:
         data["tightening"] = ledger.log.tightening
+    if ledger.log.tasks:
+        data["tasks"] = ledger.log.tasks
     if ledger.log.tolerances:
         data["tolerances"] = ledger.log.tolerances
     if ledger.log.solver_options:

@@ -26,6 +26,7 @@ class Auto(Search):
     name = "auto"
     title = "split for few inputs, branch, then the solver on what is left"
     paper = "-"
+    shares = True
 
     def run(self, problem: Problem) -> None:
         """See `Search`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ from stablenet.falsify.falsifier import Falsifier
 from stablenet.formulations.base import Formulation
 from stablenet.milp.arrays import MILP
 from stablenet.search.trusted import TrustedBounds
+
+if TYPE_CHECKING:
+    from stablenet.search.shared import SharedWork
 
 
 def tolerance_of(options: Options, backend: Backend) -> Tolerance:
@@ -121,6 +124,8 @@ class Problem:
     correct."""
     failures: FailuresInRow = field(default_factory=FailuresInRow)
     """Failures of the run's solvers, those under its bounds included."""
+    shared: SharedWork | None = None
+    """Has branching done by the workers of a cluster."""
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
@@ -254,6 +259,8 @@ class Search(ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     needs_solver: ClassVar[bool] = True
+    shares: ClassVar[bool] = False
+    """Whether it can have work done by the workers of a cluster."""
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:

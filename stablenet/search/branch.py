@@ -8,6 +8,7 @@ worked on together, those with the fewest nodes first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,10 +16,10 @@ import numpy as np
 from stablenet.backends.base import Backend, Limits
 from stablenet.backends.own_points import SolverFailedError, SolverFailure
 from stablenet.bounds.adam import Variables
-from stablenet.bounds.branch_and_bound import BranchAndBound, Pair
+from stablenet.bounds.branch_and_bound import QUICK, BranchAndBound, Pair
 from stablenet.bounds.crown import Backward
 from stablenet.bounds.trees import Leaf, Tree
-from stablenet.core.arrays import Array, Mask
+from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Side
 from stablenet.search.base import Problem, Search
 from stablenet.search.leaf_programs import solve_leaf
@@ -43,6 +44,7 @@ class BranchSearch(Search):
     title = "branch and bound over phases with optimised linear bounds"
     paper = "Wang et al. 2021 (arXiv 2103.06624)"
     needs_solver = False
+    shares = True
 
     def run(self, problem: Problem) -> None:
         """See `Search`."""
@@ -50,27 +52,49 @@ class BranchSearch(Search):
             Brancher(problem, part).run()
 
 
-class Brancher:
-    """Branches for the pending questions of one part, layer by layer."""
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The questions of a layer, (2, n_k), that are to be branched for, each with ``max_nodes`` at most."""
 
-    def __init__(self, problem: Problem, part: int, by: str = "branch") -> None:
+    part: int
+    layer: int
+    questions: Mask
+    max_nodes: int | None
+    by: str
+
+
+class Brancher:
+    """Branches for the pending questions of one part, layer by layer; with ``only``, for those of some of a layer's."""
+
+    def __init__(self, problem: Problem, part: int, by: str = "branch", *, only: Index | None = None) -> None:
         self.problem = problem
         self.part = part
         self.by = by
+        self.only = only
 
     def run(self, max_nodes: int | None = None) -> None:
         """Close questions; one that has used ``max_nodes`` nodes is left open."""
         for layer in range(len(self.problem.network.layers)):
-            while not self._layer(layer, max_nodes):
-                pass
+            if max_nodes is None:
+                self.run_layer(layer, QUICK)
+            self.run_layer(layer, max_nodes)
+
+    def run_layer(self, layer: int, max_nodes: int | None) -> None:
+        """Close questions of one layer."""
+        while not self._layer(layer, max_nodes):
+            pass
 
     def _layer(self, layer: int, max_nodes: int | None) -> bool:
         """Work on a layer; False if a source on which the work may rest was withdrawn meanwhile."""
         ledger = self.problem.ledger
         self.problem.deadline.check()
         pending = self.problem.pending(self.part)[:, ledger.layer_slice(layer)]
+        if self.only is not None:
+            pending = pending & np.isin(np.arange(pending.shape[1]), self.only)
         if self.by in ledger.dead_sources or not pending.any():
             return True
+        if self.problem.shared is not None:
+            return self.problem.shared.branch(self.problem, Asked(self.part, layer, pending, max_nodes, self.by))
         work = _Layer(self, layer, pending)
         work.run(max_nodes)
         return not work.stale

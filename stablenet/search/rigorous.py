@@ -86,6 +86,8 @@ class RigorousPart:
         context = replace(problem.context, n_layers=last, proof=problem.proof_of(self.part))
         # Refutations that rest on bounds of the user's choice that are not rigorous would not be rigorous either.
         context.known = known if all(layer.rigorous for layer in known.layers) else None
+        if problem.shared is not None:
+            context.share = problem.shared.rows(self.part, self.pending, context.proof)
         found = run_bounds(f"branch:{leaves}", problem.network, problem.domain.parts[self.part], context)
         bounds = problem.bounds[self.part].intersect(found)
         problem.bounds[self.part] = bounds

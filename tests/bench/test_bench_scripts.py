@@ -18,6 +18,7 @@ import growth
 import ladder
 import measured
 import searches
+import worker_times
 from trained import recipe_of
 
 from stablenet.onnx_io.reader import load_onnx
@@ -190,3 +191,16 @@ def test_growth_fits_an_exponent() -> None:
     assert growth.cell(row(), 3) == "1 (3)"
     assert growth.cell(row("time", open_end=1), 4) == "> 1 (4, 75%)"
     assert recipe_of("3x100", 2e-4).name == "3x100_l1-0.0002_seed-0"
+
+
+def test_rounds_on_more_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert worker_times.makespan([3.0, 1.0, 1.0, 1.0], 1) == 6.0
+    assert worker_times.makespan([3.0, 1.0, 1.0, 1.0], 2) == 3.0
+    assert worker_times.makespan([1.0, 1.0, 1.0, 3.0], 2) == 4.0
+    assert worker_times.makespan([2.0], 1000) == 2.0
+    rows = [{"round": 1, "seconds": 2.0}, {"round": 1, "seconds": 2.0}, {"round": 2, "seconds": 1.0}]
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"tasks": [*rows, {"round": 2, "lost": "KilledWorker"}]}))
+    monkeypatch.setattr(sys, "argv", ["worker_times.py", str(report), "--workers", "2"])
+    worker_times.main()
+    assert "3.00 s,   1.67 times as fast as one" in capsys.readouterr().out

@@ -71,7 +71,7 @@ REPORT: dict[str, Check] = {
     "curve": each(lambda v: isinstance(v, list) and len(v) == 2 and amount(v[0]) and whole(v[1])),
 }
 OPTIONAL: dict[str, Check] = dict.fromkeys(
-    ("contradictions", "tightening", "tolerances", "solver_options", "solver_failures"),
+    ("contradictions", "tightening", "tasks", "tolerances", "solver_options", "solver_failures"),
     lambda v: isinstance(v, list) and bool(v),
 )
 NETWORK: dict[str, Check] = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from stablenet.compare.rows import Result
 from stablenet.compare.run.execute import Job, execute
 from stablenet.compare.run.machine import describe_machine
-from stablenet.core.errors import InputError, NotInstalledError
+from stablenet.core.cluster import connect, distributed, same
 from stablenet.find.prepare import beside
 
 CONNECT_TIMEOUT = 20.0
@@ -33,11 +32,8 @@ class Cluster:
     """Carries out jobs on a Dask cluster. Raises `InputError` where no scheduler answers at the address."""
 
     def __init__(self, address: str) -> None:
-        self.dask = _distributed()
-        try:
-            self.client = self.dask.Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"scheduler {address}: no answer ({' '.join(str(error).split())})") from None
+        self.dask = distributed()
+        self.client = connect(address, CONNECT_TIMEOUT)
 
     def run(self, jobs: Sequence[tuple[str, Job]]) -> Iterator[tuple[str, Result | str]]:
         """See `Executor`. When it is closed early, runs under way on workers end at their own limits."""
@@ -68,19 +64,8 @@ class Cluster:
         if path not in blobs:
             content = path.read_bytes()
             key = f"file-{hashlib.sha256(content).hexdigest()}"
-            blobs[path] = self.client.submit(_contents, content, key=key)
+            blobs[path] = self.client.submit(same, content, key=key)
         return blobs[path]
-
-
-def _distributed() -> Any:
-    try:
-        return importlib.import_module("distributed")
-    except ImportError:
-        raise NotInstalledError("distributed is not installed; pip install 'stablenet[cluster]'") from None
-
-
-def _contents(content: bytes) -> bytes:
-    return content
 
 
 def run_remotely(
