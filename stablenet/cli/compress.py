@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.core.errors import ContradictionError, InputError
+from stablenet.core.errors import ExitCode, InputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.terminal import complain, console, say, say_json
 
@@ -140,15 +140,19 @@ def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     """Stable neurons by `find`; a search that stopped early leaves less to compress, and exit code 3."""
     from stablenet.find.supervisor import supervise
 
-    outcome = supervise(net, domain, options, started=STARTED)
-    if outcome.exit_code == ContradictionError.exit_code:
-        raise ContradictionError(outcome.message or "a witness contradicts a refutation", outcome.report)
-    if outcome.message is not None:
-        complain(outcome.message)
-    return outcome.report, outcome.exit_code
+    finished = supervise(net, domain, options, started=STARTED)
+    finished.raise_contradiction()
+    if finished.message is not None:
+        complain(finished.message)
+    return finished.report, finished.exit_code
 
 
-EXIT_CODES = {"equal": 0, "bounded": 0, "different": 4, "undecided": 3}
+EXIT_CODES = {
+    "equal": ExitCode.DONE,
+    "bounded": ExitCode.DONE,
+    "different": ExitCode.CONTRADICTION,
+    "undecided": ExitCode.STOPPED,
+}
 """Of `verify`, by outcome."""
 
 
@@ -246,7 +250,7 @@ def verify(
         say_json(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
     else:
         _print(result, output if failed is None else None)
-    raise typer.Exit(3 if failed is not None else EXIT_CODES[result.outcome])
+    raise typer.Exit(ExitCode.STOPPED if failed is not None else EXIT_CODES[result.outcome])
 
 
 def _print(result: Verification, output: str | None) -> None:

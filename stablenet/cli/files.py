@@ -24,7 +24,8 @@ def command_files(
     domain: str | None = None,
     reads: Mapping[str, str | None] | None = None,
 ) -> AbstractContextManager[None]:
-    """`guarded` for a command: files to write, networks with their external data, the domain's file, other files.
+    """Refuse, as `guarded` does, to write over the files of a command: networks with their external data, the domain's
+    file, other files.
 
     Each by the name of its argument; None and ``-`` are no files.
     """
@@ -46,7 +47,9 @@ def network_files(role: str, path: Path, *, look: bool = True) -> Iterator[Named
 
 
 def guarded_sweep(plan: Plan, folder: Path | None) -> AbstractContextManager[None]:
-    """`guarded` for a sweep: the grid and all that its instances are read from, and the store's files in a folder."""
+    """Refuse, as `guarded` does, to write over files of a sweep: the grid, all that its instances are read from, and
+    the store.
+    """
     from stablenet.compare.run.runner import LOCK
     from stablenet.compare.store import FILES
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stablenet.core.errors import InputError
+from stablenet.core.errors import ExitCode, InputError
 from stablenet.core.terminal import say
 
 
@@ -65,7 +65,7 @@ def solve(
             if output is not None:
                 write_rows(rows, Path(output))
     bad = [row for row in rows if row["status"] == "error" or str(row.get("checked", "")).startswith("violated")]
-    raise typer.Exit(3 if bad else 0)
+    raise typer.Exit(ExitCode.STOPPED if bad else ExitCode.DONE)
 
 
 def _words(row: dict[str, Any]) -> str:

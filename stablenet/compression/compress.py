@@ -24,7 +24,7 @@ from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import domain_text, parse_domain
+from stablenet.domain.spec import domain_text, read_domain
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.provenance import (
     BOUND_KEY,
@@ -44,7 +44,8 @@ from stablenet.report.report import Report, check_arithmetic
 STORED = ("float32", "float64")
 
 RELATIVE = 1e-3
-"""Merging may cost this share of the largest output by default, as a proven bound; mostly it costs far less."""
+"""The default limit of the proven bound on the difference by merging, as a share of the largest output; the difference
+is mostly far smaller."""
 
 
 def compress_network(
@@ -145,7 +146,7 @@ def compress(
     """
     graph = Graph(_file(network))
     unit_of(graph)
-    region = parse_domain(domain, graph.network.n_inputs) if isinstance(domain, str) else domain
+    region = None if domain is None else read_domain(domain, graph.network.n_inputs)
     found = _found(graph.network, report, region, {**options, "arithmetic": arithmetic})
     seed = int(options.get("seed", 0))
     check_arithmetic(found, arithmetic)
@@ -263,7 +264,7 @@ class _Builder:
     def within(self, planned: Planned, usable: Evidence, limit: float) -> Compressed:
         """The file of a plan, or of the one that merges from the earliest layer on for which the bound is in limits.
 
-        What a merge rounds grows through each layer behind it, so the last layers come cheapest.
+        The rounding of a merge grows through each later layer, so merging in the last layers costs least.
         """
         full = result = self.build(planned, limit)
         left_out: tuple[int, ...] = ()
@@ -291,7 +292,7 @@ class _Builder:
         return graph.is_double != (self.stored == "float64")
 
     def build(self, planned: Planned, limit: float) -> Compressed:
-        """Write the graph, read it back, and bound what is different."""
+        """Write the graph, read it back, and bound the difference."""
         network, settled, evidence = planned.graph.network, planned.settled, self.evidence
         entries = zip(settled.network.layers, settled.provenance.to_json(), strict=True)
         metadata = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.api import find_stable, read_network
+from stablenet.api import find_stable
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
 from stablenet.bounds.deviation import output_deviation
@@ -24,7 +24,6 @@ from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import (
     ContradictionError,
-    DomainError,
     InputError,
     NetworkError,
     SolverError,
@@ -33,7 +32,7 @@ from stablenet.core.errors import (
 from stablenet.core.float32 import in_real
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import parse_domain
+from stablenet.domain.spec import read_domain
 from stablenet.equivalence import anytime
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
@@ -41,6 +40,7 @@ from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import SOURCE_KEY, by_provenance, off_domain, stated_tolerance
 from stablenet.equivalence.verification import Outcome, Verification
+from stablenet.find.prepare import read_network
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
 
@@ -99,9 +99,7 @@ def verify(
             f"the first network has {first.n_inputs} inputs and {first.n_outputs} outputs, the second "
             f"{second.n_inputs} and {second.n_outputs}; networks of the same shapes are expected"
         )
-    region = parse_domain(domain, first.n_inputs) if isinstance(domain, str) else domain
-    if region.n_inputs != first.n_inputs:
-        raise DomainError(f"the domain has {region.n_inputs} inputs, the networks {first.n_inputs}")
+    region = read_domain(domain, first.n_inputs)
     for step in steps:
         if step not in STEPS:
             raise UnknownNameError("step", step, STEPS)

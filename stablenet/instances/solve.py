@@ -1,8 +1,8 @@
 """Solving MPS files with any of the solvers: each file once with each solver and seed, under limits from outside.
 
-Nothing of networks is used here: a folder of models from anywhere will do. Each solver keeps its own defaults but
-threads, time limit and seed, unless options are given by name. Every solution is checked by a checker that knows no
-solver (`stablenet.milp.check_solution`), against the file as it was read.
+Models need not come from networks. Each solver keeps its own defaults but
+threads, time limit and seed, unless options are given by name. Every solution is checked independently of solvers
+(`stablenet.milp.check_solution`), against the file as it was read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a point is a solution of a `MILP`, and its objective value, in exact arithmetic; knows no solver.
+"""Whether a point is a solution of a `MILP`, and its objective value, in exact arithmetic and without a solver.
 
 Sums are exact: each product of two float64 numbers is the sum of two (Dekker, *A floating-point technique for extending
 the available precision*, 1971), and `math.fsum` adds them with one rounding at the end.

@@ -1,10 +1,10 @@
 """Linear programs for leaves that descent does not close: their dual solutions are good choices for a backward pass.
 
-A leaf in which every neuron has a phase is a linear program, often one without solution, and the multipliers that show
-so are large: descent is slow to find them. The program here has a column more, by which the phases may be violated at
-a price. So it always has a solution, and its multipliers prove what those of the program itself would. The solver
-is not trusted: a multiplier is a choice, and the bound is computed by `Backward` as for any other
-(Salman et al., NeurIPS 2019, arXiv 1902.08722, section 4, say how duals become choices).
+A leaf in which every neuron has a phase is a linear program, often one without solution. The multipliers that prove
+this are large, and descent finds them slowly. The program here has a column more, by which the phases may be violated
+at a price. So it always has a solution, and its multipliers prove what those of the program itself would. The solver
+need not be correct: a multiplier is a choice, and the bound is computed by `Backward` as for any other (Salman et al.,
+NeurIPS 2019, arXiv 1902.08722, section 4, say how duals become choices).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PRICE = 1e4
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """What a program gave: choices for each stage, of one row, and its point, (n_inputs,)."""
+    """The solution of a program: choices for each stage, of one row, and its point, (n_inputs,)."""
 
     choices: list[Choice]
     point: Array

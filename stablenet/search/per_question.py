@@ -72,7 +72,7 @@ class PerQuestion:
             for worker in pool:
                 worker.join()
         finally:
-            # After Ctrl-C solves still run; they are told to stop, and nothing of them is used.
+            # After Ctrl-C solves still run; they are stopped, and their results are not used.
             queue.closed = True
             patience = time.monotonic() + PATIENCE
             for worker in pool:
@@ -134,7 +134,7 @@ class _Queue:
                     self.owner.models.refute(question[0], np.array([question[1]]), self.owner.by)
 
     def is_open(self, question: tuple[Side, int]) -> bool:
-        """Whether a question is pending on the part, and an answer by the model would be believed."""
+        """Whether a question is pending on the part, and the model rests on no withdrawn source."""
         return not self.owner.models.stale and bool(self.problem.pending(self.owner.part)[question])
 
 
@@ -188,7 +188,7 @@ class _Asker:
             return True
         if result.status in STOPS and not (result.status is Status.NODES and owner.nodes is not None):
             raise SearchStoppedError(STOPS[result.status])
-        # A relaxation that does not refute says nothing about how close to 0 the truth is.
+        # A relaxation that does not refute gives no estimate of the true value, so nothing is borderline.
         if owner.nodes is None and self.problem.formulation.exact:
             owner.ledger.set_borderline(side, np.array([index]))
         return False
@@ -216,7 +216,7 @@ class _Asker:
         elif self.backend.supports(Capability.INCUMBENT):
             callbacks = replace(callbacks, on_incumbent=on_incumbent)
         else:
-            # Well above what the relaxed rows can fake; whether it is shown, the forward pass says.
+            # Well above what the relaxation of the rows can cause; the forward pass decides whether it is a witness.
             target = 100.0 * self.problem.margin + 1e-6
         limits = self.problem.limits(nodes=owner.nodes, backend=self.backend)
         return self.problem.solve(

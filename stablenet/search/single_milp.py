@@ -26,10 +26,10 @@ from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
 from stablenet.search.per_question import PerQuestion
 
 CLAIM = 0.5
-"""An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
+"""An incumbent above this claims to witness at least one question: each witness value can be taken as 0 or 1."""
 
 FRUITLESS = 64
-"""Relaxations of single questions that may in a row show nothing, before the MILP is left to itself."""
+"""Relaxations of single questions that may show nothing in a row before no more are solved."""
 
 REFUTING = 1.0 - 1e-4
 """A dual bound up to this refutes all that is asked: one true witness would make the optimum at least 1."""
@@ -133,11 +133,13 @@ class Rounds:
         return self._digest(result)
 
     def _own(self, milp: MILP) -> float | None:
-        """The best value of a point of ours, with no claim to what is out of the objective."""
+        """The best value of a known point, where questions that are out of the objective count as 0."""
         return self.own.best(milp, without=self.model.question_columns[~self.live])
 
     def _give_up(self, failure: SolverFailure, by: str) -> None:
-        """Set aside, for a solve of its own, what is still asked: the solver's answer for all of it is none."""
+        """Set aside all questions still in the objective, for a solve of their own: the solver gave no answer for them
+        together.
+        """
         self.owner.models.failed(failure, by)
         self.live &= self._still_pending()
         self.owner.aside[self.side[self.live], self.index[self.live]] = True
@@ -147,7 +149,7 @@ class Rounds:
         return self.problem.options.removal == "callback"
 
     def _start(self) -> Array:
-        """The feasible point, with no claim to what is out of the objective."""
+        """The feasible point, where questions that are out of the objective count as 0."""
         start = self.begin.copy()
         start[self.model.question_columns[~self.live]] = 0.0
         return start
@@ -251,7 +253,7 @@ class Rounds:
         if result.status in PROOFS and result.dual_bound <= REFUTING:
             return self._refute()
         if np.count_nonzero(self.live & self._still_pending()) < self.asked:
-            return True  # callbacks closed some while the solver ran, and its bound may still count them
+            return True  # callbacks closed some questions while the solver ran, and its bound may still count them
         self._unproven(backend, result)
         return False
 
@@ -259,7 +261,7 @@ class Rounds:
         return np.zeros_like(self.live) if result.x is None else self.live & self.model.claims(result.x)
 
     def _unproven(self, backend: Backend, result: SolveResult) -> None:
-        """Stop, or raise, for an answer that neither claims nor proves."""
+        """Stop, or raise, for an answer that neither claims a witness nor proves anything."""
         if result.status in STOPS:
             raise SearchStoppedError(STOPS[result.status])
         words = (
@@ -287,7 +289,7 @@ class Rounds:
     def _check(self, second: Backend, checking: str) -> None:
         """Let a second solver prove the same, before anything is refuted.
 
-        What it can show puts the first in the wrong; what it only claims is set aside.
+        If it finds a witness, the first solver was wrong; questions that it only claims to witness are set aside.
         """
         with self.problem.open(self.model.milp, self._own, checking, backend=second) as session:
             while self.live.any():
