@@ -46,10 +46,10 @@ demo: $(VENV)/.installed
 	$(BIN)/stablenet find examples/digits_3x100.onnx --domain box:0:1 --output build/demo-report.json
 
 test: $(VENV)/.installed-$(TEST_EXTRAS)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not long" -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadgroup
 
 test-long: $(VENV)/.installed-$(TEST_EXTRAS)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m long -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadgroup
 
 hunt: $(VENV)/.installed-$(TEST_EXTRAS)
 	$(ONE_THREAD) $(BIN)/python -m tests.hunt --minutes $(MINUTES) --workers $(WORKERS) --output build/hunt \

@@ -26,6 +26,7 @@ from stablenet.formulations.base import Formulation
 from stablenet.milp.matrices import Variables
 from stablenet.pyomo_model.embedded import EmbeddedNetwork, box_of_inputs, embed
 from stablenet.pyomo_model.network_model import build_model as build_from_bounds
+from stablenet.report.files import command_files
 from stablenet.report.report import Report
 from stablenet.search.base import Deadline
 
@@ -48,12 +49,22 @@ def find_stable(
 
     Raises:
         ContradictionError: a witness disproves a refutation; the report is the error's ``report``.
-        InputError: network, domain or options cannot be read or do not fit together.
+        InputError: network, domain or options cannot be read or do not fit together, or a file to write is one that
+            is read, or another one.
         NotInstalledError: the solver is missing.
     """
     choice = Options.from_json(dict(options))
-    if isolate:
-        return _isolated(network, domain, choice)
+    file = network.file if isinstance(network, Network) else str(network)
+    with command_files(
+        {"solver_log": choice.solver_log, "proof": choice.proof},
+        networks={"the network": file} if file else {},
+        domain=domain if isinstance(domain, str) else None,
+        reads={"samples": choice.samples, "resume": choice.resume},
+    ):
+        return _isolated(network, domain, choice) if isolate else _in_process(network, domain, choice)
+
+
+def _in_process(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:
     began = time.monotonic()
     setup = prepare(network, domain, choice)
     ledger = setup.ledger()
@@ -85,7 +96,7 @@ def _isolated(network: Network | str | Path, domain: Domain | str, choice: Optio
 def _report_of(finished: Finished) -> Report:
     finished.raise_contradiction()
     if finished.message is not None:
-        warnings.warn(finished.message, stacklevel=3)
+        warnings.warn(finished.message, stacklevel=4)
     return finished.report
 
 

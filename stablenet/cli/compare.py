@@ -174,12 +174,13 @@ def page(
     text: Annotated[str | None, typer.Option(metavar="FILE", help="With --results: text to stand before them.")] = None,
 ) -> None:
     """Write the page of a sweep: one HTML file, with figures and tables beside it."""
-    from stablenet.cli.files import command_files, store_files
+    from stablenet.cli.files import store_files
     from stablenet.compare.publish.markdown import write_results
     from stablenet.compare.publish.page import sweep_page
     from stablenet.compare.publish.tables import write_all
     from stablenet.compare.store import Store
     from stablenet.core.files import write_text
+    from stablenet.report.files import command_files
 
     target = Path(folder) / "page.html" if output is None else Path(output)
     writes = {"the page": str(target), "--results": results}

@@ -51,7 +51,7 @@ def run_instance(
 
     Exit code 0: the result file says sat or unsat; 3: it says unknown or timeout; 2: error.
     """
-    from stablenet.cli.files import command_files
+    from stablenet.report.files import command_files
 
     limit_memory(memory_limit)
     if result is None and not only_read:

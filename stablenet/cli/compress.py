@@ -64,8 +64,8 @@ def compress(
 
     From a report, or from a search for stable neurons on the domain, limited as `find` is.
     """
-    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
+    from stablenet.report.files import command_files
 
     options = Options(
         formulation=formulation,
@@ -198,11 +198,11 @@ def verify(
     A VNN-LIB 2.0 file of two networks says what is asked, unless T or a property is given. Exit code 0: proven, or with
     --bound the range is narrow; 4: an input shows the contrary; 3: not decided.
     """
-    from stablenet.cli.files import command_files
     from stablenet.cli.properties import Asked, answer, own_question, show, write_point
     from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
+    from stablenet.report.files import command_files
 
     options = Options(
         solver=solver,
@@ -283,5 +283,7 @@ def _print(result: Verification, output: str | None) -> None:
         )
     if result.arithmetic == "float32":
         say(f"arithmetic: float32: of any two evaluations; rounding makes up to {result.deviation:.6g} of the bound")
+    elif result.deviation:
+        say(f"the import rounded: that makes up to {result.deviation:.6g} of the bound")
     if result.neurons:
         say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")

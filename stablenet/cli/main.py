@@ -120,8 +120,8 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
-    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
+    from stablenet.report.files import command_files
 
     options = Options(
         formulation=formulation,
@@ -243,11 +243,11 @@ def export(
     """Write the MILP that asks all questions which the bounds leave open."""
     limit_memory(memory_limit)
     from stablenet.bounds import run
-    from stablenet.cli.files import command_files
     from stablenet.domain.spec import parse_domain
     from stablenet.onnx_io.reader import load_onnx
     from stablenet.pyomo_model.export import check_suffix
     from stablenet.pyomo_model.export import export as write
+    from stablenet.report.files import command_files
 
     with command_files({"--output": output}, networks={"NET": net}, domain=domain):
         check_suffix(Path(output))

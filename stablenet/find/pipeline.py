@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from stablenet.backends.own_points import FailuresInRow
 from stablenet.bounds import BoundMethod, Context
 from stablenet.bounds import run as run_bounds
 from stablenet.bounds.crown_layers import crown_layers
@@ -64,6 +65,7 @@ class Setup:
         solvers = solvers_of(options)
         self.backend = solvers[0]
         self.search: Search = LOOK_UP["search"](options.search)
+        self.failures = FailuresInRow()
         for path in (options.log_path, options.proof):
             if path is not None:
                 check_target(Path(path))
@@ -145,7 +147,7 @@ def before_search(
     deadline.check()
     return Problem(
         setup.network, setup.domain, ledger, bounds, setup.formulation, setup.backend, options, falsifier,
-        falsifier.rng, deadline, proof,
+        falsifier.rng, deadline, proof, failures=setup.failures,
     )  # fmt: skip
 
 
@@ -214,9 +216,11 @@ def _bound(
     parts, options = setup.domain.parts, setup.options
     context = bound_context(options, setup.backend, deadline)
     context.progress, context.failed = ledger.log.progress, ledger.log.add_solver_failure
+    context.failures = setup.failures
     bounds = []
     for number, part in enumerate(parts):
-        plain = Context(proof=None if proof is None else proof.parts[number])
+        plain = Context(proof=None if proof is None else proof.parts[number], deadline=deadline)
+        plain.failed, plain.failures = context.failed, context.failures
         bounds.append(run_bounds("interval", setup.network, part, plain))
         ledger.set_bounds(number, bounds[-1])
     for number, part in enumerate(parts):

@@ -152,8 +152,11 @@ class Report:
         return self.data
 
     def write(self, path: str | Path) -> None:
-        """Write the file, atomically."""
-        write_text(Path(path), dumps(self.data))
+        """Write the file, atomically, over no other file of the run: raises `InputError` then."""
+        from stablenet.report.files import beside_report
+
+        with beside_report(self.data, path, "the report"):
+            write_text(Path(path), dumps(self.data))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

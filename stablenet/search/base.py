@@ -13,7 +13,7 @@ import numpy.typing as npt
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult, Tolerance
 from stablenet.backends.base import registry as backends
 from stablenet.backends.native_options import changed_options, check_options, parse_options
-from stablenet.backends.own_points import CheckedSession, SolverFailure
+from stablenet.backends.own_points import CheckedSession, FailuresInRow, SolverFailure
 from stablenet.bounds import Context
 from stablenet.core.arrays import Array, Mask
 from stablenet.core.bounds import Bounds
@@ -119,6 +119,8 @@ class Problem:
     leaf_solver: Backend | None = None
     """A solver whose dual solutions are choices for leaves of `branch` that descent does not close; need not be
     correct."""
+    failures: FailuresInRow = field(default_factory=FailuresInRow)
+    """Failures of the run's solvers, those under its bounds included."""
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
@@ -183,13 +185,20 @@ class Problem:
         def failed(failure: SolverFailure) -> None:
             self.ledger.log.add_solver_failure(failure.to_json(by))
 
-        return CheckedSession(chosen, milp, solver_settings(self.options, chosen), own=own, failed=failed)
+        settings = solver_settings(self.options, chosen)
+        return CheckedSession(chosen, milp, settings, own=own, failed=failed, failures=self.failures)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether a solver of the run has failed so often that no search asks it anything more."""
+        names = (self.options.solver, self.options.check_with)
+        return any(self.failures.given_up(backends.get(name).title) for name in names if name is not None)
 
     @property
     def context(self) -> Context:
         """What bound methods may use."""
         context = bound_context(self.options, self.backend, self.deadline)
-        context.failed = self.ledger.log.add_solver_failure
+        context.failed, context.failures = self.ledger.log.add_solver_failure, self.failures
         return context
 
     def limits(

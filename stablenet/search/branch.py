@@ -13,12 +13,12 @@ from itertools import pairwise
 import numpy as np
 
 from stablenet.backends.base import Backend, Limits
+from stablenet.backends.own_points import SolverFailedError, SolverFailure
 from stablenet.bounds.adam import Variables
 from stablenet.bounds.branch_and_bound import BranchAndBound, Pair
 from stablenet.bounds.crown import Backward
 from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.arrays import Array, Mask
-from stablenet.core.errors import SolverError
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Side
 from stablenet.search.base import Problem, Search
 from stablenet.search.leaf_programs import solve_leaf
@@ -175,9 +175,16 @@ class _Layer(BranchAndBound):
         stages = self.backward.stages
         held = self.store.phases[leaf.at]
         phases = [held[a:b] for a, b in pairwise(self.alive.tolist())][: len(stages)]
+        log, asked = self.problem.ledger.log, (self.backward, self.affine, tree.row, tree.sign, phases)
+
+        def told(failure: SolverFailure) -> None:
+            log.add_solver_failure(failure.to_json(self.by))
+
         try:
-            found = solve_leaf(self.backward, self.affine, tree.row, tree.sign, phases, backend=solver, limits=limits)
-        except SolverError:
+            found = solve_leaf(*asked, backend=solver, limits=limits, failures=self.problem.failures, told=told)
+        except SolverFailedError as error:
+            if not error.told:
+                told(error.failure)
             return None
         if found is None:
             return None

@@ -114,6 +114,7 @@ class Certifier:
             deadline=self.deadline,
             proof=given.proof,
             leaf_solver=_solver_of_duals(given.backend),
+            failures=given.failures,
         )
         return self.problem
 
@@ -143,6 +144,8 @@ class Certifier:
         """Copy proofs, and witnesses that disprove a claim, from the second ledger."""
         if event["event"] == "refute":
             self._prove(event)
+        elif event["event"] == "solver_failure":
+            self.given.ledger.log.add_solver_failure(event["row"])
         elif event["event"] == "witness":
             self.given.falsifier.witnesser.offer(decode_array(event["point"])[None, :], CERTIFIER)
 

@@ -54,7 +54,7 @@ def _solve(problem: Problem, part: int, mask: Mask, by: str) -> None:
         try:
             result = session.solve(problem.limits())
         except SolverFailedError as error:
-            models.failed(error.failure, by)
+            models.failed(error, by)
             raise SearchStoppedError("solver") from None
     models.record(model, result, by, spent)
     if result.x is not None:

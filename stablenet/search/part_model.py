@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from stablenet.backends.base import Backend, SolveResult, Status
 from stablenet.backends.own_points import FEASIBLE as FORWARD
-from stablenet.backends.own_points import SolverFailure, best_value
+from stablenet.backends.own_points import SolverFailedError, SolverFailure, best_value
 from stablenet.bounds.crown import Backward
 from stablenet.bounds.crown_layers import crown_rows
 from stablenet.core.arrays import Array, Index, Mask
@@ -176,8 +177,17 @@ class PartModel:
         if by in ledger.dead_sources:
             raise SearchStoppedError("solver")
 
-    def failed(self, failure: SolverFailure, by: str) -> None:
-        """Record an answer that is not used, and close what forward passes at our own points show."""
+    def failed(self, error: SolverError, by: str, *, left: int = 0) -> None:
+        """Record an answer that is not used, and close what forward passes at our own points show.
+
+        ``left`` counts the questions that stay without an answer for it.
+        """
+        if isinstance(error, SolverFailedError):
+            if error.told:
+                return
+            failure = replace(error.failure, left=left)
+        else:
+            failure = SolverFailure(self.problem.backend.title, type(error).__name__, None, None, str(error), left)
         self.problem.ledger.log.add_solver_failure(failure.to_json(by))
         probe = self.problem.falsifier.probe(self.part)
         self.problem.falsifier.witnesser.offer(probe.points, "check")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 
@@ -50,10 +50,18 @@ class PerQuestion:
                 self.models.tighten(layer, self.by)
             here &= self.problem.pending(self.part)
             while here.any():
+                if self.problem.given_up:
+                    self._leave(here)
+                    break
                 self._layer(here)
                 if not self.models.stale:
                     break
                 here &= self.problem.pending(self.part)
+
+    def _leave(self, mask: Mask) -> None:
+        """Say of questions, (2, n), that they stay without an answer, since the solver is given up."""
+        for side in SIDES:
+            self.ledger.set_unanswered(side, np.flatnonzero(mask[side]))
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
@@ -173,7 +181,7 @@ class _Asker:
             result = self._solve(question)
         except SolverFailedError as error:
             if not self.queue.closed:
-                owner.models.failed(replace(error.failure, left=1), self.by)
+                owner.models.failed(error, self.by, left=1)
                 owner.ledger.set_unanswered(side, np.array([index]))
             return False
         if self.queue.closed:
@@ -194,12 +202,14 @@ class _Asker:
         return False
 
     def _cut(self) -> None:
-        """Cuts at the root, where the formulation offers some; a relaxation that fails gives none."""
+        """Cuts at the root, where the formulation offers some; a relaxation that fails gives none, and is recorded."""
         if self.problem.formulation.cuts == "none":
             return
         began = time.monotonic()
-        with suppress(SolverError):
+        try:
             self.queue.model.root_rounds(self.session, self.problem.limits(backend=self.backend))
+        except SolverError as error:
+            self.owner.models.failed(error, self.by)
         self.spent["cuts_s"] = time.monotonic() - began
 
     def _solve(self, question: tuple[Side, int]) -> SolveResult:

@@ -9,7 +9,6 @@ objective is refuted together.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 import numpy as np
 from scipy import sparse
@@ -75,8 +74,10 @@ class PartSearch:
 
     def run(self) -> None:
         """Close what can be closed; each question set aside gets one solve of its own at the end."""
-        while (mask := self.open_questions()).any():
+        while (mask := self.open_questions()).any() and not self.problem.given_up:
             Rounds(self, mask).run()
+        if self.problem.given_up:
+            self.aside |= self.problem.pending(self.part) & self.scope
         PerQuestion(self.problem, self.part, self.by).run(self.aside)
 
 
@@ -105,17 +106,19 @@ class Rounds:
         with self.problem.open(self.model.milp, self._own, self.owner.by) as session:
             self.spent["translate_s"] = time.monotonic() - began
             began = time.monotonic()
-            with suppress(SolverError):  # a relaxation that fails shows nothing
+            try:
                 if self.problem.formulation.cuts != "none":
                     self.model.root_rounds(session, self.problem.limits())
                 self._inject_relaxations(session)
+            except SolverError as error:  # a relaxation that fails shows nothing
+                self.owner.models.failed(error, self.owner.by)
             session.change_objective(self.model.milp.objective, self.model.milp.constant, maximize=True)
             self.spent["cuts_s"] = time.monotonic() - began
             try:
                 while self._drop_closed(session) and self._step(session):
                     pass
             except SolverFailedError as error:
-                self._give_up(error.failure, self.owner.by)
+                self._give_up(error, self.owner.by)
 
     def _step(self, session: Session) -> bool:
         """One solve; False if it ends the rounds of this model."""
@@ -136,11 +139,11 @@ class Rounds:
         """The best value of a known point, where questions that are out of the objective count as 0."""
         return self.own.best(milp, without=self.model.question_columns[~self.live])
 
-    def _give_up(self, failure: SolverFailure, by: str) -> None:
+    def _give_up(self, error: SolverFailedError, by: str) -> None:
         """Set aside all questions still in the objective, for a solve of their own: the solver gave no answer for them
         together.
         """
-        self.owner.models.failed(failure, by)
+        self.owner.models.failed(error, by)
         self.live &= self._still_pending()
         self.owner.aside[self.side[self.live], self.index[self.live]] = True
 
@@ -280,7 +283,7 @@ class Rounds:
             try:
                 self._check(second, checking)
             except SolverFailedError as error:
-                self._give_up(error.failure, checking)
+                self._give_up(error, checking)
                 return False
         for side in SIDES:
             self.owner.models.refute(side, self.index[self.live & (self.side == side)], self.owner.by)

@@ -25,6 +25,7 @@ from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import write_text
 from stablenet.core.terminal import encodable, plain
+from stablenet.report.files import beside_report
 from stablenet.report.report import Report
 from stablenet.report.words import arithmetic_of, float32_words, folded_words
 
@@ -63,9 +64,11 @@ def write_report_page(report: Report | Mapping[str, Any], path: str | Path) -> N
         None.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or is another one of the run.
     """
-    write_text(Path(path), report_page(report.data if isinstance(report, Report) else report))
+    data = report.data if isinstance(report, Report) else report
+    with beside_report(data, path, "the page"):
+        write_text(Path(path), report_page(data))
 
 
 def _html(data: Mapping[str, Any], title: str, script: str) -> str:
