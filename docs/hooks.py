@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def _cell(text: object) -> str:
     return " ".join(str(text).replace("|", "\\|").split())
 
 
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The commands of a group and of the groups in it, with their whole names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
 def command_line() -> str:
     """Every command with its arguments and options, from the parser itself."""
     import typer
@@ -106,7 +116,7 @@ def command_line() -> str:
 
     group = typer.main.get_command(app)
     parts = []
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in _commands(group):
         usage = [f"stablenet {name}"]
         usage += [_shown(p) for p in command.params if p.param_type_name == "argument"]
         usage += [f"{p.opts[0]} {_shown(p)}" for p in command.params if p.required and p.param_type_name == "option"]

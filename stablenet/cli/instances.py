@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stablenet.core.errors import ContradictionError, InputError
-from stablenet.core.terminal import console, say, say_json
+from stablenet.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,6 @@ def list_instances(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the instances: sizes, best known value and bound, status."""
-    from stablenet.cli.lists import render_rows
     from stablenet.core.errors import UnknownNameError
     from stablenet.instances.manifest import STATUSES, chosen, load
 
@@ -48,18 +47,16 @@ def list_instances(
     if as_json:
         say_json(json.dumps([asdict(entry) for entry in entries], indent=1) + "\n")
         return
+    heads = ("name", "status", "rows", "columns", "integer", "value", "bound")
     rows = [
-        {
-            "name": e.name,
-            "size": f"{e.rows} x {e.columns}, {e.binaries} int",
-            "value": _number(e.primal),
-            "bound": _number(e.dual),
-            "status": e.status,
-        }
+        (e.name, e.status, str(e.rows), str(e.columns), str(e.binaries), _number(e.primal), _number(e.dual))
         for e in entries
     ]
-    if rows:
-        render_rows(rows, console())
+    widths = [max(len(row[k]) for row in (heads, *rows)) for k in range(len(heads))]
+    for row in (heads, *rows):  # names are long, and must stay whole: no table that wraps
+        words = [word.ljust(width) if k < 2 else word.rjust(width)
+                 for k, (word, width) in enumerate(zip(row, widths, strict=True))]  # fmt: skip
+        say("  ".join(words).rstrip())
     counts = ", ".join(f"{sum(e.status == word for e in entries)} {word}" for word in STATUSES)
     say(f"{len(rows)} instances: {counts}")
 
