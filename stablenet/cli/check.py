@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from stablenet.core.errors import ExitCode
+
 if TYPE_CHECKING:
     from stablenet.check.claims import Result
     from stablenet.core.network import Network
@@ -56,7 +58,7 @@ def _report(network: Network, report: str, proof: str, domain: str | None, *, as
         typer.echo(json.dumps({"holds": not result.problems, **vars(result)}, ensure_ascii=False))
     else:
         _print(result)
-    raise typer.Exit(4 if result.problems else 0)
+    raise typer.Exit(ExitCode.CONTRADICTION if result.problems else ExitCode.DONE)
 
 
 def _equality(a: Network, b: Network, proof: str, domain: str, tolerance: float, *, as_json: bool) -> NoReturn:

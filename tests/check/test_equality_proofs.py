@@ -41,7 +41,9 @@ def changed(network: Network, seed: int, size: float, scale: float = 1.0) -> Net
         terms = []
         for term in affine.terms:
             matrix = term.matrix if isinstance(term.matrix, np.ndarray) else term.matrix.toarray()
-            near = np.where(rng.random(matrix.shape) < 0.3, matrix * (1.0 + size * rng.normal(size=matrix.shape)), matrix)
+            near = np.where(
+                rng.random(matrix.shape) < 0.3, matrix * (1.0 + size * rng.normal(size=matrix.shape)), matrix
+            )
             terms.append(Term(term.source, near * (own / of[term.source])))
         return AffineMap(affine.offset * own, tuple(terms))
 
