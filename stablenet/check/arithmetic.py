@@ -21,6 +21,7 @@ from stablenet.core.network import Matrix
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 RANGE = 300  # below 2^-300 numbers are an error, above 2^300 nothing is claimed
 MATRIX = 3  # slices of a matrix, and of points: 57 bits below the largest or more
@@ -75,7 +76,8 @@ class Enclosure:
     def plus(self, other: Enclosure) -> Enclosure:
         """The sum."""
         value = self.value + other.value
-        return Enclosure(value, up(up(self.error + other.error) + largest(value) * SLACK))
+        rounded = largest(np.where((self.value == 0) | (other.value == 0), 0.0, value)) * SLACK
+        return Enclosure(value, up(up(self.error + other.error) + rounded))
 
 
 class ExactMatrix:
@@ -103,9 +105,9 @@ class ExactMatrix:
         return data
 
     def rows(self, rows: Index) -> Array:
-        """Some rows as they are, dense, without the offset: (rows, n)."""
+        """Some rows as they are, dense, with the offset at their end: (rows, n + 1)."""
         chosen = self.full[rows]
-        return np.asarray(chosen.toarray() if isinstance(chosen, sparse.csr_array) else chosen)[:, :-1]
+        return np.asarray(chosen.toarray() if isinstance(chosen, sparse.csr_array) else chosen)
 
     def back(self, coefficients: Slices, kept: Index | None = None) -> Enclosure:
         """``coefficients @ [matrix | offset]`` over rows (None: all), (parts, rows, n + 1), in this matrix's bits."""

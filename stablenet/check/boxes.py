@@ -7,23 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.check.arithmetic import CHOSEN, Array, Index
+from stablenet.check.arithmetic import CHOSEN, Array, Index, Mask
 from stablenet.check.duality import Boxes, Map, layer_bounds
 from stablenet.check.polytope import narrowed
-from stablenet.check.proof_file import Record
+from stablenet.core.proof_records import Record
 from stablenet.domain.regions import Part
-
-Mask = npt.NDArray[np.bool_]
 
 NONE = 2**32 - 1  # no axis, no child
 DEPTH = 4  # times that a box is halved on which bounds fail: a run may have had better ones from its other boxes
 
 
 class Cuts:
-    """The boxes of one cutting. ``flat`` and ``sign`` are its questions, ``wanted`` those that it claims to refute."""
+    """The boxes of one cutting. ``flat`` and ``sign`` are its questions, ``wanted`` those that it claims to refute;
+    ``known`` are bounds proven on the part, lower and upper ones by layer.
+    """
 
-    def __init__(self, maps: Sequence[Map], part: Part, flat: Index, sign: Array, wanted: Mask) -> None:
-        self.maps, self.part, self.flat, self.sign, self.wanted = maps, part, flat, sign, wanted
+    def __init__(
+        self, maps: Sequence[Map], part: Part, known: tuple[list[Array], list[Array]], asked: tuple[Index, Array, Mask]
+    ) -> None:
+        self.maps, self.part, self.known = maps, part, known
+        self.flat, self.sign, self.wanted = asked
+        self.depth = DEPTH
         self.offsets = np.cumsum([0, *(owner.size for owner in maps)])
         self.width = np.maximum(part.upper - part.lower, 1e-300)
         self.waiting = {0: (part.lower, part.upper)}  # boxes made by a cut that no record has named yet
@@ -60,7 +64,7 @@ class Cuts:
         self.made = max([self.made, *(1 + right[cut]), *(1 + left[cut])])
         refuted = claimed & empty[:, None]
         needed = np.flatnonzero(claimed.any(axis=1) & ~empty)
-        refuted[needed] = self._refuted(lower[needed], upper[needed], claimed[needed], DEPTH)
+        refuted[needed] = self._refuted(lower[needed], upper[needed], claimed[needed], self.depth)
         self.nodes.append((box, np.where(cut, left, NONE), np.where(cut, right, NONE), refuted))
 
     def _refuted(self, lower: Array, upper: Array, asked: Mask, depth: int) -> Mask:
@@ -92,6 +96,7 @@ class Cuts:
             inside = (self.carried >= self.offsets[k]) & (self.carried < self.offsets[k + 1])
             rows = self.carried[inside] - self.offsets[k]
             low, high = layer_bounds(boxes, k, np.intersect1d(rows, neurons) if k == layers.max() else rows)
+            low, high = np.maximum(low, self.known[0][k]), np.minimum(high, self.known[1][k])
             boxes.ends.append((low, high))
             found[:, here] = np.where(self.sign[here] > 0, high[:, neurons] <= 0, low[:, neurons] >= 0)
         return found

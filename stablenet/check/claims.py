@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from stablenet.check.arithmetic import Array, ExactMatrix
 from stablenet.check.duality import Boxes
-from stablenet.check.proof_file import ProofError
 from stablenet.check.rational import exact_signs
 from stablenet.check.replay import PartState, replay
 from stablenet.core.errors import ReportError
 from stablenet.core.network import Network
+from stablenet.core.proof_records import ProofError
 from stablenet.domain.regions import Domain, Part, domain_from_json
 
 SIDES = {"positive": 1, "negative": -1}

@@ -11,14 +11,28 @@ and rows ``a x <= b`` of a polytope come in with multipliers ``y >= 0`` in the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
+from scipy import sparse
 
-from stablenet.check.arithmetic import CHOSEN, SLACK, Array, Enclosure, ExactMatrix, Index, Slices, row_sum, sum_up, up
+from stablenet.check.arithmetic import (
+    CHOSEN,
+    SLACK,
+    Array,
+    Enclosure,
+    ExactMatrix,
+    Index,
+    Mask,
+    Slices,
+    row_sum,
+    sum_up,
+    up,
+)
 from stablenet.check.polytope import row_duals
 from stablenet.check.rational import exact_maximum
-from stablenet.core.network import AffineMap
+from stablenet.core.network import AffineMap, Matrix, Term
 from stablenet.domain.regions import Part
 
 DOUBT = 2.0**-40  # a bound that misses zero by less than this share of its size is computed again in rational numbers
@@ -38,14 +52,58 @@ class Choices:
     duals: Array | None
 
 
-class Map:
-    """An affine map of the network, ready for exact products; the offset goes with its first term."""
+class Together(Protocol):
+    """Neurons that are freed together. Arrays have a column for each of those kept, and are changed in place."""
 
-    def __init__(self, affine: AffineMap) -> None:
-        self.affine, self.size = affine, affine.size
-        longest = max((n + 1 for term in affine.terms for n in term.matrix.shape), default=1)
-        terms = enumerate(affine.terms)
-        self.terms = [(t.source, ExactMatrix(t.matrix, affine.offset * (i == 0), longest)) for i, t in terms]
+    def choose(self, post: Array, nu: Array) -> None:
+        """Choose nu for these neurons' coefficients."""
+
+    def bound(self, post: Array, nu: Array, most: Array) -> None:
+        """Bound from above what they can add."""
+
+
+class Block:
+    """A matrix and an offset that add ``matrix @ source[first:] + offset`` to the rows from ``row`` on."""
+
+    def __init__(self, source: int, row: int, matrix: Matrix, offset: Array, first: int = 0) -> None:
+        self.source, self.row, self.matrix, self.offset = source, row, matrix, offset
+        self.stop, self.columns = row + len(offset), slice(first, first + matrix.shape[1])
+
+    def prepare(self, longest: int) -> None:
+        """Make the matrix ready for exact products with others of a map."""
+        self.exact = ExactMatrix(self.matrix, self.offset, longest)
+
+    def inside(self, rows: Index) -> Index:
+        """Which of some rows it has."""
+        return np.flatnonzero((rows >= self.row) & (rows < self.stop))
+
+
+class Map:
+    """An affine map as the sum of blocks. ``read`` are the rows that later maps may read."""
+
+    def __init__(self, size: int, blocks: list[Block]) -> None:
+        self.size, self.blocks, self.read = size, blocks, np.ones(size, bool)
+        longest = max(n + 1 for block in blocks for n in block.matrix.shape)
+        for block in blocks:
+            block.prepare(longest)
+
+    @classmethod
+    def of(cls, affine: AffineMap) -> Map:
+        """A network's map; the offset goes with its first term."""
+        none = [Term(0, sparse.csr_array((affine.size, 0)))]
+        terms = enumerate(affine.terms or none)
+        return cls(affine.size, [Block(t.source, 0, t.matrix, affine.offset * (i == 0)) for i, t in terms])
+
+    def together(self, kept: Index, low: Array, high: Array, ends: Ends) -> Together | None:  # noqa: ARG002
+        """Neurons among those kept, with ends (parts, 1, kept), that are freed together; none in a map of one network.
+        ``ends`` are those of all rows, (parts, rows).
+        """
+        return None
+
+    def tighten(self, boxes: Boxes, layer: int, rows: Index | None, lower: Array, upper: Array) -> None:
+        """Intersect intervals of a layer with bounds by duality of undecided rows (of some)."""
+        undecided = np.asarray(~((lower >= 0) | (upper <= 0)).all(axis=0))
+        by_duality(boxes, layer, some_of(undecided, rows), lower, upper)
 
 
 class Boxes:
@@ -64,31 +122,34 @@ class Boxes:
         """Intervals of a layer over those of its sources, (parts, n) each; signs of ties are exact."""
         owner = self.maps[layer]
         posts = [self.ends[0], *((np.maximum(low, 0.0), np.maximum(high, 0.0)) for low, high in self.ends[1:])]
-        shape = (len(self.ends[0][0]), owner.size, 1)
-        values = [] if owner.terms else [np.broadcast_to(owner.affine.offset[:, None], shape)]
-        reaches, error = [], np.zeros((shape[0], 1))
-        for source, matrix in owner.terms:
-            low, high = posts[source]
+        values, reaches, error = [], [], np.zeros((len(self.ends[0][0]), 1))
+        for block in owner.blocks:
+            low, high = (end[:, block.columns] for end in posts[block.source])
             centre = 0.5 * low + 0.5 * high
-            middle = matrix.forward(centre)
-            spread = matrix.forward(np.maximum(up(high - centre), up(centre - low)), absolute=True)
-            values.append(middle.value[..., None])
-            reaches += [spread.value[..., None], middle.error[..., None], spread.error[..., None]]
+            middle = block.exact.forward(centre)
+            spread = block.exact.forward(np.maximum(up(high - centre), up(centre - low)), absolute=True)
+            values.append(_among(middle.value, block, owner.size))
+            reaches += [_among(x, block, owner.size) for x in (spread.value, middle.error, spread.error)]
             error = up(error + up(middle.error + spread.error))
         upper, lower = sum_up(values + reaches), -sum_up([-value for value in values] + reaches)
         for bound, sign in ((upper, 1), (lower, -1)):
             doubtful = (sign * bound > 0) & (sign * bound <= 4.0 * error + DOUBT * (np.abs(lower) + np.abs(upper)))
             for part, row in np.argwhere(doubtful & np.isfinite(lower + upper)):
-                ends = [(low[part], high[part]) for low, high in posts]
-                bound[part, row] = sign * exact_maximum(owner.affine, int(row), sign, ends)
+                mine = [block for block in owner.blocks if block.row <= row < block.stop]
+                ends = [[end[part, block.columns] for end in posts[block.source]] for block in mine]
+                rows = [block.exact.rows(np.array([row - block.row]))[0] for block in mine]
+                bound[part, row] = sign * exact_maximum(rows, sign, ends)
         return lower, upper
 
     def bound(self, layer: int, rows: Index, signs: Array, choices: Choices | None = None) -> Array:
         """Upper bounds of ``signs`` times rows of a layer, all before it pushed: (parts, rows)."""
-        owner = self.maps[layer]
-        state = _Row([(signs * owner.affine.offset[rows])[None, :, None]])
-        for source, matrix in owner.terms:
-            state.add(source, Enclosure((signs[:, None] * matrix.rows(rows))[None], np.zeros((1, 1, 1))))
+        state = _Row(self)
+        for block in self.maps[layer].blocks:
+            mine = block.inside(rows)
+            chosen = np.zeros((1, len(rows), block.matrix.shape[1] + 1))
+            chosen[0, mine] = signs[mine, None] * block.exact.rows(rows[mine] - block.row)
+            state.add(block.source, Enclosure(chosen[..., :-1], np.zeros((1, 1, 1))), block.columns)
+            state.constants.append(chosen[..., -1:])
         for k in range(layer - 1, -1, -1):
             self._free(k, state, choices)
         low, high = (end[:, None, :] for end in self.ends[0])
@@ -99,11 +160,12 @@ class Boxes:
                 duals = row_duals(inputs.value, low, high, self.part.a, self.part.b)
             if duals is not None:
                 duals = np.maximum(duals, 0.0).reshape(-1, len(rows), duals.shape[-1])
-                chosen = Slices.of(-duals, self.rows.bits, CHOSEN)
-                state.through(0, self.rows, chosen, None, -1.0)
+                taken = replace(Slices.of(-duals, self.rows.bits, CHOSEN), rest=False)
+                state.through(0, slice(None), self.rows.back(taken), -1.0)
         inputs = state.coefficients.get(0)
         if inputs is not None:
-            state.constants.append(row_sum(np.maximum(inputs.value * low, inputs.value * high), 1))
+            most = row_sum(np.maximum(inputs.value * low, inputs.value * high), 1)
+            state.constants.append(np.where(inputs.value.any(axis=-1, keepdims=True), most, 0.0))
             state.constants.append(_spread(inputs.error, np.maximum(np.abs(low), np.abs(high))))
         return np.broadcast_to(sum_up(state.constants), (len(low), len(rows)))
 
@@ -115,28 +177,46 @@ class Boxes:
             return
         post = post or Enclosure(np.zeros((1, 1, owner.size)), np.zeros((1, 1, 1)))
         # Neurons that cannot be active add nothing where nu is 0.
-        kept = np.flatnonzero(~(self.ends[k + 1][1] <= 0).all(axis=0) | (False if of[1] is None else of[1].any(axis=0)))
+        alive = ~(self.ends[k + 1][1] <= 0).all(axis=0) | (False if of[1] is None else of[1].any(axis=0))
+        kept = np.flatnonzero(alive & owner.read)
         low, high = (end[:, None, kept] for end in self.ends[k + 1])
         slope, shift, phase = (None if choice is None else choice[:, kept] for choice in of)
         post = Enclosure(post.value[..., kept], post.error)
-        nu = _usual(post.value, low, high, slope, phase)
+        nu = usual(post.value, low, high, slope, phase)
         if shift is not None:
             nu = nu - shift
         if phase is not None:
             low = np.where(phase > 0, np.maximum(low, 0.0), low)
             high = np.where(phase < 0, np.minimum(high, 0.0), high)
-        chosen = Slices.of(nu, owner.terms[0][1].bits if owner.terms else 20, self.slices)
+        together = owner.together(kept, low, high, self.ends[k + 1])
+        if together is not None and choices is None:
+            together.choose(post.value, nu)
+        chosen = Slices.of(nu, owner.blocks[0].exact.bits, self.slices)
         nu = np.asarray(sum(chosen.pieces))  # exact
         steep = post.value - nu
         # A max(g, 0) - nu g at both ends: one of the two terms is 0, so these are two roundings.
         most = np.where((low <= 0) & (high >= 0), 0.0, -np.inf)
         for end in (low, high):
             most = np.maximum(most, steep * np.maximum(end, 0.0) - nu * np.minimum(end, 0.0))
-        state.constants += [row_sum(most, 2), _spread(post.error, np.maximum(high, 0.0))]
-        if not owner.terms:
-            state.constants.append(row_sum(nu * owner.affine.offset[kept], 1))
-        for source, matrix in owner.terms:
-            state.through(source, matrix, chosen, kept, 1.0)
+        if together is not None:
+            together.bound(post.value, nu, most)
+        idle = ~(post.value.any(axis=-1, keepdims=True) | nu.any(axis=-1, keepdims=True))  # nothing is rounded there
+        state.constants += [np.where(idle, 0.0, row_sum(most, 2)), _spread(post.error, np.maximum(high, 0.0))]
+        for block in owner.blocks:
+            mine = block.inside(kept)
+            if len(mine):
+                pieces = [x if len(mine) == len(kept) else x[..., mine] for x in chosen.pieces]
+                part = Slices(pieces, chosen.exponent, rest=False)
+                state.through(block.source, block.columns, block.exact.back(part, kept[mine] - block.row), 1.0)
+
+
+def _among(values: Array, block: Block, size: int) -> Array:
+    """Values of a block's rows, (parts, rows or 1), among all rows: (parts, size, 1)."""
+    if len(block.offset) == size:
+        return values[..., None]
+    wide = np.zeros((len(values), size, 1))
+    wide[:, block.row : block.stop, 0] = values
+    return wide
 
 
 def _spread(error: Array, most: Array) -> Array:
@@ -148,22 +228,27 @@ def _spread(error: Array, most: Array) -> Array:
 class _Row:
     """Rows on their way back: coefficients on sources, and the terms of their constants."""
 
-    def __init__(self, constants: list[Array]) -> None:
+    def __init__(self, boxes: Boxes) -> None:
+        self.boxes = boxes
         self.coefficients: dict[int, Enclosure] = {}
-        self.constants = constants
+        self.constants: list[Array] = []
 
-    def add(self, source: int, value: Enclosure) -> None:
+    def add(self, source: int, value: Enclosure, columns: slice) -> None:
+        n = self.boxes.ends[source][0].shape[1]
+        if value.value.shape[-1] < n:
+            wide = np.zeros((*value.value.shape[:-1], n))
+            wide[..., columns] = value.value
+            value = Enclosure(wide, value.error)
         known = self.coefficients.get(source)
         self.coefficients[source] = value if known is None else known.plus(value)
 
-    def through(self, source: int, matrix: ExactMatrix, nu: Slices, kept: Index | None, offset: float) -> None:
-        """Add ``nu [matrix | offset]`` over rows (None: all); ``offset`` is the sign of the last."""
-        product = matrix.back(Slices(nu.pieces, nu.exponent, rest=False), kept)
-        self.add(source, Enclosure(product.value[..., :-1], product.error))
+    def through(self, source: int, columns: slice, product: Enclosure, offset: float) -> None:
+        """Add products with ``[matrix | offset]``; ``offset`` is the sign of the last."""
+        self.add(source, Enclosure(product.value[..., :-1], product.error), columns)
         self.constants += [offset * product.value[..., -1:], product.error]
 
 
-def _usual(post: Array, low: Array, high: Array, slope: Array | None, phase: Array | None) -> Array:
+def usual(post: Array, low: Array, high: Array, slope: Array | None = None, phase: Array | None = None) -> Array:
     """The coefficients that the relaxation of least area, or with the given lower slopes, passes on."""
     open_ = (low < 0) & (high > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,18 +260,27 @@ def _usual(post: Array, low: Array, high: Array, slope: Array | None, phase: Arr
 
 
 def layer_bounds(boxes: Boxes, layer: int, rows: Index | None = None, *, intervals_only: bool = False) -> Ends:
-    """Intervals of a layer, (parts, n) each, and for some rows (None: those that intervals leave undecided) bounds by
+    """Intervals of a layer, (parts, n) each, and for those (of some rows) that intervals leave undecided bounds by
     duality with the usual choices.
     """
     lower, upper = boxes.interval(layer)
-    asked = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0)) if rows is None else rows
-    if intervals_only or not len(asked) or (layer == 0 and boxes.rows is None):
-        return lower, upper
+    # Intervals over the inputs of a box are exact, if no two blocks read them.
+    if not (intervals_only or (layer == 0 and boxes.rows is None and len(boxes.maps[layer].blocks) == 1)):
+        boxes.maps[layer].tighten(boxes, layer, rows, lower, upper)
+    return lower, upper
+
+
+def some_of(wanted: Mask, rows: Index | None) -> Index:
+    """The rows (of some) that are wanted."""
+    return np.flatnonzero(wanted) if rows is None else rows[wanted[rows]]
+
+
+def by_duality(boxes: Boxes, layer: int, asked: Index, lower: Array, upper: Array) -> None:
+    """Intersect intervals of some rows with bounds by duality."""
     widest = max(boxes.ends[0][0].shape[1], *(owner.size for owner in boxes.maps))
     size = len(asked) * 2 * 8 * widest * len(lower)
-    for chunk in np.array_split(asked, min(len(asked), -(-size // MEMORY))):
+    for chunk in np.array_split(asked, min(len(asked), -(-size // MEMORY))) if size else ():
         signs = np.repeat([1.0, -1.0], len(chunk))
         found = boxes.bound(layer, np.concatenate([chunk, chunk]), signs)
         upper[:, chunk] = np.minimum(upper[:, chunk], found[:, : len(chunk)])
         lower[:, chunk] = np.maximum(lower[:, chunk], -found[:, len(chunk) :])
-    return lower, upper

@@ -9,16 +9,18 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.check.arithmetic import Array
-from stablenet.core.network import AffineMap, Network
+from stablenet.core.network import Network
 
 
-def exact_maximum(affine: AffineMap, row: int, sign: int, ends: list[tuple[Array, Array]]) -> float:
-    """The largest value of ``sign`` times a row over intervals of its sources, in rational numbers, rounded up."""
-    total = sign * Fraction(float(affine.offset[row]))
-    for term in affine.terms:
-        chosen, (low, high) = sparse.coo_array(term.matrix[[row]]), ends[term.source]
-        for j, weight in zip(chosen.col.tolist(), chosen.data.tolist(), strict=True):
-            total += sign * Fraction(weight) * Fraction((high if sign * weight > 0 else low)[j])
+def exact_maximum(rows: list[Array], sign: int, ends: list[list[Array]]) -> float:
+    """The largest value of ``sign`` times a sum of rows, each with an offset at its end, over intervals of what they
+    read, in rational numbers, rounded up.
+    """
+    total = Fraction(0)
+    for row, (low, high) in zip(rows, ends, strict=True):
+        total += sign * Fraction(float(row[-1]))
+        for j in np.flatnonzero(row[:-1]).tolist():
+            total += sign * Fraction(float(row[j])) * Fraction(float((high if sign * row[j] > 0 else low)[j]))
     nearest = float(total)
     return nearest if Fraction(nearest) >= total else float(np.nextafter(nearest, np.inf))
 

@@ -6,7 +6,7 @@ and with which free choices. A proof that says less, or says it wrongly, proves 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy as np
 from stablenet.check.arithmetic import Array, Index
 from stablenet.check.boxes import Cuts
 from stablenet.check.duality import Boxes, Choices, Map, layer_bounds
-from stablenet.check.proof_file import ProofError, Record, read_records
 from stablenet.core.network import Network
+from stablenet.core.proof_records import ProofError, Record, read_records
 from stablenet.domain.regions import Domain, Part
 
 ENTRIES = 2**22  # numbers in the coefficients of the leaves that are bounded together, about
@@ -36,6 +36,7 @@ class PartState:
         self.lower = [np.full(n, -np.inf) for n in self.sizes]
         self.upper = [np.full(n, np.inf) for n in self.sizes]
         self.by: dict[tuple[int, int, int], str] = {}
+        self.depth: int | None = None  # of halving boxes on which bounds fail; None: the usual
         self.begin()
         self.bound_all("interval")
 
@@ -96,7 +97,9 @@ class PartState:
             case "split":
                 flat = record.indices("question", None, int(self.offsets[-1]))
                 wanted = np.isin(np.arange(len(flat)), list(questions[self.n_cuttings]))
-                self.cuts = Cuts(self.maps, self.part, flat, record.signs("sign", len(flat)), wanted)
+                asked = flat, record.signs("sign", len(flat)), wanted
+                self.cuts = Cuts(self.maps, self.part, (self.lower, self.upper), asked)
+                self.cuts.depth = self.cuts.depth if self.depth is None else self.depth
                 self.n_cuttings += 1
             case "boxes" if self.cuts is not None:
                 self.cuts.add(record)
@@ -207,25 +210,46 @@ def covers(leaves: Sequence[Phases]) -> bool:
     return True
 
 
-def replay(path: str | Path, network: Network, domain: Domain) -> list[PartState]:
-    """What a proof proves on each part of a domain; raises `ProofError` where the file is none, or another's."""
-    maps = [Map(layer.affine) for layer in network.layers]
+def replay(path: str | Path, network: Network, domain: Domain, *, beside: str = "") -> list[PartState]:
+    """What a proof proves on each part of a domain; raises `ProofError` where the file is none, or another's. What runs
+    on a network of the identity ``beside`` have written is left out.
+    """
+    maps = [Map.of(layer.affine) for layer in network.layers]
     states = [PartState(maps, part, number) for number, part in enumerate(domain.parts)]
+    replay_into(states, path, network.identity, domain.digest, beside=beside)
+    return states
+
+
+def replay_into(
+    states: list[PartState],
+    path: str | Path,
+    identity: str,
+    domain: str,
+    *,
+    beside: str,
+    over: Callable[[], bool] = bool,
+) -> None:
+    """Replay what a file holds about the network and the domain of these digests, until time is ``over``."""
     trees: dict[tuple[int, Any], set[int]] = {}
     questions: dict[tuple[int, Any], list[set[int]]] = {}
     for second in (False, True):  # at first only what is closed at some time: work on other leaves would be in vain
-        session = -1
+        session, ours = -1, False
         for record in read_records(path):
+            if over():
+                raise ProofError("the time for checking the proof is over")
             if record.kind == "begin":
-                session += 1
-                for what, expected in (("network", network.identity), ("domain", domain.digest)):
-                    if record.values.get(what) != expected:
-                        raise ProofError(f"the proof is about another {what}")
+                session, ours = session + 1, record.values.get("network") == identity
+                if not ours and record.values.get("network") != beside:
+                    raise ProofError("the proof is about another network")
+                if record.values.get("domain") != domain:
+                    raise ProofError("the proof is about another domain")
                 for state in states:
                     state.begin()
                 continue
             if session < 0:
                 raise record.fail("a record 'begin' is expected first")
+            if not ours or record.kind == "pairing":
+                continue
             key = (session, record.whole("part", len(states)))
             if second:
                 states[key[1]].take(record, trees.get(key, set()), questions.get(key, []))
@@ -235,4 +259,3 @@ def replay(path: str | Path, network: Network, domain: Domain) -> list[PartState
                 questions.setdefault(key, []).append(set())
             elif record.kind == "cut" and key in questions:
                 questions[key][-1].update(record.indices("done", None, 2**32).tolist())
-    return states

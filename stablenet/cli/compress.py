@@ -191,6 +191,9 @@ def verify(
         str | None, typer.Option(metavar="REPORT.json", help="Believe this report of `stablenet find`; no search.")
     ] = None,
     output: Annotated[str | None, typer.Option(metavar="X.npy", help="Where a counterexample goes.")] = None,
+    proof: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a certificate for `stablenet check A B --proof FILE`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove that two networks agree on a domain, within T or in another property, or show an input where they do not.
@@ -216,13 +219,18 @@ def verify(
     limit_memory(memory_limit)
     left = None if time_limit is None else max(time_limit - (time.time() - STARTED), 0.01)
     with command_files(
-        {"--output": output}, networks={"A.onnx": a, "B.onnx": b}, domain=domain, reads={"--report": report}
+        {"--output": output, "--proof": proof},
+        networks={"A.onnx": a, "B.onnx": b},
+        domain=domain,
+        reads={"--report": report},
     ):
         asked = Asked(domain, wanted, norm, tolerance, reading)
         chosen = None if steps is None else [step.strip() for step in steps.split(",")]
         if own_question(asked):
             if report is not None:
                 raise InputError("--report is of a comparison with a tolerance; a property takes none")
+            if proof is not None:
+                raise InputError("--proof is of a comparison with a tolerance; of a property there is none yet")
             if arithmetic != "real":
                 raise InputError(f"--arithmetic {arithmetic}: a property is of the real functions; leave one out")
             decision, found = answer(a, b, asked, time_limit=left, seed=seed, steps=chosen)
@@ -241,6 +249,7 @@ def verify(
             report=report,
             arithmetic=arithmetic,
             steps=STEPS if chosen is None else chosen,
+            proof=proof,
         )
         point = None if result.found is None or result.outcome != "different" else result.found.point
         failed = None if output is None else write_point(output, point)
@@ -285,5 +294,7 @@ def _print(result: Verification, output: str | None) -> None:
         say(f"arithmetic: float32: of any two evaluations; rounding makes up to {result.deviation:.6g} of the bound")
     elif result.deviation:
         say(f"the import rounded: that makes up to {result.deviation:.6g} of the bound")
+    if result.proof is not None:
+        say(f"no proof file: {result.proof.why}" if result.proof.file is None else f"proof in {result.proof.file}")
     if result.neurons:
         say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")

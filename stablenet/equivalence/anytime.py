@@ -92,24 +92,31 @@ def bounder_of(a: Network, b: Network, pairing: Pairing, *, wide: bool) -> tuple
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes, (n, n_inputs) twice, the bound of each, (n,), and the input to halve, (n,)."""
+    """Boxes, (n, n_inputs) twice, the bound of each, (n,), the input to halve, (n,), and their numbers, (n,)."""
 
     lower: Array
     upper: Array
     bound: Array
     cut: Index
+    number: Index
 
     def __len__(self) -> int:
         return len(self.lower)
 
     def take(self, rows: Mask | slice) -> Boxes:
         """Some of them."""
-        return Boxes(self.lower[rows], self.upper[rows], self.bound[rows], self.cut[rows])
+        return Boxes(self.lower[rows], self.upper[rows], self.bound[rows], self.cut[rows], self.number[rows])
 
-    def halves(self) -> Boxes:
-        """Both halves of each, with its bound; they share a face. Halves of one box are neighbours in the list."""
-        rows = np.arange(len(self))
-        middle = _middle(self.lower, self.upper)[rows, self.cut]
+    @property
+    def middle(self) -> Array:
+        """Where each is halved, (n,)."""
+        return np.asarray(_middle(self.lower, self.upper)[np.arange(len(self)), self.cut])
+
+    def halves(self, first: int) -> Boxes:
+        """Both halves of each, with its bound and numbers from ``first`` on; they share a face. Halves of one box are
+        neighbours in the list.
+        """
+        rows, middle = np.arange(len(self)), self.middle
         left, right = self.upper.copy(), self.lower.copy()
         left[rows, self.cut] = middle
         right[rows, self.cut] = middle
@@ -119,7 +126,20 @@ class Boxes:
             np.stack([left, self.upper], axis=1).reshape(shape),
             np.repeat(self.bound, 2),
             np.repeat(self.cut, 2),
+            first + np.arange(2 * len(self)),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Halving:
+    """Boxes by their numbers, the input and the place where each is halved, (n,) each; halves are numbered in pairs,
+    lower then upper, from ``first`` on.
+    """
+
+    number: Index
+    axis: Index
+    at: Array
+    first: int
 
 
 @dataclass(eq=False)
@@ -127,7 +147,8 @@ class DifferenceSearch:
     """The search on one part. ``tolerance`` is what shall be proven or disproven; None asks for the range.
 
     Without a tolerance boxes are settled once their bound is at most ``ratio`` times the largest difference seen.
-    ``upper`` is the proven bound, valid at any time; ``n_boxes`` counts the boxes bounded.
+    ``upper`` is the proven bound, valid at any time; ``n_boxes`` counts the boxes bounded; ``halvings`` tell how the
+    part, box 0, was cut.
     """
 
     bounder: Bounder
@@ -142,10 +163,12 @@ class DifferenceSearch:
     settled: float = 0.0
     pushed: int = 0
     heap: list[tuple[float, int, Boxes]] = field(default_factory=list)
+    halvings: list[Halving] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         low, high = self.part.lower[None], self.part.upper[None]
-        boxes, points = self._bounded(Boxes(low, high, np.full(1, np.inf), np.zeros(1, np.intp)))
+        none = np.zeros(1, np.intp)
+        boxes, points = self._bounded(Boxes(low, high, np.full(1, np.inf), none, none))
         self._add(boxes)
         self._offer(points)
 
@@ -167,7 +190,8 @@ class DifferenceSearch:
             while self.upper > self.goal:
                 if not self.heap or deadline.over or self.n_boxes >= most_boxes or stop():
                     return False
-                for boxes, points in pool.map(self._halved, self._next()):
+                batches = self._next()
+                for boxes, points in pool.map(self._halved, batches, [self._note(batch) for batch in batches]):
                     self._add(boxes)
                     self._offer(points)
         return True
@@ -192,14 +216,22 @@ class DifferenceSearch:
             batches.append(boxes.take(slice(0, size)))
         return batches
 
-    def _halved(self, boxes: Boxes) -> tuple[Boxes, Array]:
-        return self._bounded(boxes.halves())
+    def _note(self, boxes: Boxes) -> int:
+        """Keep how boxes will be halved; the number of their first half."""
+        last = self.halvings[-1] if self.halvings else None
+        first = 1 if last is None else last.first + 2 * len(last.number)
+        self.halvings.append(Halving(boxes.number, boxes.cut, boxes.middle, first))
+        return first
+
+    def _halved(self, boxes: Boxes, first: int) -> tuple[Boxes, Array]:
+        return self._bounded(boxes.halves(first))
 
     def _bounded(self, boxes: Boxes) -> tuple[Boxes, Array]:
         """The boxes with bounds of their own, and points where the difference may be large; no state is touched."""
         found = self.bounder(boxes.lower, boxes.upper)
         bound = np.fmin(found.worst, boxes.bound)
-        return Boxes(boxes.lower, boxes.upper, bound, _cut(boxes, found.gain)), self._points(boxes, found)
+        own = Boxes(boxes.lower, boxes.upper, bound, _cut(boxes, found.gain), boxes.number)
+        return own, self._points(boxes, found)
 
     def _points(self, boxes: Boxes, found: DifferenceBounds) -> Array:
         """Centres and the corners that the worst output's linear bounds point to: those that differ most."""
@@ -261,4 +293,5 @@ def _joined(found: list[Boxes]) -> Boxes:
         np.concatenate([boxes.upper for boxes in found]),
         np.concatenate([boxes.bound for boxes in found]),
         np.concatenate([boxes.cut for boxes in found]),
+        np.concatenate([boxes.number for boxes in found]),
     )

@@ -27,7 +27,7 @@ from stablenet.equivalence.joint import Sides
 from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import by_provenance
 from stablenet.equivalence.specification import Violation
-from stablenet.equivalence.verify import FINDING_SHARE, MOST_FINDING
+from stablenet.equivalence.stable_neurons import FINDING_SHARE, MOST_FINDING
 from stablenet.falsify.falsifier import random_points
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import network_to_json

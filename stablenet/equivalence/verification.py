@@ -13,6 +13,14 @@ from stablenet.equivalence.counterexample import Found
 Outcome = Literal["equal", "different", "bounded", "undecided"]
 
 
+@dataclass(frozen=True)
+class Proof:
+    """A ``file`` that `stablenet check` takes as proof of the answer; None, and ``why``, where there is none."""
+
+    file: str | None
+    why: str | None
+
+
 @dataclass(frozen=True, eq=False)
 class Verification:
     """The answer: ``outcome`` for ``tolerance``; None asks for a range, which is ``bounded`` when its ends are close.
@@ -22,7 +30,7 @@ class Verification:
     what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes`` are failures
     on the way, such as a solver's, which proved nothing. With ``arithmetic`` "float32" all this speaks of any two
     float32 evaluations of A and B, else of the files' real functions; ``deviation`` is what rounding has in ``bound``,
-    that of float32, or of an import that had to fold.
+    that of float32, or of an import that had to fold. ``proof`` is what became of a proof file, if one was asked for.
     """
 
     outcome: Outcome
@@ -36,6 +44,7 @@ class Verification:
     notes: tuple[str, ...] = ()
     arithmetic: str = "real"
     deviation: float = 0.0
+    proof: Proof | None = None
 
     def __repr__(self) -> str:
         proof = "rigorous" if self.rigorous else "by solver"
@@ -75,6 +84,7 @@ class Verification:
             "neurons": self.neurons,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "proof": None if self.proof is None else {"file": self.proof.file, "why": self.proof.why},
             "counterexample": None
             if found is None
             else {"input": found.point.tolist(), "output": found.output, "difference": found.difference},

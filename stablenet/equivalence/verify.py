@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.api import find_stable
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
 from stablenet.bounds.deviation import difference_deviation
@@ -30,6 +30,7 @@ from stablenet.core.errors import (
     SolverError,
     UnknownNameError,
 )
+from stablenet.core.files import check_target
 from stablenet.core.float32 import in_real
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
@@ -39,7 +40,9 @@ from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
 from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
+from stablenet.equivalence.proof import SEARCH_SHARE, ProofOfEquality
 from stablenet.equivalence.provenance import SOURCE_KEY, by_provenance, off_domain, stated_tolerance
+from stablenet.equivalence.stable_neurons import searched
 from stablenet.equivalence.verification import Outcome, Verification
 from stablenet.find.prepare import read_network
 from stablenet.report.evidence import Evidence, witnesses_of
@@ -49,12 +52,6 @@ DEFAULT_TOLERANCE = 1e-5
 
 MOST_SUSPECTS = 256
 """Neurons of a layer without an equal in the other network that the search for a counterexample wakes."""
-
-MOST_FINDING = 60.0
-"""Seconds for the search of stable neurons where no time limit is given."""
-
-FINDING_SHARE = 0.6
-"""Share of a time limit that is left to that search; the rest is the MILP's."""
 
 SPLIT_SHARE = 0.7
 """Share of a time limit that is left to splitting where a MILP comes after it."""
@@ -80,6 +77,7 @@ def verify(
     steps: Sequence[str] = STEPS,
     report: Report | str | Path | None = None,
     arithmetic: str = "real",
+    proof: str | Path | None = None,
 ) -> Verification:
     """Whether |A(x) - B(x)| <= tolerance for every output on the whole domain.
 
@@ -90,8 +88,9 @@ def verify(
     found then gets a range by some splitting. ``bound`` asks for that range alone: the largest difference from both
     sides until the upper end is at most `anytime.RATIO` times the lower, or time (else `anytime.MOST_BOXES` boxes) is
     used up; no stable neurons are searched, no MILP is solved. With ``arithmetic`` "float32" A(x) and B(x) are any
-    float32 evaluations, in whichever order they add, else what the files compute, also where the import rounded. Raises
-    `InputError` where networks, domain or options do not fit, `ReportError` where the report does not.
+    float32 evaluations, in whichever order they add, else what the files compute, also where the import rounded.
+    ``proof`` is a file for a certificate, written where the checker takes it (`ProofOfEquality`). Raises `InputError`
+    where networks, domain or options do not fit, `ReportError` where the report does not.
     """
     first, second = (read_network(network, arithmetic) for network in (a, b))
     if (first.n_inputs, first.n_outputs) != (second.n_inputs, second.n_outputs):
@@ -107,6 +106,10 @@ def verify(
         raise InputError(f"tolerance {tolerance}; a finite number from 0 up is expected")
     if bound and tolerance is not None:
         raise InputError("a tolerance and a range (bound) exclude each other")
+    if proof is not None:
+        check_target(Path(proof))
+        if arithmetic != "real":
+            raise InputError(f"a proof file is about real arithmetic; with arithmetic {arithmetic} there is none")
     if first.metadata.get(SOURCE_KEY) == second.identity:
         first, second = second, first  # the one that was compressed comes second: its neurons are the fewer
     limit = stated_tolerance(first, second, DEFAULT_TOLERANCE) if tolerance is None and not bound else tolerance
@@ -117,12 +120,12 @@ def verify(
             first, second = second, first
         stated = Evidence.of(found, first, region)
         points = witnesses_of(found, first)
-    return _Verifier(
+    verifier = _Verifier(
         first,
         second,
         region,
         tolerance=limit,
-        deadline=Deadline(time_limit),
+        deadline=Deadline(time_limit if proof is None or time_limit is None else SEARCH_SHARE * time_limit),
         backend=backends.get(solver),
         formulation=formulation,
         threads=threads,
@@ -132,7 +135,14 @@ def verify(
         stated=stated,
         points=points,
         notes=off_domain(first, second, region),
-    ).run()
+    )
+    if proof is None:
+        return verifier.run()
+    with ProofOfEquality(proof, first, second, region, Deadline(time_limit)) as certificate:
+        verifier.proof_of_a = str(certificate.of_a)
+        result = verifier.run()
+        halvings = {part: search.halvings for part, search in verifier.searches.items()}
+        return certificate.write(result, verifier.pairing, halvings)
 
 
 @dataclass(eq=False)
@@ -150,6 +160,7 @@ class _Verifier:
     asked: bool = True
     stated: Evidence | None = None
     points: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    proof_of_a: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -341,7 +352,10 @@ class _Verifier:
 
     def _stable(self) -> None:
         """Find stable neurons of the first network by search; their phases then hold in the joint system."""
-        evidence = self._searched() if self.stated is None else self.stated
+        evidence = self.stated
+        if evidence is None:
+            how: Any = {"threads": self.threads, "seed": self.seed, "notes": self.notes, "proof": self.proof_of_a}
+            evidence = searched(self.a, self.domain, self.seeker, self.deadline, **how)
         if evidence is None:
             return
         self.phases, self.believed = evidence.trusted(), self.stated is not None
@@ -350,21 +364,6 @@ class _Verifier:
             for part in self._left():
                 _, bound = self._on_part(part, trusted)
                 self._prove(part, float(bound.max(initial=0.0)), rigorous=rigorous)
-
-    def _searched(self) -> Evidence | None:
-        if not self.a.n_neurons:
-            return None
-        left = self.deadline.left
-        budget = MOST_FINDING if left is None else max(FINDING_SHARE * left, 0.1)
-        try:
-            report = find_stable(self.a, self.domain, threads=self.threads, seed=self.seed, time_limit=budget)
-        except (ContradictionError, SolverError) as error:
-            self.notes.append(f"stable: nothing of that search is used: {error}")
-            return None
-        if report.data["stopped_by"] == "interrupt":  # it ends this too
-            raise KeyboardInterrupt
-        self.seeker.offer(witnesses_of(report, self.a))
-        return Evidence.of(report, self.a, self.domain)
 
     def _milp(self) -> None:
         """One MILP of both networks per part and output that is left, phases fixed as far as they were proven."""

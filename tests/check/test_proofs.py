@@ -23,9 +23,9 @@ from oracle.plain import Region
 from stablenet import Box, Polytope, Union, find_stable, load_onnx
 from stablenet.check.arithmetic import CHOSEN, ExactMatrix, Slices, row_sum, sum_up
 from stablenet.check.claims import check
-from stablenet.check.proof_file import MAGIC, ProofError, Record, read_records
 from stablenet.check.replay import covers, replay
 from stablenet.core.errors import InputError, ReportError
+from stablenet.core.proof_records import MAGIC, ProofError, Record, read_records
 from stablenet.core.proofs import ProofLog
 from stablenet.testing.suite import slowness
 
@@ -158,7 +158,7 @@ def records(path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 TYPES = {
-    **dict.fromkeys(("lower", "upper", "at", "slopes", "shift", "duals"), "<f8"),
+    **dict.fromkeys(("lower", "upper", "at", "slopes", "shift", "duals", "scale"), "<f8"),
     **dict.fromkeys(("sign", "phase"), "<i1"),
     **dict.fromkeys(("refuted", "carried"), "<u1"),
 }
