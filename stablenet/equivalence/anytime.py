@@ -166,7 +166,7 @@ class DifferenceSearch:
         batches: list[Boxes] = []
         while self.heap and len(batches) < max(1, self.threads):
             found: list[Boxes] = []
-            while self.heap and sum(map(len, found)) < self.batch // 2:
+            while self.heap and sum(map(len, found)) < max(1, self.batch // 2):
                 boxes = heapq.heappop(self.heap)[2]
                 open_ = boxes.bound > self.goal
                 self.settled = max(self.settled, float(boxes.bound[~open_].max(initial=0.0)))

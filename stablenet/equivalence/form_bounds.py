@@ -40,12 +40,10 @@ class FormBounds:
     @property
     def batch(self) -> int:
         """How many boxes to give `refute` at once."""
-        if self.pair is not None:
-            n_references = 1 if self.forms is None else len(self.forms.form)
-            return max(1, min(batch_of(self.pair), BATCH_BYTES // (8 * 6 * n_references)))
         size = sum(sum(network.source_sizes) for network in (self.a, self.b))
         n_rows = max(50, self.n_conjunctions, self.a.n_outputs)
-        return int(np.clip(BATCH_BYTES // (8 * 12 * size * n_rows), 4, 512))
+        most = int(np.clip(BATCH_BYTES // (8 * 12 * size * n_rows), 4, 512))
+        return most if self.pair is None else min(most, batch_of(self.pair))
 
     @property
     def n_conjunctions(self) -> int:
@@ -59,7 +57,13 @@ class FormBounds:
         bounds of A's pre-activations, see `Joint`. The gain, (parts, n_inputs), is for comparing the inputs of a box.
         """
         if self.pair is not None and trusted is None:
-            return self._aligned(self.pair, low, high, refuted)
+            refuted, gain = self._aligned(self.pair, low, high, refuted)
+            open_ = np.flatnonzero(~refuted.all(axis=1))
+            if len(open_):
+                # Forms of one output alone, which differences only blur, are bounded better by each network itself.
+                refuted = refuted.copy()
+                refuted[open_], _ = self._joint(low[open_], high[open_], refuted[open_], None)
+            return refuted, gain
         refuted, influence = self._joint(low, high, refuted, trusted)
         return refuted, width(low, high) * influence
 

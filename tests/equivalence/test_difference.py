@@ -301,3 +301,14 @@ def test_a_margin_of_top1_is_proven_by_the_difference_on_a_whole_box():
     box = Box(np.full(4, -2.0), np.full(4, 2.0))
     decision = verify_property(a, b, box, "top1:0.001", steps=("bounds",))
     assert (decision.verdict, decision.by, decision.boxes) == ("holds", "bounds", 1)
+
+
+def test_one_box_at_a_time_ends():
+    """Batches of wide networks hold a single box."""
+    a = network((2, 5, 4, 2), 3)
+    box = Box(np.full(2, -1.0), np.full(2, 1.0))
+    b = changed(a, 4, 0.2)
+    bounder, _ = aligned_bounder(pair_of(a, b))
+    search = DifferenceSearch(bounder, box, Seeker(a, b, box, 0), 1, None)
+    search.run(Deadline(None), 9, lambda: False)
+    assert search.n_boxes > 1
