@@ -9,6 +9,8 @@ WORKERS ?= 2
 MINUTES ?= 30
 # Empty: a fresh one, which is printed.
 SEED ?=
+# A folder with public networks, for `make instances`.
+NETWORKS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
@@ -23,7 +25,7 @@ comma := ,
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PYTEST_ADDOPTS PYTEST_PLUGINS MYPYPATH
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
-.PHONY: help demo test test-long hunt lint types docs bench bench-compare bench-baseline clean
+.PHONY: help demo test test-long hunt instances lint types docs bench bench-compare bench-baseline clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,6 +34,7 @@ help:
 	@echo "make test       all tests but the long ones"
 	@echo "make test-long  the long ones"
 	@echo "make hunt       look for false answers on random cases for MINUTES=30; SEED=N repeats a run"
+	@echo "make instances  the library of MILP instances, in build/instances (NETWORKS=DIR: public networks too), checked"
 	@echo "make lint       ruff: rules and format"
 	@echo "make types      mypy --strict"
 	@echo "make docs       the site, in build/site; runs the tutorials"
@@ -43,14 +46,19 @@ demo: $(VENV)/.installed
 	$(BIN)/stablenet find examples/digits_3x100.onnx --domain box:0:1 --output build/demo-report.json
 
 test: $(VENV)/.installed-$(TEST_EXTRAS)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not long" -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadgroup
 
 test-long: $(VENV)/.installed-$(TEST_EXTRAS)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m long -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadgroup
 
 hunt: $(VENV)/.installed-$(TEST_EXTRAS)
 	$(ONE_THREAD) $(BIN)/python -m tests.hunt --minutes $(MINUTES) --workers $(WORKERS) --output build/hunt \
 	  $(if $(SEED),--seed $(SEED))
+
+instances: $(VENV)/.installed-instances
+	@mkdir -p build
+	$(ONE_THREAD) $(BIN)/stablenet instances build build/instances $(if $(NETWORKS),--networks $(NETWORKS))
+	$(ONE_THREAD) $(BIN)/stablenet instances check build/instances
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Solver backends, imported as ``stablenet.backends``; each file holds one."""
+"""Solver backends, imported as ``stablenet.backends``."""

@@ -1,4 +1,6 @@
-"""What a solver backend is: arrays in, a session out, and answers that say no more than was proven."""
+"""The interface of a solver backend: it takes arrays, opens a session, and its answers claim no more than was
+proven.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Tolerances under which a solver was measured to prove nothing false, and what they call for.
+    """Tolerances under which a solver was measured to prove nothing false, and the margin that they need.
 
     ``feasibility`` and ``integrality`` are absolute, of a model whose rows and columns are scaled to a size near 1;
     ``margin`` is how far a search relaxes each of its rows, at least ten times either. The defaults are for solvers
@@ -105,10 +107,10 @@ class NativeOption:
 class Settings:
     """What is set alike for every solver: tolerances (absolute), presolve, gap 0, and where its log goes.
 
-    ``submips`` False is a wish: no MILPs inside the MILP to find better solutions, from a search that finds
-    those by other means. Heeded where it was measured to pay (HiGHS). With ``defaults`` none of these is set: the
-    solver keeps its own, and ``feasibility`` and ``integrality`` only say what those are. ``options`` are further
-    options by native name, checked by `stablenet.backends.native_options.parse_options`.
+    ``submips`` False requests no MILPs inside the MILP to find better solutions, since searches find those by other
+    means. It is applied where it was measured to save time (HiGHS). With ``defaults`` none of these is set: the solver
+    keeps its own, and ``feasibility`` and ``integrality`` only say what those are. ``options`` are further options by
+    native name, checked by `stablenet.backends.native_options.parse_options`.
     """
 
     feasibility: float = 1e-6
@@ -158,15 +160,15 @@ class RelaxResult:
 
 @dataclass(frozen=True, eq=False)
 class Callbacks:
-    """What a search wants to be asked while the solver runs; a backend ignores none that it declares.
+    """Functions of a search that are called while the solver runs; a backend calls all those that it declares.
 
     ``on_incumbent(x, objective)``: a new incumbent; True asks the solver to stop (`Status.INTERRUPTED`).
     ``propose(point)``: a full column vector to try as a solution, or None; ``point`` is the LP point of a
     node (None without `Capability.LP_POINT`). ``separate(point)``: valid rows cut off by the LP point, or
     None. ``lazy(x)``: rows that every solution from now on must satisfy, or None; asked for each candidate.
-    ``stop()``: asked a few times a second by solvers that can be stopped; True asks for that (`Status.INTERRUPTED`).
-    All are run on the thread that called `Session.solve`, whatever threads the solver has. An exception raised
-    in any of them stops the solve and is raised again by it.
+    ``stop()``: asked a few times a second by solvers that can be stopped; True stops them (`Status.INTERRUPTED`). All
+    are run on the thread that called `Session.solve`, whatever threads the solver has. An exception raised in any of
+    them stops the solve and is raised again by it.
     """
 
     on_incumbent: Callable[[Array, float], bool] | None = None
@@ -195,8 +197,8 @@ class Session(ABC):
         bound is at least as tight as ``dual_stop`` (`Status.DUAL_STOP`). ``start`` is a full column
         vector that may be infeasible. Raises `UnsupportedError` for limits and arguments that the solver
         does not declare, `InputError` for those that make no sense, `LicenseError`, and `SolverError` where the
-        solver fails, contradicts itself, or answers with a status that is not known. After Ctrl-C
-        `KeyboardInterrupt` is raised within a second, even if the solver does not hear it.
+        solver fails, contradicts itself, or answers with a status that is not known. After Ctrl-C `KeyboardInterrupt`
+        is raised within a second, even if the solver does not react.
         """
 
     @abstractmethod
@@ -229,7 +231,7 @@ class Session(ABC):
 
 @dataclass(frozen=True)
 class Availability:
-    """Installed, licensed, size-limited: three answers.
+    """Whether a solver is installed, licensed and limited in size.
 
     ``install`` says how to get it, ``licence`` is a sentence or None where none is needed, the limits are
     those of a size-limited licence.
@@ -244,14 +246,14 @@ class Availability:
 
 
 class Backend(ABC):
-    """A solver. Creating one imports nothing of the solver's; `open` does."""
+    """A solver. Creating an instance imports none of the solver's modules; `open` does."""
 
     name: ClassVar[str]
     title: str
     capabilities: frozenset[Capability] = frozenset()
-    """What it can do. Where title or capabilities depend on the argument, the instance has its own."""
+    """Its capabilities. Where title or capabilities depend on the argument, the instance has its own."""
     tolerance: Tolerance = Tolerance()
-    """What it is given unless `Options.margin` says otherwise. Choose by measurement (``bench/planted.py``)."""
+    """The tolerances that it is given unless `Options.margin` is set. Choose by measurement (``bench/planted.py``)."""
     default_tolerance: Tolerance = Tolerance(1e-6, 1e-6, PLAIN_MARGIN)
     """Its own default tolerances, with `PLAIN_MARGIN`; for solvers with `Capability.OPTIONS`."""
     default_gap: float = 0.0
@@ -277,7 +279,7 @@ class Backend(ABC):
 
     @abstractmethod
     def available(self) -> Availability:
-        """Whether it is installed, without asking for a licence that counts."""
+        """Whether it is installed. Must not take a licence of a limited number."""
 
     def native_options(self) -> Mapping[str, NativeOption]:
         """All options by native name, of a solver with `Capability.OPTIONS`. Needs the solver to be installed."""

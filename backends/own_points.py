@@ -8,8 +8,9 @@ session through it, and asks once more with safer settings before it gives up an
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ FEASIBLE = 1e-9
 
 SAFER = 1e-6
 """Tolerance of the second attempt after a failure, which also goes without presolve."""
+
+MOST_FAILURES = 25
+"""Questions in a row, each asked twice, on which a solver may fail before a run gives it up."""
+
+SOLVES, RELAXATIONS = "solves", "relaxations"
 
 CHECKED = 16
 """How many points, best values first, are checked against the rows for one answer."""
@@ -58,11 +64,45 @@ class SolverFailure:
 
 
 class SolverFailedError(SolverError):
-    """A solver's answer was disproved, or none came, twice; ``failure`` says how."""
+    """A solver's answer was disproved, or none came, twice; ``failure`` says how.
 
-    def __init__(self, failure: SolverFailure) -> None:
+    ``told`` is set where the report has said before that the solver is given up: this question was not even asked.
+    """
+
+    def __init__(self, failure: SolverFailure, *, told: bool = False) -> None:
         self.failure = failure
+        self.told = told
         super().__init__(failure.sentence)
+
+
+@dataclass
+class FailuresInRow:
+    """How often the solvers of a run have failed without an answer in between; shared by all sessions of the run.
+
+    Solves and relaxations (``what``) count apart. After ``most`` failures a solver is given up: a search whose every
+    question fails would otherwise go on until its time is over.
+    """
+
+    most: int = MOST_FAILURES
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def given_up(self, solver: str, what: str = SOLVES) -> bool:
+        """Whether a solver is asked no more."""
+        return self.counts[solver, what] >= self.most
+
+    def answered(self, solver: str, what: str = SOLVES) -> None:
+        """Begin to count anew: an answer came that can be used."""
+        self.counts[solver, what] = 0
+
+    def add(self, solver: str, what: str = SOLVES) -> SolverFailure | None:
+        """Count a failure; with the last one, what the report is to say of it."""
+        self.counts[solver, what] += 1
+        return self.notice(solver, what) if self.counts[solver, what] == self.most else None
+
+    def notice(self, solver: str, what: str) -> SolverFailure:
+        """That a solver is given up."""
+        words = f"{solver} failed in {self.most} {what} in a row; it is asked for no more of them in this run"
+        return SolverFailure(solver, "given up", None, None, words)
 
 
 def best_value(milp: MILP, points: Array, *, feasible: float = FEASIBLE) -> float | None:
@@ -165,7 +205,8 @@ class CheckedSession(Session):
     ``own(milp)`` gives the value of the best feasible point at hand for the model as it then stands (None: none; see
     `best_value`), ``failed(failure)`` hears of every failure. After a failure the model is loaded anew and asked once
     more with `safer` settings (not where ``retry`` is False); if that fails too, `SolverFailedError` is raised and the
-    session can still be used. ``slack`` is that of `disproof`.
+    session can still be used. ``slack`` is that of `disproof`. ``failures`` are those of the run, see `FailuresInRow`:
+    of a solver that is given up every question fails at once.
     """
 
     def __init__(
@@ -178,6 +219,7 @@ class CheckedSession(Session):
         failed: Callable[[SolverFailure], None],
         slack: float | None = None,
         retry: bool = True,
+        failures: FailuresInRow | None = None,
     ) -> None:
         self.backend = backend
         self.milp = milp
@@ -186,6 +228,7 @@ class CheckedSession(Session):
         self.failed = failed
         self.slack = 10.0 * max(settings.feasibility, settings.integrality) if slack is None else slack
         self.retry = retry
+        self.failures = FailuresInRow() if failures is None else failures
         self._largest = float(np.abs(milp.rows.matrix.data).max(initial=0.0))
         self._session: Session | None = backend.open(milp, settings)
 
@@ -200,6 +243,7 @@ class CheckedSession(Session):
     ) -> SolveResult:
         """See `Session.solve`. Raises `SolverFailedError` instead of giving an answer that is disproved."""
         began = time.monotonic()
+        self._refuse_given_up(SOLVES)
         attempts = [self.settings, safer(self.settings)] if self.retry else [self.settings]
         for number, settings in enumerate(attempts):
             session = self._opened(settings)
@@ -216,11 +260,13 @@ class CheckedSession(Session):
                 self._drop()
                 raise
             if failure is None:
+                self.failures.answered(self.backend.title)
                 if number:
                     self._drop()  # back to the settings asked for
                 return self._proving_no_more_than_it_can(result)
             self._drop()
             if number + 1 == len(attempts):
+                self._count(SOLVES)
                 raise SolverFailedError(failure)
             self.failed(failure)
         raise AssertionError("there is a last attempt")
@@ -256,12 +302,31 @@ class CheckedSession(Session):
             session.close()
 
     def relax(self, limits: Limits) -> RelaxResult:
-        """See `Session.relax`."""
+        """See `Session.relax`. Raises `SolverFailedError` where the solver fails."""
+        self._refuse_given_up(RELAXATIONS)
         try:
-            return self._opened(self.settings).relax(limits)
+            result = self._opened(self.settings).relax(limits)
+        except SolverError as error:
+            self._drop()
+            self._count(RELAXATIONS)
+            sentence = f"{error} (a linear relaxation)"
+            raise SolverFailedError(
+                SolverFailure(self.backend.title, type(error).__name__, None, None, sentence)
+            ) from error
         except BaseException:
             self._drop()
             raise
+        self.failures.answered(self.backend.title, RELAXATIONS)
+        return result
+
+    def _refuse_given_up(self, what: str) -> None:
+        if self.failures.given_up(self.backend.title, what):
+            raise SolverFailedError(self.failures.notice(self.backend.title, what), told=True)
+
+    def _count(self, what: str) -> None:
+        last = self.failures.add(self.backend.title, what)
+        if last is not None:
+            self.failed(last)
 
     def change_bounds(self, columns: npt.NDArray[np.intp], lower: Array, upper: Array) -> None:
         """See `Session.change_bounds`."""

@@ -1,4 +1,4 @@
-"""What a formulation is: the encoding of one ReLU layer in Pyomo, knowing no solver.
+"""The interface of a formulation: the encoding of one ReLU layer in Pyomo, independent of solvers.
 
 Importing this does not import Pyomo: `AffineRows` and `IndicatorRows`, which need it, are looked up when asked for.
 """
@@ -105,8 +105,8 @@ class Formulation(ABC):
     """The encoding of a ReLU layer.
 
     ``paper`` and ``equations`` name the source; ``requires`` lists what the solver must offer beyond
-    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts``
-    says when `separate` is to be asked: in rounds on the root relaxation, or at the nodes of the solver's tree too.
+    linear rows and binaries. ``exact`` is False for a relaxation, which has no handles and only refutes. ``cuts`` says
+    when `separate` is to be called: in rounds on the root relaxation, or at the nodes of the solver's tree too.
     ``variants`` are specifications to show where the name takes an argument.
     """
 

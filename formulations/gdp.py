@@ -7,7 +7,7 @@ For each neuron, in the variables g and h alone::
 ``bigm`` is Pyomo's big-M with the M that it works out of the variables' bounds, ``hull`` its convex hull with g and h
 disaggregated, ``mbigm`` its multiple big-M, one M per pair of disjuncts, each found by a small optimisation with HiGHS
 (F. Trespalacios, I. Grossmann, *Improved big-M reformulation for generalized disjunctive programs*, Computers &
-Chemical Engineering 76 (2015)). They stand here so that a comparison has Pyomo's own transformations beside ours;
+Chemical Engineering 76 (2015)). They are here so that comparisons include Pyomo's own transformations;
 Q. Chen et al., *Pyomo.GDP: an ecosystem for logic based modeling and optimization development*, Optimization and
 Engineering 23 (2022).
 

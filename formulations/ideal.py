@@ -31,7 +31,7 @@ from stablenet.core.errors import UnknownNameError
 from stablenet.milp.matrices import Variables, to_csr
 
 VIOLATED = 1e-6
-"""Cuts violated by less (in the model's units, where pre-activations are below 1) are not worth a row."""
+"""Cuts violated by less (in the model's units, where pre-activations are below 1) are not added."""
 
 
 class Ideal(BigM):

@@ -13,22 +13,21 @@ from stablenet.bounds import run as run_bounds
 from stablenet.bounds.interval import affine_bounds, post_bounds
 from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
-from stablenet.core.errors import ContradictionError, InputError, SolverError
-from stablenet.core.float32 import in_float32
-from stablenet.core.ledger import Ledger
+from stablenet.core.errors import ContradictionError, ExitCode, InputError, SolverError
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.core.options import FindOptions, Options
 from stablenet.core.signals import Interrupts
 from stablenet.domain.regions import Domain, Part
-from stablenet.domain.spec import parse_domain
-from stablenet.find.pipeline import Setup, find
+from stablenet.find.ending import Ending, Finished, finish
+from stablenet.find.pipeline import find
+from stablenet.find.prepare import CHANGED, prepare, read_inputs, read_network
 from stablenet.find.supervisor import EngineRefusedError, supervise
 from stablenet.formulations.base import Formulation
 from stablenet.milp.matrices import Variables
-from stablenet.onnx_io.reader import load_onnx
 from stablenet.pyomo_model.embedded import EmbeddedNetwork, box_of_inputs, embed
 from stablenet.pyomo_model.network_model import build_model as build_from_bounds
-from stablenet.report.report import Report, build_report, network_to_json
+from stablenet.report.files import command_files
+from stablenet.report.report import Report
 from stablenet.search.base import Deadline
 
 
@@ -37,57 +36,46 @@ def find_stable(
 ) -> Report:
     """Find every stable neuron of a network on a domain.
 
-    ``network`` is a `Network` or an ONNX file, ``domain`` a `Domain` or a specification as on the command
-    line; for the other options see `Options`. The search runs in this process, or with ``isolate`` in one of its own,
-    which a crashing or hanging solver cannot take down with it. A limit, an interrupt or a failing solver ends in
-    a report with ``status`` "stopped"; the last also warns. Raises `ContradictionError`, with the report as its
-    ``report``, if a witness disproves a refutation, and `InputError` for what cannot be searched.
+    Args:
+        network: a network, or an ONNX file.
+        domain: a domain, or its specification as on the command line.
+        isolate: whether to search in a process of its own, so that a solver that crashes or hangs does not end this
+            one.
+        **options: see `Options`; times are in seconds, memory in megabytes.
+
+    Returns:
+        The report. After a limit, an interrupt or a failure of the solver its ``status`` is "stopped"; a failure also
+        warns.
+
+    Raises:
+        ContradictionError: a witness disproves a refutation; the report is the error's ``report``.
+        InputError: network, domain or options cannot be read or do not fit together, or a file to write is one that
+            is read, or another one.
+        NotInstalledError: the solver is missing.
     """
     choice = Options.from_json(dict(options))
-    if isolate:
-        return _isolated(network, domain, choice)
+    file = network.file if isinstance(network, Network) else str(network)
+    with command_files(
+        {"solver_log": choice.solver_log, "proof": choice.proof},
+        networks={"the network": file} if file else {},
+        domain=domain if isinstance(domain, str) else None,
+        reads={"samples": choice.samples, "resume": choice.resume},
+    ):
+        return _isolated(network, domain, choice) if isolate else _in_process(network, domain, choice)
+
+
+def _in_process(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:
     began = time.monotonic()
-    net = read_network(network, choice.arithmetic)
-    region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
-    setup = Setup(net, region, choice)
-    ledger = Ledger([layer.size for layer in net.layers], len(region.parts))
+    setup = prepare(network, domain, choice)
+    ledger = setup.ledger()
     ledger.log.add_seconds("load", time.monotonic() - began)
-    trouble: str | None = None
-    contradiction = False
     try:
-        stopped_by = find(setup, ledger, Deadline(choice.time_limit))
-    except KeyboardInterrupt:
-        stopped_by = "interrupt"
-    except (SolverError, ContradictionError) as error:
-        stopped_by, trouble = "solver", str(error)
-        contradiction = isinstance(error, ContradictionError)
+        ending = Ending(find(setup, ledger, Deadline(choice.time_limit)))
+    except (KeyboardInterrupt, MemoryError, SolverError, ContradictionError) as error:
+        ending = Ending.of(error)
     with Interrupts():  # a Ctrl-C now would lose what was found
-        report = build_report(
-            ledger,
-            network=network_to_json(net, region),
-            domain=region.to_json(),
-            config=choice.to_json(),
-            stopped_by=stopped_by,
-            total_seconds=time.monotonic() - began,
-        )
-    words = [*(str(found) for found in ledger.contradictions), *([trouble] if trouble else [])]
-    return _settle(report, "; ".join(words) or None, contradiction=contradiction or bool(ledger.contradictions))
-
-
-def read_network(network: Network | str | Path, arithmetic: str) -> Network:
-    """The network itself, or that of a file; for float32 a file is read anew, for how its nodes compute each map."""
-    if not isinstance(network, Network):
-        return load_onnx(network, arithmetic)
-    if arithmetic == network.arithmetic:
-        return network
-    if arithmetic == "real":
-        raise InputError("the network speaks of float32 arithmetic; the option arithmetic='float32' is missing")
-    if not (network.file and network.content == network.content_digest):
-        return in_float32(network)
-    read = load_onnx(network.file, arithmetic)
-    if read.identity != network.identity:
-        raise InputError(f"{network.file}: the file is not the one any more that the network was read from")
-    return read
+        finished = finish(ledger, ending, **setup.describe(), seconds=time.monotonic() - began)
+    return _report_of(finished)
 
 
 def _isolated(network: Network | str | Path, domain: Domain | str, choice: Options) -> Report:
@@ -95,22 +83,21 @@ def _isolated(network: Network | str | Path, domain: Domain | str, choice: Optio
     if not file:
         raise InputError("a network that was not read from a file cannot be searched in another process")
     try:
-        outcome = supervise(str(file), domain if isinstance(domain, str) else domain.to_json(), choice)
+        finished = supervise(str(file), domain if isinstance(domain, str) else domain.to_json(), choice)
     except EngineRefusedError as refused:
-        if refused.code == InputError.exit_code:
+        if refused.code == ExitCode.INPUT:
             raise InputError(str(refused)) from None
         raise
-    if isinstance(network, Network) and outcome.report.data["network"]["sha256"] != network.identity:
-        raise InputError(f"{file}: the file is not the one any more that the network was read from")
-    return _settle(outcome.report, outcome.message, contradiction=outcome.exit_code == ContradictionError.exit_code)
+    if isinstance(network, Network) and finished.report.data["network"]["sha256"] != network.identity:
+        raise InputError(f"{file}: {CHANGED}")
+    return _report_of(finished)
 
 
-def _settle(report: Report, trouble: str | None, *, contradiction: bool) -> Report:
-    if contradiction:
-        raise ContradictionError(trouble or "a witness disproves a refutation", report)
-    if trouble is not None:
-        warnings.warn(trouble, stacklevel=3)
-    return report
+def _report_of(finished: Finished) -> Report:
+    finished.raise_contradiction()
+    if finished.message is not None:
+        warnings.warn(finished.message, stacklevel=4)
+    return finished.report
 
 
 def build_model(
@@ -122,12 +109,23 @@ def build_model(
 ) -> Any:
     """The Pyomo `ConcreteModel` of a network on a domain of one part.
 
-    See `stablenet.pyomo_model.network_model.build_model`.
+    `stablenet.pyomo_model.network_model.build_model` describes the model's components.
 
-    ``bounds`` is the name of a method, or bounds at hand.
+    Args:
+        network: a network, or an ONNX file.
+        domain: a box or a polytope, or its specification as on the command line.
+        bounds: the name of a method, or bounds that hold on the domain.
+        formulation: the encoding of the ReLUs.
+
+    Returns:
+        The model, without an objective.
+
+    Raises:
+        InputError: network, domain, bounds or formulation cannot be read or do not fit together.
+        DomainError: the domain is a union of several parts.
     """
-    net = network if isinstance(network, Network) else load_onnx(network)
-    region = parse_domain(domain, net.n_inputs) if isinstance(domain, str) else domain
+    given = read_inputs(network, domain)
+    net, region = given.network, given.domain
     found = run_bounds(bounds, net, region.parts[0]) if isinstance(bounds, str) else bounds
     return build_from_bounds(net, region, bounds=found, formulation=formulation)
 
@@ -161,7 +159,7 @@ def add_network(
     Raises:
         InputError: variables, bounds or block do not fit.
     """
-    net = network if isinstance(network, Network) else load_onnx(network)
+    net = read_network(network)
     part = box_of_inputs(net, inputs)
     if isinstance(bounds, str):
         known, output_bounds = _with_output(bounds, net, part)

@@ -133,6 +133,17 @@ def test_a_formulation_knows_no_solver_and_a_backend_no_network():
             ], name
 
 
+def test_a_comparison_reaches_into_nothing_but_the_report_and_the_command():
+    """`compare` starts `find` commands and reads their reports; all else it has from ``find``, which checks a run."""
+    allowed = {"compare", "report", "find", "core"}
+    work = {"core.ledger", "core.network", "core.bounds", "core.certificates", "core.proofs", "core.run_log"}
+    for name in MODULES:
+        if name == "compare" or name.startswith("compare."):
+            targets = {target for target in map(own, imported(MODULES[name])) if target}
+            assert not {t for t in targets if t.split(".")[0] not in allowed or t in work}, name
+            assert not targets & {"find.pipeline", "find.engine", "find.supervisor"}, name
+
+
 def code_lines(path: Path) -> int:
     """Lines of a file that are neither blank, comments nor docstrings."""
     text = path.read_text()

@@ -407,13 +407,13 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_hunt_prints_its_seed_and_counts(tmp_path):
-    run = command("--campaign", "verdicts", "--cases", 3, "--seed", 1, "--workers", 1, "--output", tmp_path)
+    run = command("--campaign", "pairs", "--cases", 2, "--seed", 1, "--workers", 1, "--output", tmp_path)
     assert run.returncode in (0, 1), run.stderr
-    assert "hunt: seed 1, 1 workers, 3 cases" in run.stdout
+    assert "hunt: seed 1, 1 workers, 2 cases" in run.stdout
     summary = json.loads((tmp_path / "summary-1.json").read_text())
-    assert summary["campaigns"]["verdicts"]["runs"] == 3
-    assert (run.returncode == 1) == any(summary["campaigns"]["verdicts"][kind] for kind in FATAL)
-    assert re.search(r"^verdicts +3 ", run.stdout, re.MULTILINE)
+    assert summary["campaigns"]["pairs"]["runs"] == 2
+    assert (run.returncode == 1) == any(summary["campaigns"]["pairs"][kind] for kind in FATAL)
+    assert re.search(r"^pairs +2 ", run.stdout, re.MULTILINE)
     assert not list(tmp_path.glob("running*"))
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from stablenet.backends.base import Backend, Capability, Settings
+from stablenet.backends.own_points import FailuresInRow
 from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
 from stablenet.core.deadline import Deadline
@@ -45,7 +46,7 @@ class Context:
     tightening method starts from (None: those of ``crown``), and ``n_layers`` how many layers it tightens (None: all).
     ``settings`` are the solver's (None: its own tolerances), ``margin`` the least relaxation of rows in MILPs.
     ``failed(row)`` is told of answers that are not used, see `stablenet.backends.own_points`; ``points()`` are points
-    of the part, (b, n_inputs), whose forward passes may disprove them (none: random ones).
+    of the part, (b, n_inputs), whose forward passes may disprove them (none: random ones). ``failures`` counts them.
     ``deadline`` ends the work; what was found until then is returned. ``progress(stage, done, total)`` is called as
     questions are done, ``keep(bounds)`` after each layer with the best so far, for whoever may be killed before the
     end. ``costs`` receives one row per layer and stage: ``by``, ``layer``, ``questions`` (upper and lower bounds worked
@@ -64,6 +65,7 @@ class Context:
     progress: Callable[[str, int, int], None] = _ignore
     keep: Callable[[Bounds], None] = _forget
     failed: Callable[[dict[str, Any]], None] = _unheard
+    failures: FailuresInRow = field(default_factory=FailuresInRow)
     points: Callable[[], Array] = no_points
     costs: list[dict[str, Any]] = field(default_factory=list)
     proof: PartProof | None = None

@@ -1,10 +1,11 @@
-"""How far a network's outputs may be from the real ones in float32, over a whole domain."""
+"""How far outputs may be from the real ones, over a whole domain: in float32, or since the import rounded."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from stablenet.bounds.crown_layers import crown_layers
+from stablenet.bounds.folded import output_folding
 from stablenet.bounds.interval import magnitude, post_bounds
 from stablenet.core.arrays import Array
 from stablenet.core.network import AffineMap, Network, apply
@@ -31,6 +32,18 @@ def output_deviation(network: Network, domain: Domain) -> Array:
         errors.append(np.fmin(own, top))
         most.append(top)
     return np.asarray(_passed_on(network.output, errors, most).max(axis=0))
+
+
+def difference_deviation(a: Network, b: Network, domain: Domain) -> tuple[Array, Array]:
+    """How far the difference of two networks' outputs may be from that of their files, each (n_outputs,).
+
+    The first is what the rounding of both imports makes: 0 for one file, which rounds alike, and for networks of
+    float32 arithmetic, whose errors cover it. The second adds what any two float32 evaluations make.
+    """
+    folded = np.zeros(a.n_outputs)
+    if a.identity != b.identity and a.arithmetic == "real":
+        folded = output_folding(a, domain) + output_folding(b, domain)
+    return folded, folded + output_deviation(a, domain) + output_deviation(b, domain)
 
 
 def _passed_on(affine: AffineMap, errors: list[Array], most: list[Array]) -> Array:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stablenet.backends.base import Backend, Limits, Settings
 from stablenet.backends.base import registry as backends
-from stablenet.backends.own_points import CheckedSession, SolverFailedError, SolverFailure
+from stablenet.backends.own_points import RELAXATIONS, SOLVES, CheckedSession, SolverFailedError, SolverFailure
 from stablenet.bounds.base import Context
 from stablenet.bounds.linear import to_dense
 from stablenet.core.arrays import Array
@@ -180,7 +180,8 @@ def ask_all(
     """``ask(session, question)`` for every question until the deadline, on `Context.threads` sessions.
 
     Yields pairs as they come. A question on which the solver fails comes with the `SolverError`, and the session
-    is opened anew; any other error ends the work and is raised. Solvers that overrun the deadline are left alone.
+    is opened anew; any other error ends the work and is raised. Solvers that overrun the deadline are left alone, and
+    one that is given up (`Context.failures`) is asked nothing more.
     ``ask`` sets ``session.own``, against which answers are held; what that disproves the context hears of, as ``by``'s.
     """
     backend, todo = solver_of(context), SimpleQueue[T]()
@@ -190,16 +191,21 @@ def ask_all(
     settings = settings_of(context)
     stop = threading.Event()
 
+    def given_up() -> bool:
+        return any(context.failures.given_up(backend.title, what) for what in (SOLVES, RELAXATIONS))
+
     def work(put: Callable[[tuple[T, Any]], None]) -> None:
         session: CheckedSession | None = None
         try:
-            while not (stop.is_set() or context.deadline.over):
+            while not (stop.is_set() or context.deadline.over or given_up()):
                 try:
                     question = todo.get_nowait()
                 except Empty:
                     return
                 try:
-                    session = session or CheckedSession(backend, milp, settings, own=lambda _: None, failed=answers.put)
+                    session = session or CheckedSession(
+                        *(backend, milp, settings), own=lambda _: None, failed=answers.put, failures=context.failures
+                    )
                     put((question, ask(session, question)))
                 except SolverError as error:
                     session = None
@@ -234,7 +240,7 @@ def ask_all(
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                if isinstance(answer[1], SolverFailedError):
+                if isinstance(answer[1], SolverFailedError) and not answer[1].told:
                     context.failed(answer[1].failure.to_json(by))
                 yield answer
     finally:

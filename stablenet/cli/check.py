@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stablenet.core.errors import ExitCode
+
 if TYPE_CHECKING:
     from stablenet.check.claims import Result
 
@@ -40,7 +42,7 @@ def check(
         typer.echo(json.dumps({"holds": not result.problems, **vars(result)}, ensure_ascii=False))
     else:
         _print(result)
-    raise typer.Exit(4 if result.problems else 0)
+    raise typer.Exit(ExitCode.CONTRADICTION if result.problems else ExitCode.DONE)
 
 
 def _print(result: Result) -> None:

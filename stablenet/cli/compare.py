@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.core.errors import InputError
+from stablenet.core.errors import ExitCode, InputError
 from stablenet.core.inputs import read_text_input
 from stablenet.core.terminal import say
 
@@ -148,7 +148,7 @@ def _sweep(plan: Plan, folder: Path, executor: Executor, *, resume: bool, retry:
     say(f"{folder}: {', '.join(f'{n} {name}' for name, n in sorted(outcomes.items())) or 'nothing new'}")
     for name in result.failed_frozen if result is not None else ():
         say(f"stablenet: instance {name!r} has no frozen set; its rows are lost", error=True)
-    return code or (3 if interrupted or (result is not None and result.failed_frozen) else 0)
+    return code or (ExitCode.STOPPED if interrupted or (result is not None and result.failed_frozen) else ExitCode.DONE)
 
 
 def _conclude(store: Any) -> int:
@@ -160,7 +160,7 @@ def _conclude(store: Any) -> int:
     store.set_meta("contradictions", json.dumps(found))
     for item in found:
         say(f"contradiction: {item['text']}", error=True)
-    return 4 if found else 0
+    return ExitCode.CONTRADICTION if found else ExitCode.DONE
 
 
 def page(
@@ -174,12 +174,13 @@ def page(
     text: Annotated[str | None, typer.Option(metavar="FILE", help="With --results: text to stand before them.")] = None,
 ) -> None:
     """Write the page of a sweep: one HTML file, with figures and tables beside it."""
-    from stablenet.cli.files import command_files, store_files
+    from stablenet.cli.files import store_files
     from stablenet.compare.publish.markdown import write_results
     from stablenet.compare.publish.page import sweep_page
     from stablenet.compare.publish.tables import write_all
     from stablenet.compare.store import Store
     from stablenet.core.files import write_text
+    from stablenet.report.files import command_files
 
     target = Path(folder) / "page.html" if output is None else Path(output)
     writes = {"the page": str(target), "--results": results}

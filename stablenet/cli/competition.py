@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stablenet.cli.compress import STARTED, MemoryLimit
-from stablenet.core.errors import InputError, StablenetError, UnknownNameError
+from stablenet.core.errors import ExitCode, InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.memory import limit_memory
 from stablenet.core.terminal import complain, say
@@ -46,11 +46,12 @@ def run_instance(
     memory_limit: MemoryLimit = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Run one instance of the VNN competition: seek an input at which all that SPEC asserts holds, or a proof of none.
+    """Run one instance of the VNN competition: seek an input at which all that SPEC asserts holds, or a proof that
+    there is none.
 
     Exit code 0: the result file says sat or unsat; 3: it says unknown or timeout; 2: error.
     """
-    from stablenet.cli.files import command_files
+    from stablenet.report.files import command_files
 
     limit_memory(memory_limit)
     if result is None and not only_read:
@@ -121,8 +122,8 @@ def _run(
     for note in asked.notes:
         complain(note)
     if only_read:
-        return 0, []
-    # What is left is for the end of the process: the result must be there in time.
+        return ExitCode.DONE, []
+    # A second or less is kept for the end of the process: the result file must be written in time.
     left = None if timeout is None else max(timeout - (time.time() - STARTED) - min(1.0, 0.05 * timeout), 0.01)
     found = decide(asked.a, asked.b, asked.cases, words=asked.holds, time_limit=left, seed=seed)
     for note in found.notes:
@@ -132,7 +133,7 @@ def _run(
         verdict = "timeout" if found.by == "time limit" else "unknown"
     say(f"{verdict} ({found.by})")
     lines = [verdict, *([] if found.witness is None else assignment(query, found.witness))]
-    return 0 if found.verdict != "undecided" else 3, lines
+    return ExitCode.STOPPED if found.verdict == "undecided" else ExitCode.DONE, lines
 
 
 def _in_order(paths: list[tuple[str, Path]], query: Query) -> list[Path]:

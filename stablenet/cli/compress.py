@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stablenet.core.errors import ContradictionError, InputError
+from stablenet.core.errors import ExitCode, InputError
 from stablenet.core.memory import limit_memory
 from stablenet.core.terminal import complain, console, say, say_json
 
@@ -64,8 +64,8 @@ def compress(
 
     From a report, or from a search for stable neurons on the domain, limited as `find` is.
     """
-    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
+    from stablenet.report.files import command_files
 
     options = Options(
         formulation=formulation,
@@ -140,15 +140,19 @@ def _find(net: str, domain: str, options: Options) -> tuple[Report, int]:
     """Stable neurons by `find`; a search that stopped early leaves less to compress, and exit code 3."""
     from stablenet.find.supervisor import supervise
 
-    outcome = supervise(net, domain, options, started=STARTED)
-    if outcome.exit_code == ContradictionError.exit_code:
-        raise ContradictionError(outcome.message or "a witness contradicts a refutation", outcome.report)
-    if outcome.message is not None:
-        complain(outcome.message)
-    return outcome.report, outcome.exit_code
+    finished = supervise(net, domain, options, started=STARTED)
+    finished.raise_contradiction()
+    if finished.message is not None:
+        complain(finished.message)
+    return finished.report, finished.exit_code
 
 
-EXIT_CODES = {"equal": 0, "bounded": 0, "different": 4, "undecided": 3}
+EXIT_CODES = {
+    "equal": ExitCode.DONE,
+    "bounded": ExitCode.DONE,
+    "different": ExitCode.CONTRADICTION,
+    "undecided": ExitCode.STOPPED,
+}
 """Of `verify`, by outcome."""
 
 
@@ -194,11 +198,11 @@ def verify(
     A VNN-LIB 2.0 file of two networks says what is asked, unless T or a property is given. Exit code 0: proven, or with
     --bound the range is narrow; 4: an input shows the contrary; 3: not decided.
     """
-    from stablenet.cli.files import command_files
     from stablenet.cli.properties import Asked, answer, own_question, show, write_point
     from stablenet.core.options import Options
     from stablenet.equivalence.verify import STEPS
     from stablenet.equivalence.verify import verify as run
+    from stablenet.report.files import command_files
 
     options = Options(
         solver=solver,
@@ -246,7 +250,7 @@ def verify(
         say_json(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
     else:
         _print(result, output if failed is None else None)
-    raise typer.Exit(3 if failed is not None else EXIT_CODES[result.outcome])
+    raise typer.Exit(ExitCode.STOPPED if failed is not None else EXIT_CODES[result.outcome])
 
 
 def _print(result: Verification, output: str | None) -> None:
@@ -279,5 +283,7 @@ def _print(result: Verification, output: str | None) -> None:
         )
     if result.arithmetic == "float32":
         say(f"arithmetic: float32: of any two evaluations; rounding makes up to {result.deviation:.6g} of the bound")
+    elif result.deviation:
+        say(f"the import rounded: that makes up to {result.deviation:.6g} of the bound")
     if result.neurons:
         say("neurons of B: " + ", ".join(f"{count:,} {name}" for name, count in result.neurons.items()) + f"; {took}")

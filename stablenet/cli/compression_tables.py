@@ -1,4 +1,4 @@
-"""What a compression achieved, as data and as a table: ours beside the published operations alone."""
+"""What a compression achieved, as data and as a table, beside what the published operations alone achieve."""
 
 from __future__ import annotations
 

@@ -17,15 +17,16 @@ from stablenet.cli import check as cli_check
 from stablenet.cli import compare as cli_compare
 from stablenet.cli import competition as cli_competition
 from stablenet.cli import compress as cli_compress
+from stablenet.cli import instances as cli_instances
 from stablenet.cli import new as cli_new
 from stablenet.cli import panels
 from stablenet.cli import solve as cli_solve
 from stablenet.cli.panels import Grouped, names_of
 from stablenet.cli.streams import readerless
-from stablenet.core.errors import InputError, StablenetError, UnknownNameError
+from stablenet.core.errors import ExitCode, InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
-from stablenet.core.signals import EXIT_CODE, end_at_once, ignore_at_exit, install
+from stablenet.core.signals import end_at_once, ignore_at_exit, install
 from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 STARTED = time.time()
 
 PARSER_INTERRUPTED = 130
-"""What the argument parser returns for Ctrl-C; no command does."""
+"""The argument parser's return value for Ctrl-C; no command returns it."""
 
 app = typer.Typer(
     name="stablenet",
@@ -119,8 +120,8 @@ def find(
     page: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Page of the report to write.")] = None,
 ) -> None:
     """Find every stable neuron of NET on a domain."""
-    from stablenet.cli.files import command_files
     from stablenet.core.options import Options
+    from stablenet.report.files import command_files
 
     options = Options(
         formulation=formulation,
@@ -172,34 +173,34 @@ def _find(net: str, domain: str, options: Options, output: str | None, page: str
     from stablenet.find.supervisor import supervise
     from stablenet.report.report import dumps
 
-    with Interrupts():  # until all is written a second Ctrl-C loses nothing
+    with Interrupts():  # a second Ctrl-C must not lose what was found, until all is written
         with Progress(STARTED) as progress:
             try:
-                outcome = supervise(net, domain, options, started=STARTED, watch=progress)
+                finished = supervise(net, domain, options, started=STARTED, watch=progress)
             except KeyboardInterrupt:
                 raise SearchStoppedError("interrupt, before the network was read; nothing is written") from None
-        failed = _write(outcome.report, output, page)
-    for message in (outcome.message, *failed):
+        failed = _write(finished.report, output, page)
+    for message in (finished.message, *failed):
         if message is not None:
             complain(message)
     try:
         with readerless():
             if output == "-":
-                say_json(dumps(outcome.report.data))
+                say_json(dumps(finished.report.data))
             else:
                 from stablenet.cli.report_tables import render_summary
 
-                render_summary(outcome.report.data, console())
+                render_summary(finished.report.data, console())
                 if output is not None and not failed:
                     say(f"report: {output}")
     except OutputError as error:
         complain(str(error))
         failed.append(str(error))
-    return outcome.exit_code or (SearchStoppedError.exit_code if failed else 0)
+    return finished.exit_code or (ExitCode.STOPPED if failed else ExitCode.DONE)
 
 
 def _write(report: Report, output: str | None, page: str | None) -> list[str]:
-    """Write report and page; returns what could not be written: what was found is shown all the same."""
+    """Write report and page; returns messages about what could not be written, since the summary is shown even then."""
     failed: list[str] = []
     try:
         if output not in {None, "-"}:
@@ -242,11 +243,11 @@ def export(
     """Write the MILP that asks all questions which the bounds leave open."""
     limit_memory(memory_limit)
     from stablenet.bounds import run
-    from stablenet.cli.files import command_files
     from stablenet.domain.spec import parse_domain
     from stablenet.onnx_io.reader import load_onnx
     from stablenet.pyomo_model.export import check_suffix
     from stablenet.pyomo_model.export import export as write
+    from stablenet.report.files import command_files
 
     with command_files({"--output": output}, networks={"NET": net}, domain=domain):
         check_suffix(Path(output))
@@ -307,6 +308,7 @@ app.command(cls=Grouped)(cli_compress.verify)
 app.command()(cli_competition.run_instance)
 for command in (cli_check.check, cli_compare.compare, cli_compare.page, cli_solve.solve, cli_new.new):
     app.command()(command)
+app.add_typer(cli_instances.app, name="instances")
 
 
 def _print(data: Any, *, as_json: bool, render: Callable[[Any, Any], None]) -> None:
@@ -331,7 +333,7 @@ def _table(rows: list[dict[str, Any]], broken: list[Broken], *, as_json: bool) -
 def main() -> None:
     """Entry point of the ``stablenet`` command."""
     open_closed_streams()
-    if panels.COMPLETION in os.environ:  # a shell asks what could follow; the answer is all that is printed
+    if panels.COMPLETION in os.environ:  # a shell requests completions; nothing else may be printed
         app(prog_name="stablenet")
     install()
     ignore_at_exit()
@@ -340,13 +342,13 @@ def main() -> None:
         code = _run(sys.argv[1:] or ["--help"])
     except KeyboardInterrupt:
         complain("interrupted before it was done; no file is half written")
-        code = EXIT_CODE
-    end_at_once("", code, grace=2.0)  # the interpreter's own end is not to be broken into, and not to last
+        code = ExitCode.STOPPED
+    end_at_once("", code, grace=2.0)  # no signal may interrupt the interpreter's exit, nor may it last
     sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a command; returns its exit code, having said in one line what went wrong."""
+    """Run a command; prints one line about what went wrong, and returns the exit code."""
     code: Any = 0
     try:
         with readerless():
@@ -356,17 +358,17 @@ def _run(arguments: list[str]) -> int:
         return int(getattr(error, "code", error.exit_code))
     except MemoryError:
         complain("the memory limit was met; --memory-limit MB raises it")
-        return EXIT_CODE
+        return ExitCode.STOPPED
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         complain(f"{where}{error.strerror or error}")
-        return InputError.exit_code
+        return ExitCode.INPUT
     except Exception as error:
         # Usage errors of the argument parser (its classes moved between versions): one line, exit code 2.
         if hasattr(error, "format_message"):
             complain(error.format_message())
-            return InputError.exit_code
-        if type(error).__name__ == "Abort":  # what it makes of Ctrl-C
+            return ExitCode.INPUT
+        if type(error).__name__ == "Abort":  # the argument parser turns Ctrl-C into this
             raise KeyboardInterrupt from None
         raise
     if code == PARSER_INTERRUPTED:

@@ -1,4 +1,4 @@
-"""Help in which options stand in groups, those that matter most first; and names that a shell can complete."""
+"""Help that shows options in groups, the most important first, and names that a shell can complete."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Grouped(TyperCommand):
     """A command whose help shows options in the groups of `PANELS`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then each group, then what stands in none, such as ``--help``."""
+        """Arguments, then each group, then options without a group, such as ``--help``."""
         records: dict[str, Any] = {}
         arguments = []
         for parameter in self.get_params(ctx):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """A live line on a terminal's standard error; nothing where that is no terminal."""
+    """A line on standard error that is updated in place; nothing where standard error is no terminal."""
 
     def __init__(self, started: float) -> None:
         self._started = started
@@ -31,7 +31,7 @@ class Progress:
             self._status.stop()
 
     def __call__(self, ledger: Ledger) -> None:
-        """Show where the search stands, at most ten times a second."""
+        """Show how far the search is, at most ten times a second."""
         now = time.monotonic()
         if self._status is None or now < self._next:
             return

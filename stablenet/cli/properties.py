@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stablenet.core.errors import InputError, UnknownNameError
+from stablenet.core.errors import ExitCode, InputError, UnknownNameError
 from stablenet.core.terminal import complain, say, say_json
 
 if TYPE_CHECKING:
     from stablenet.equivalence.decide import Decision
     from stablenet.equivalence.questions import Question
 
-CODES = {"holds": 0, "violated": 4, "undecided": 3}
+CODES = {"holds": ExitCode.DONE, "violated": ExitCode.CONTRADICTION, "undecided": ExitCode.STOPPED}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Asked:
 
 
 def own_question(asked: Asked) -> bool:
-    """Whether `answer` has to answer, and not the plain comparison with a tolerance.
+    """Whether the question is one for `answer`, and not the plain comparison with a tolerance.
 
     That is so with ``--property`` or ``--norm``, and for a file that declares several networks, if no tolerance is
     given: then the file itself says what is asked.
@@ -120,7 +120,7 @@ def show(decision: Decision, found: Question | None, output: str | None, *, as_j
         if found is not None:
             say(found.words)
         _print(decision, found, output if failed is None else None)
-    return 3 if failed is not None else CODES[decision.verdict]
+    return ExitCode.STOPPED if failed is not None else CODES[decision.verdict]
 
 
 def _print(decision: Decision, found: Question | None, output: str | None) -> None:

@@ -31,10 +31,10 @@ STOPPED = {
 """What can be done about each reason for which a search stopped."""
 
 UNNAMED = 5e-4
-"""Seconds from which on a rest without a name is shown."""
+"""Seconds from which on time that no step accounts for is shown."""
 
 SHOWN_FAILURES = 3
-"""Solver failures that are told in full; the report has all."""
+"""Solver failures that are printed in full; the report has all."""
 
 
 def render_summary(report: Mapping[str, Any], console: Console) -> None:
@@ -112,7 +112,7 @@ def _cell(count: int, style: str) -> Text:
 
 
 def _closed(report: Mapping[str, Any]) -> Table:
-    """Questions by source. An open one is needless where its neuron has a verdict without it."""
+    """Questions by source. An open one counts as not needed where its neuron has a verdict without it."""
     table = _table("What closed the questions", "by", "refuted", "witnessed", "evidence", words=("evidence",))
     solving = {row["by"] for row in report.get("solves", ())}
     refuted: Counter[str] = Counter()

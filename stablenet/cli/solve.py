@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stablenet.core.errors import InputError
+from stablenet.core.errors import ExitCode, InputError
 from stablenet.core.terminal import say
 
 
@@ -17,6 +17,12 @@ def solve(
     *,
     solver: Annotated[list[str], typer.Option(help="Solver; repeatable. See `stablenet solvers`.")] = ["highs"],  # noqa: B006
     time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds for each solve.")] = 600.0,
+    cpu_limit: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds of processor time for each solve (not of cbc).")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Feasibility and integrality, with the settings of `find`, not the defaults.")
+    ] = None,
     memory_limit: Annotated[float | None, typer.Option(metavar="MB", help="Megabytes for each solve.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of each solve.")] = 1,
     seed: Annotated[list[int], typer.Option(help="Seed of the solver; repeatable.")] = [0],  # noqa: B006
@@ -37,7 +43,7 @@ def solve(
     if solver_option and len(solver) > 1:
         raise InputError("--solver-option has the names of one solver: give one --solver")
     requests = [
-        Request(name, time_limit, one, threads, memory_limit, tuple(solver_option or ()))
+        Request(name, time_limit, one, threads, memory_limit, tuple(solver_option or ()), cpu_limit, tolerance)
         for name in solver
         for one in seed
     ]
@@ -59,7 +65,7 @@ def solve(
             if output is not None:
                 write_rows(rows, Path(output))
     bad = [row for row in rows if row["status"] == "error" or str(row.get("checked", "")).startswith("violated")]
-    raise typer.Exit(3 if bad else 0)
+    raise typer.Exit(ExitCode.STOPPED if bad else ExitCode.DONE)
 
 
 def _words(row: dict[str, Any]) -> str:

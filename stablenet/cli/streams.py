@@ -1,4 +1,4 @@
-"""Standard output that cannot take all that a command prints."""
+"""Standard output that ends before a command has printed everything."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from stablenet.core.files import OutputError
 
 @contextmanager
 def readerless() -> Iterator[None]:
-    """A reader of standard output that goes away costs the rest of the output, not the exit code.
+    """Keep the exit code of the command where the reader of standard output ends early; the rest of the output is
+    dropped.
 
     Raises `OutputError` where standard output cannot take it otherwise, as on a full disk.
     """
     try:
         yield
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # rich and the argument parser make an exit of it
+    except (BrokenPipeError, SystemExit):  # rich and the argument parser turn it into an exit
         _drop_stdout()
     except OSError as error:
         if error.filename is not None:  # of another file

@@ -1,6 +1,6 @@
 """Two runs that contradict each other: a question witnessed in one and refuted in the other.
 
-Witnesses are certified by forward pass and replayed by whoever reads the report; so the refuting run is wrong.
+Witnesses are certified by forward pass and checked again when the report is read; so the refuting run is wrong.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _own(row: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """A run that ended in a contradiction which its report does not hold: two of its solvers disagreed."""
+    """A run that ended in a contradiction which is not in its report: two of its solvers disagreed."""
     text = f"{row['instance']}: the run of {method_name(row)} (seed {row['seed']}): {row['reason']}"
     question = dict.fromkeys(("layer", "neuron", "side", "by", "point"))
     runs = {"refuted": row["key"], "witnessed": row["key"]}

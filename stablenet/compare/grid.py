@@ -38,8 +38,8 @@ STEP_OPTIONS = {
 """Options of `find` that a table ``[steps.NAME]`` may set, with their types."""
 
 FAIR_STEP: dict[str, Any] = {"falsify": False, "inject": "off", "removal": "resolve", "early_stop": False}
-"""What every solver can do: the step that a grid gets which names none. Falsifying is the frozen set's. Not all can end
-a solve at the first solution that is good enough, so none does."""
+"""The default step of a grid, which uses only what every solver can do. Falsifying is done for the frozen set. Not all
+solvers can end a solve at the first solution that is good enough, so none does."""
 
 PLAIN_STEP: dict[str, Any] = {**FAIR_STEP, "solver_defaults": True, "start": False}
 """Each solver at its own defaults but threads, time limit and seed."""
@@ -81,7 +81,7 @@ class FrozenSpec:
 class StepSetting:
     """A named setting of the steps that can be switched: whether the frozen set is used, and options of `find`.
 
-    ``samples`` says whether a run that starts from nothing gets the instance's samples; None: if it falsifies.
+    ``samples`` says whether a run without a frozen set gets the instance's samples; None: if it falsifies.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Grid:
 
 
 class _Reader:
-    """Takes typed values from a TOML table and notes what is wrong with it."""
+    """Takes typed values from a TOML table and collects its mistakes."""
 
     def __init__(self, where: str, table: Any, problems: list[str]) -> None:
         self.where = where

@@ -6,17 +6,13 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from stablenet.backends.base import Capability
-from stablenet.backends.base import registry as backends
-from stablenet.backends.native_options import check_options, parse_options
-from stablenet.bounds import registry as bound_methods
 from stablenet.compare.grid import (
     NO_OPTIONS,
     FrozenSpec,
@@ -29,9 +25,7 @@ from stablenet.compare.grid import (
 )
 from stablenet.core.errors import StablenetError
 from stablenet.core.options import Options
-from stablenet.formulations.base import registry as formulations
-from stablenet.search.base import check_combination
-from stablenet.search.base import registry as searches
+from stablenet.find.choices import LOOK_UP, check_installed, check_solver_options, check_together, solvers_of
 
 MOST_RUNS = 200_000
 """Most runs that a grid may stand for."""
@@ -144,22 +138,19 @@ def plan(grid: Grid) -> Plan:
 
 
 def _load_instances(grid: Grid, problems: list[str]) -> dict[str, LoadedInstance]:
-    from stablenet.domain.samples import read_samples
-    from stablenet.domain.spec import parse_domain
-    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.find.prepare import read_inputs
 
     loaded: dict[str, LoadedInstance] = {}
     for instance in grid.instances:
         try:
-            network = load_onnx(str(instance.network))
-            domain = parse_domain(instance.domain, network.n_inputs)
+            given = read_inputs(str(instance.network), instance.domain, instance.samples)
             samples = None
             if instance.samples is not None:
-                read_samples(instance.samples, network.n_inputs)
                 samples = hashlib.sha256(instance.samples.read_bytes()).hexdigest()
         except StablenetError as error:
             problems.append(f"instance {instance.name!r}: {error}")
             continue
+        network, domain = given.network, given.domain
         found = LoadedInstance(instance, network.sha256, domain.digest, samples, network.n_neurons, network.n_inputs)
         twin = next((name for name, other in loaded.items() if _content(other) == _content(found)), None)
         if twin is not None:
@@ -174,20 +165,12 @@ def _content(loaded: LoadedInstance) -> tuple[str, str, str | None]:
 
 def _names(grid: Grid, axis: str, problems: list[str]) -> dict[str, Any]:
     """The registry entries that the blocks name on an axis."""
-    lookups: dict[str, Callable[[str], Any]] = {
-        "formulation": formulations.get,
-        "bounds": bound_methods.get,
-        "search": searches.get,
-        "solver": backends.get,
-    }
     found: dict[str, Any] = {}
     for spec in dict.fromkeys(spec for block in grid.blocks for spec in getattr(block, axis)):
         try:
-            found[spec] = lookups[axis](spec)
+            found[spec] = LOOK_UP[axis](spec)
             if axis == "solver":
-                state = found[spec].available()
-                if not state.installed:
-                    problems.append(f"solver {spec!r} is not installed; {state.install}")
+                check_installed(found[spec])
         except StablenetError as error:
             problems.append(str(error))
     return found
@@ -199,12 +182,11 @@ def _check_steps(grid: Grid, problems: list[str]) -> None:
     for step in grid.steps.values():
         try:
             options = Options(**step.options)
-            second = None if options.check_with is None else backends.get(options.check_with).available()
+            for second in solvers_of(options)[1:]:
+                check_installed(second)
         except StablenetError as error:
             problems.append(f"steps.{step.name}: {error}")
             continue
-        if second is not None and not second.installed:
-            problems.append(f"steps.{step.name}: solver {options.check_with!r} is not installed; {second.install}")
         twin = (
             meant.setdefault((step.frozen, step.uses_samples, options), step.name) if step.name in used else step.name
         )
@@ -214,7 +196,7 @@ def _check_steps(grid: Grid, problems: list[str]) -> None:
 
 def _check_frozen(grid: Grid, problems: list[str]) -> None:
     try:
-        bound_methods.get(grid.frozen.bounds)
+        LOOK_UP["bounds"](grid.frozen.bounds)
         Options(seed=grid.frozen.seed)
     except StablenetError as error:
         problems.append(f"frozen: {error}")
@@ -241,7 +223,7 @@ def _check_solver_options(grid: Grid, problems: list[str]) -> None:
     for name, solvers in grid.solver_options.items():
         for solver, texts in solvers.items():
             try:
-                parse_options(backends.get(solver), texts)
+                check_solver_options(solver, texts)
             except StablenetError as error:
                 problems.append(f"solver_options.{name}: {error}")
 
@@ -249,21 +231,16 @@ def _check_solver_options(grid: Grid, problems: list[str]) -> None:
 def _unsupported(grid: Grid, names: dict[str, dict[str, Any]], values: dict[str, str]) -> str | None:
     """Why a combination cannot work, None if it can."""
     step = grid.steps[values["step"]]
-    search, solver = names["search"][values["search"]], names["solver"][values["solver"]]
-    if not search.needs_solver:
+    if not names["search"][values["search"]].needs_solver:
         return None
     chosen = values["solver_options"]
     if chosen != NO_OPTIONS and not grid.solver_options[chosen].get(values["solver"]):
         return f"solver_options {chosen!r} says nothing for solver {values['solver']!r}"
+    options = Options(**{"formulation": values["formulation"], "solver": values["solver"], **step.options})
     try:
-        second = step.options.get("check_with")
-        for backend in (solver, *([] if second is None else [backends.get(second)])):
-            check_combination(names["formulation"][values["formulation"]], backend)
-            check_options(backend, (), defaults=bool(step.options.get("solver_defaults", False)))
+        check_together(names["formulation"][values["formulation"]], options)
     except StablenetError as error:
         return str(error)
-    if step.options.get("removal") == "callback" and not solver.supports(Capability.LAZY):
-        return f"removal by callback needs {Capability.LAZY.value}, which solver {values['solver']!r} does not offer"
     return None
 
 
@@ -275,17 +252,17 @@ def _run(grid: Grid, loaded: LoadedInstance, values: dict[str, str], seed: int, 
     permute = seed if grid.permute and uses_solver else None
     if uses_solver:
         chosen["solver_options"] = grid.solver_options[values["solver_options"]].get(values["solver"], ())
-    # What a solver refuted is compared as it is, unless a step asks for more.
+    # Refutations by solvers are compared without certifying them, unless a step turns that on.
     steps = {"certify": False, **step.options}
     options = Options(**chosen, **steps, time_limit=grid.time_limit, threads=grid.threads, seed=seed, permute=permute)
     content = {
         "network": loaded.network_sha256,
         "domain": loaded.domain_digest,
-        # Samples are the frozen set's business where there is one.
+        # Where there is a frozen set, the samples were used for it.
         "samples": loaded.samples_sha256 if step.frozen or step.uses_samples else None,
         "frozen": None if frozen is None else vars(frozen),
         "options": options.to_json(),
-        # Enforced from outside, alike for all: a limit in the solver's own hands would not be.
+        # Enforced from outside, so that it is the same for all solvers.
         "memory_limit": grid.memory_limit,
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -311,7 +288,7 @@ def frozen_key(loaded: LoadedInstance, spec: FrozenSpec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-# Command lines. Files stand in them as tokens, since they lie elsewhere on another machine.
+# Command lines. Files are written as tokens, since their paths differ from machine to machine.
 
 NETWORK, DOMAIN, SAMPLES, FROZEN, REPORT = "{network}", "{domain}", "{samples}", "{frozen}", "{report}"
 

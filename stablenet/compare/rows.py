@@ -1,4 +1,4 @@
-"""The row of a run: what the store keeps of it, made from the watchdog's account and the report."""
+"""The row of a run in the store, made from the watchdog's answer and the report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.compare.plan import Run
+from stablenet.core.errors import ExitCode
+from stablenet.find.ending import ENGINE_PROCESS
 
 States = npt.NDArray[np.int8]
 
@@ -32,7 +34,7 @@ OUTCOMES = {
     "interrupted": "ended by an interrupt",
     "lost": "the run could not be carried out",
 }
-"""How a run ended. ``wrong`` is found out when the sweep ends, from what the runs say together."""
+"""How a run ended. ``wrong`` is set when the sweep ends, by comparing the runs."""
 
 FINISHED = ("solved", "borderline", "optimal")
 """Outcomes that count as solved."""
@@ -49,7 +51,7 @@ SIDES = ("positive", "negative")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job: the watchdog's account, and the report's text, None where none was written."""
+    """The result of a job: the watchdog's answer, and the report's text, None where none was written."""
 
     watched: dict[str, Any]
     report: str | None = None
@@ -78,11 +80,11 @@ def outcome_of(exit_code: int, killed: str | None, stderr: str, report: dict[str
         return "memory", f"ended from outside at its memory limit{': ' + last if last else ''}"
     if killed == "wall":
         return "hang", "overran its time limit and was ended from outside"
-    if exit_code == 4:
+    if exit_code == ExitCode.CONTRADICTION:
         return "contradiction", last
-    if exit_code == 2:
+    if exit_code == ExitCode.INPUT:
         return "refused", last
-    if report is None or exit_code not in {0, 3}:
+    if report is None or exit_code not in {ExitCode.DONE, ExitCode.STOPPED}:
         how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
         return "crash", f"{how}{': ' + last if last else ''}"
     if report["status"] == "complete":
@@ -91,7 +93,7 @@ def outcome_of(exit_code: int, killed: str | None, stderr: str, report: dict[str
     if report.get("config", {}).get("search") == "milp" and stopped in {"search", "borderline"}:
         return "optimal", ""
     if stopped == "solver":
-        return ("crash" if last.startswith("the engine process") else "solver"), last
+        return ("crash" if last.startswith(ENGINE_PROCESS) else "solver"), last
     by_reason = {"search": "incomplete", "interrupt": "interrupted"}
     return by_reason.get(stopped, stopped), last
 

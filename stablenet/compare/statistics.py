@@ -194,7 +194,7 @@ def closed_share(rows: Sequence[Row]) -> float | None:
 def best_shares(view: View) -> Array:
     """Share of the cells on which each member is the virtual best, within 1 %; ties are split.
 
-    A cell that none solved is none's.
+    A cell that no member solved counts for none.
     """
     if not view.time.size:
         return np.zeros(len(view.members))

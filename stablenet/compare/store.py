@@ -140,7 +140,7 @@ class Store:
             raise
         self.db.execute("COMMIT")
 
-    # What the sweep is about
+    # The sweep's description
 
     def meta(self, key: str) -> str | None:
         """A text kept beside the rows."""
@@ -186,7 +186,9 @@ class Store:
                 self.db.execute("INSERT INTO reports VALUES (?, ?, ?, ?)", (row["key"], frozen, states, blob))
 
     def mark_wrong(self, reasons: Mapping[str, str]) -> None:
-        """Set the outcome of runs that another run's witness disproves; one that disproved itself keeps its own."""
+        """Set the outcome of runs that another run's witness disproves; runs that contradict themselves keep their
+        outcome.
+        """
         with self._transaction():
             self.db.executemany(
                 "UPDATE runs SET outcome = 'wrong', reason = ? WHERE key = ? AND outcome != 'contradiction'",

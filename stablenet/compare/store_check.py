@@ -1,4 +1,6 @@
-"""Whether a file is a sweep's store, whole and of the schema at hand; asked before anything in it is changed."""
+"""The check that a file is a sweep's store, undamaged and of the current schema, made before anything in it is
+changed.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ def check_store(path: Path, schema: str, tables: Mapping[str, set[str]]) -> None
     """Raise `InputError` for a file that is no such store, or a damaged one; the file is only read.
 
     ``tables`` are those that must be there, with the columns that they must have. All pages are read, all texts
-    searched for zeros and all blobs unpacked, since SQLite keeps no checksums: a page of zeros inside a long value
-    looks sound to it.
+    searched for zeros and all blobs unpacked, since SQLite keeps no checksums: it does not notice a page of zeros
+    inside a long value.
     """
     try:
         with path.open("rb") as file:

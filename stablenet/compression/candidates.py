@@ -22,7 +22,7 @@ MOST_UNROLLED = 30_000_000
 
 
 def draft_of(network: Network, evidence: Evidence, free: tuple[bool, ...]) -> Draft:
-    """The draft that steps start from; ``free`` has an entry per map, the output last."""
+    """The draft that compression starts from; ``free`` has an entry per map, the output last."""
     most = np.max([np.maximum(np.abs(p.lower), np.abs(p.upper)) for p in evidence.domain.parts], axis=0)
     blocks: list[WorkingMap] = []
     sizes: list[Array] = [most]

@@ -18,7 +18,7 @@ from stablenet.onnx_io.graph import Graph
 Evaluator: TypeAlias = Callable[[Array], Array]
 
 Made: TypeAlias = tuple[str, list[Evaluator], np.dtype[Any], int]
-"""An evaluator's name, its runs of the original and the new file, their type, and on how many points to ask it."""
+"""An evaluator's name, its runs of the original and the new file, their type, and the number of points to use."""
 
 MOST_SINGLE = 256
 """Points that a file with a fixed batch of 1 is run on, one by one."""
@@ -32,7 +32,7 @@ UNITS = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53, np.dtyp
 """Unit roundoffs of what a file may compute in."""
 
 SMALLEST_HALF = 2.0**-24
-"""The smallest positive float16: what underflow in it may cost."""
+"""The smallest positive float16, which bounds the error of underflow in it."""
 
 
 def unit_of(graph: Graph) -> float:
@@ -54,7 +54,7 @@ def check_points(domain: Domain, witnesses: Array, samples: Array | None, count:
 
 
 def check_written(planned: Network, written: Network, domain: Domain, unit: float = 2.0**-24) -> None:
-    """Whether the file that was written holds the network that was planned, as far as a few points tell.
+    """Check on a few points that the file that was written holds the network that was planned.
 
     A bound is proven for whatever file there is, so a mistake in writing would only show as a large one. ``unit`` is
     the roundoff of the type of the file's outputs: an output that is constant is stored in it. Raises
@@ -111,7 +111,8 @@ def _compare_own(a: Network, b: Network, points: Array, bound: Array) -> None:
 
 
 def growth_of_underflow(network: Network) -> float:
-    """What underflow in a network's sums may come to at its outputs, in units of the smallest number of its type.
+    """A bound on the effect of underflow in a network's sums on its outputs, in units of the smallest number of its
+    type.
 
     Each sum loses at most one unit for each of its terms, and the maps after it enlarge that by their largest sum of
     magnitudes in a row. Infinite where that product overflows.
@@ -121,7 +122,7 @@ def growth_of_underflow(network: Network) -> float:
         for affine in (*(layer.affine for layer in network.layers), network.output):
             rows = np.zeros(affine.size)
             for term in affine.terms:
-                magnitudes: Any = abs(term.matrix)  # the stubs of csr arrays do not say what this is
+                magnitudes: Any = abs(term.matrix)  # the type stubs of csr arrays lack this
                 rows += apply(magnitudes, np.ones(term.matrix.shape[1]))
             total = (1.0 + float(rows.max(initial=0.0))) * total + 4.0 * (affine.n_terms + 1)
     return total

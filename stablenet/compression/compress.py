@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from stablenet.api import find_stable
-from stablenet.bounds.deviation import output_deviation
+from stablenet.bounds.crown_layers import crown_layers
+from stablenet.bounds.deviation import difference_deviation, output_deviation
+from stablenet.bounds.folded import neuron_folding
 from stablenet.compression.candidates import Planned, draft_of, plans, unrolled
 from stablenet.compression.check import check_points, check_written, compare_files, unit_of
 from stablenet.compression.reduce import Operations, reduce
@@ -24,7 +26,7 @@ from stablenet.core.errors import InputError, StablenetError, UnknownNameError
 from stablenet.core.files import atomic_path
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import domain_text, parse_domain
+from stablenet.domain.spec import domain_text, read_domain
 from stablenet.equivalence.joint import Joint, Pairing
 from stablenet.equivalence.provenance import (
     BOUND_KEY,
@@ -39,12 +41,14 @@ from stablenet.onnx_io.graph import Graph
 from stablenet.onnx_io.reader import load_onnx
 from stablenet.onnx_io.rewrite import Target, rewrite
 from stablenet.report.evidence import Evidence, witnesses_of
+from stablenet.report.files import command_files
 from stablenet.report.report import Report, check_arithmetic
 
 STORED = ("float32", "float64")
 
 RELATIVE = 1e-3
-"""Merging may cost this share of the largest output by default, as a proven bound; mostly it costs far less."""
+"""The default limit of the proven bound on the difference by merging, as a share of the largest output; the difference
+is mostly far smaller."""
 
 
 def compress_network(
@@ -92,8 +96,12 @@ class Compressed:
     in_float32: float | None = None
 
     def write(self, path: str | Path) -> None:
-        """Write the ONNX file, atomically."""
-        with atomic_path(Path(path)) as temporary:
+        """Write the ONNX file, atomically; raises `InputError` rather than write over the original or its data."""
+        original = {"the original": self.original.file} if self.original.file else {}
+        with (
+            command_files({"the compressed network": str(path)}, networks=original),
+            atomic_path(Path(path)) as temporary,
+        ):
             temporary.write_bytes(self.data)
 
 
@@ -145,7 +153,7 @@ def compress(
     """
     graph = Graph(_file(network))
     unit_of(graph)
-    region = parse_domain(domain, graph.network.n_inputs) if isinstance(domain, str) else domain
+    region = None if domain is None else read_domain(domain, graph.network.n_inputs)
     found = _found(graph.network, report, region, {**options, "arithmetic": arithmetic})
     seed = int(options.get("seed", 0))
     check_arithmetic(found, arithmetic)
@@ -263,7 +271,7 @@ class _Builder:
     def within(self, planned: Planned, usable: Evidence, limit: float) -> Compressed:
         """The file of a plan, or of the one that merges from the earliest layer on for which the bound is in limits.
 
-        What a merge rounds grows through each layer behind it, so the last layers come cheapest.
+        The rounding of a merge grows through each later layer, so merging in the last layers costs least.
         """
         full = result = self.build(planned, limit)
         left_out: tuple[int, ...] = ()
@@ -291,7 +299,7 @@ class _Builder:
         return graph.is_double != (self.stored == "float64")
 
     def build(self, planned: Planned, limit: float) -> Compressed:
-        """Write the graph, read it back, and bound what is different."""
+        """Write the graph, read it back, and bound the difference."""
         network, settled, evidence = planned.graph.network, planned.settled, self.evidence
         entries = zip(settled.network.layers, settled.provenance.to_json(), strict=True)
         metadata = {
@@ -304,10 +312,15 @@ class _Builder:
         pairing = by_provenance(network, first)
         if pairing is None:
             raise StablenetError("the compressed network has lost its provenance")
-        bound = difference_bound(network, first, pairing, evidence)
+        bound = as_read = difference_bound(network, first, pairing, evidence)
         rigorous = (
             bound if evidence.is_rigorous else difference_bound(network, first, pairing, evidence.only_rigorous())
         )
+        same = _same_sums(planned) and not as_read.any()
+        rounded, _ = difference_deviation(network, first, evidence.domain)
+        if rounded.any() and not (same and inactive_in_the_file(network, evidence)):
+            # The bounds are about what the files compute, not about the networks as folded.
+            bound, rigorous = (np.nextafter(each + rounded, np.inf) for each in (bound, rigorous))
         worst = {BOUND_KEY: float(bound.max(initial=0.0)), RIGOROUS_KEY: float(rigorous.max(initial=0.0))}
         model = self._model(planned, metadata | {key: repr(value) for key, value in worst.items()})
         return Compressed(
@@ -323,7 +336,7 @@ class _Builder:
             original_bytes=0,
             tolerance=limit,
             kept=tuple(k for k, free in enumerate(planned.graph.free[:-1]) if not free),
-            same_sums=_same_sums(planned) and not bound.any(),
+            same_sums=same,
         )
 
 
@@ -333,6 +346,16 @@ def difference_bound(a: Network, b: Network, pairing: Pairing, evidence: Evidenc
     low, high = np.stack([part.lower for part in parts]), np.stack([part.upper for part in parts])
     lower, upper = Joint(a, b, pairing, low=low, high=high, trusted=evidence.trusted()).run()
     return np.asarray(np.maximum(np.abs(lower), np.abs(upper)).max(axis=0))
+
+
+def inactive_in_the_file(network: Network, evidence: Evidence) -> bool:
+    """Whether CROWN proves every neuron that is called inactive to be so in the file too, where the import rounded."""
+    low, high = (np.stack([getattr(part, side) for part in evidence.domain.parts]) for side in ("lower", "upper"))
+    bounds, rounded = crown_layers(network, low, high), neuron_folding(network, evidence.domain)
+    return all(
+        bool((np.nextafter(upper.max(axis=0) + off, np.inf)[inactive] <= 0).all())
+        for (_, upper), off, inactive in zip(bounds, rounded, evidence.inactive, strict=True)
+    )
 
 
 def read_back(model: Any, arithmetic: str = "real") -> Network:

@@ -18,7 +18,7 @@ MOST_GROWTH = 1e4
 """Coefficients above this would lift the rounding of the stored rows too much; such a basis is refused."""
 
 MOST_CONDITION = 1e9
-"""Bases worse than this are refused: what looks independent may be rounding."""
+"""Bases of worse condition are refused: rows may look independent by rounding alone."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,11 @@
-"""Which neurons go, and what takes their place.
+"""The operations of compression: neurons are removed, merged, or folded.
 
 Serra, Yu, Kumar & Ramalingam (NeurIPS 2021, arXiv 2102.07804), and beyond. The order: remove what is stably inactive
-(its columns go too, which frees others); then, until nothing changes, replace neurons that read nothing by the number
-that they give, remove those that nothing reads, from the output back, and from the last layer to the first fold a
-layer that is all active, or merge its stably active neurons. Later layers first: merging them leaves fewer rows that
-read the earlier ones, and so a smaller rank. With ``M`` the stacked columns of all consumers on the active neurons S
-and ``W`` the rows of S over all their sources, ``h_S = W h + b`` on the domain, and the consumers see ``M W h + M b``:
+(its columns go too, which frees others); then, until nothing changes, replace neurons without inputs by their constant
+value, remove those that no other map uses, from the output back, and from the last layer to the first fold a layer
+that is all active, or merge its stably active neurons. Later layers first: merging them leaves fewer rows that read
+the earlier ones, and so a smaller rank. With ``M`` the stacked columns of all consumers on the active neurons S and
+``W`` the rows of S over all their sources, ``h_S = W h + b`` on the domain, and the consumers see ``M W h + M b``:
 ``rank(M W)`` neurons suffice. Each merge is taken only if it lowers the number of connections or, at the same number,
 of neurons.
 """
@@ -72,7 +72,7 @@ def _drop(
 
 
 def _constants(draft: Draft, steps: list[Step], layer: int) -> None:
-    """Neurons that read nothing: what they give is a number, which their consumers take over.
+    """Neurons without inputs: their value is a constant, which is added to the offsets of their consumers.
 
     A number other than 0 may round in their offsets, as merging does: that takes a neuron known to be active.
     """
@@ -93,7 +93,7 @@ def _constants(draft: Draft, steps: list[Step], layer: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Effect:
-    """What the active neurons of a layer do: rows W and offsets of them, columns M of all consumers on them.
+    """The active neurons of a layer: their rows W and offsets, and the columns M of all consumers on them.
 
     ``product`` is M W over the stacked sources, ``noise`` bounds the rounding of its entries, row by row.
     """
@@ -119,7 +119,7 @@ class _Effect:
         columns = np.concatenate(taken) if taken else np.zeros((0, len(active)))
         product, size = columns @ rows, np.abs(columns) @ np.abs(rows)
         rounding = gamma(len(active) + 2) * size
-        # Entries that are all rounding are zeros that should not become connections.
+        # Entries below their rounding error are zeros, which must not become connections.
         product = np.where(np.abs(product) <= 2.0 * rounding, 0.0, product)
         noise = rounding @ scale + np.abs(columns) @ block.noise[active]
         return cls(active, sources, scale, rows, block.offset[active], block.noise[active], columns, product, noise)
@@ -219,7 +219,7 @@ def _dependent(effect: _Effect) -> _Merge:
 
 
 def _ranked(effect: _Effect) -> _Merge:
-    """Stand-ins that span what the consumers see: rows of M W that span the others."""
+    """Stand-ins that span all that the consumers use: rows of M W that span the others."""
     basis = row_basis(effect.product, effect.scale, effect.noise)
     return _Merge("rank", basis, effect.product[basis.rows], basis.coefficients, effect.columns @ effect.offset)
 

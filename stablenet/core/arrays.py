@@ -1,4 +1,4 @@
-"""Names for the types of arrays, the same in all modules. Shapes stand where an array is described."""
+"""Names for the types of arrays, the same in all modules. Shapes are given where an array is described."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Array = npt.NDArray[np.float64]
 """Numbers in double precision."""
 
 Single = npt.NDArray[np.float32]
-"""Numbers in single precision: they choose, and never prove."""
+"""Numbers in single precision: for choices only, never for bounds that prove something."""
 
 Index = npt.NDArray[np.intp]
 """Positions in another array."""

@@ -21,7 +21,7 @@ class LayerBounds:
     """Bounds of one layer's pre-activations: ``lower <= g <= upper``, all (n,).
 
     ``lower_by`` and ``upper_by`` index `Bounds.methods`; ``lower_rigorous`` and ``upper_rigorous`` say
-    whether the bound, and everything it rests on, is proof against rounding.
+    whether the bound, and everything it rests on, holds in spite of rounding.
     """
 
     lower: Array

@@ -1,4 +1,4 @@
-"""Which refutations of a ledger were claimed by one source and then proven by another."""
+"""Certificates of a ledger's refutations: claimed by one source, then proven by another."""
 
 from __future__ import annotations
 

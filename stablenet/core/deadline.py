@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from stablenet.core.errors import StablenetError
+from stablenet.core.errors import ExitCode, StablenetError
 
 
 class SearchStoppedError(StablenetError):
     """A limit was met; what the ledger holds stands. ``reason`` is one of the report's stop reasons."""
 
-    exit_code = 3
+    exit_code = ExitCode.STOPPED
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

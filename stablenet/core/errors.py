@@ -1,25 +1,38 @@
 """Every error that the package raises on purpose, under one root.
 
-``exit_code`` is what the command line returns for it: 2 for anything that the user can mend
-(input, usage, a missing extra), 3 where the work stopped early, 4 for a contradiction.
+``exit_code`` is what the command line returns for it, see `ExitCode`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the command line returns."""
+
+    DONE = 0
+    BUG = 1
+    INPUT = 2
+    """Something that the user can mend: input, usage, a missing extra. Nothing was written."""
+    STOPPED = 3
+    """The work stopped early; what was found is written."""
+    CONTRADICTION = 4
+    """A witness disproves a refutation, or, of `verify`, an input disproves that two networks agree."""
 
 
 class StablenetError(Exception):
     """Root of all deliberate errors."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
 
 
 class InputError(StablenetError, ValueError):
-    """Something that was handed in is wrong; the message is one line: what, where, what would be right."""
+    """Wrong input or usage. The message is one line that says what is wrong, where, and what is expected."""
 
-    exit_code = 2
+    exit_code = ExitCode.INPUT
 
 
 class NetworkError(InputError):
@@ -31,7 +44,7 @@ class UnsupportedOperatorError(NetworkError):
 
 
 class TooLargeError(NetworkError):
-    """A network whose import would need more memory or time than any use of it could justify."""
+    """A network whose import would need more memory or time than the reader allows."""
 
 
 class DomainError(InputError):
@@ -43,7 +56,7 @@ class ReportError(InputError):
 
 
 class UnknownNameError(InputError, LookupError):
-    """A name that no registry entry answers to. The message lists those that exist."""
+    """A name that is not in the registry. The message lists the names that exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], broken: Iterable[str] = ()) -> None:
         self.kind = kind
@@ -61,28 +74,28 @@ class UnsupportedError(InputError):
 class NotInstalledError(StablenetError, ImportError):
     """An optional package is missing; the message names the extra that brings it."""
 
-    exit_code = 2
+    exit_code = ExitCode.INPUT
 
 
 class LicenseError(StablenetError, RuntimeError):
     """A solver is installed but its licence does not allow this model."""
 
-    exit_code = 2
+    exit_code = ExitCode.INPUT
 
 
 class SolverError(StablenetError, RuntimeError):
-    """A solver failed, refused the model, or answered in a way that proves nothing."""
+    """A solver failed, did not take the model, or gave an answer that cannot be used."""
 
-    exit_code = 3
+    exit_code = ExitCode.STOPPED
 
 
 class ContradictionError(StablenetError, RuntimeError):
-    """A witness and a refutation of the same question: something lied.
+    """A witness and a refutation of the same question: one of the two is wrong.
 
     ``report`` is the report of the run that found it, where there is one.
     """
 
-    exit_code = 4
+    exit_code = ExitCode.CONTRADICTION
 
     def __init__(self, message: str, report: object = None) -> None:
         self.report = report

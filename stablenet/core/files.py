@@ -33,7 +33,7 @@ class Named:
 
 @dataclass
 class _Guard:
-    """What the command at work reads, what it is told to write, and what it has written."""
+    """The files that the current command reads, those that it is to write, and those that it has written."""
 
     reads: tuple[Named, ...]
     written: list[Path] = field(default_factory=list)
@@ -46,9 +46,9 @@ _GUARD: ContextVar[_Guard | None] = ContextVar("stablenet_files", default=None)
 def guarded(reads: Iterable[Named], writes: Iterable[Named]) -> Iterator[None]:
     """Refuse, now and in the block, to write over a file that is read, or over another that is written.
 
-    Names count as one file where links, hard links or spellings make them so. Raises `OutputError` that names both,
-    or says why a file of ``writes`` cannot be written. In the block `atomic_path` refuses files of ``reads``, and those
-    that it has already written there; blocks within it refuse them too.
+    Two names count as one file where links, hard links or spellings lead to the same one. Raises `OutputError` that
+    names both, or says why a file of ``writes`` cannot be written. In the block `atomic_path` refuses files of
+    ``reads``, and those that it has already written there; blocks within it refuse them too.
     """
     reads, writes = tuple(reads), tuple(writes)
     for number, target in enumerate(writes):

@@ -44,7 +44,7 @@ def matrix_sizes(matrix: Matrix) -> Matrix:
 
 
 def roundoff_of(roundings: int, lost: float, offset: Array, terms: tuple[Term, ...], peak: float = 0.0) -> Roundoff:
-    """What ``roundings`` on the way to a result, and a loss of ``lost`` by underflow, make at most.
+    """A bound on the effect of ``roundings`` on the way to a result, and of a loss of ``lost`` by underflow.
 
     ``peak`` is the `Roundoff.peak` of what comes before the result itself, if anything. One more rounding stands for
     what folding in float64 has rounded; twice the loss, for what is rounded after it.
@@ -67,14 +67,15 @@ def in_float32(network: Network) -> Network:
 
 
 def in_real(network: Network) -> Network:
-    """The same network of which only the real function counts."""
+    """The same network, read as a function of real numbers: without the float32 rounding bounds."""
     layers = tuple(replace(layer, affine=replace(layer.affine, roundoff=None)) for layer in network.layers)
     return replace(network, layers=layers, output=replace(network.output, roundoff=None))
 
 
 def _single(affine: AffineMap) -> AffineMap:
     terms = tuple(Term(term.source, matrix_sizes(term.matrix)) for term in affine.terms)
-    # On each way: the input and a weight (or the offset) are rounded to float32, one product, a sum for every term.
+    # From each source to a result: the input and a weight (or the offset) are rounded to float32, one product, a sum
+    # for every term.
     n = affine.n_terms + len(terms)
     reach = sum(float(np.asarray(term.matrix.sum(axis=1)).max(initial=0.0)) for term in terms)
     lost = SMALLEST32 * (2.0 * n + 6.0 + 4.0 * reach)

@@ -1,4 +1,4 @@
-"""Reading the files that a user names: regular files alone, up to a length."""
+"""Reading files that a user names: only regular files, up to a largest size."""
 
 from __future__ import annotations
 

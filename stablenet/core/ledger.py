@@ -1,4 +1,4 @@
-"""The ledger: every question, its evidence, and the verdicts that follow. The one mutable state.
+"""The ledger: every question, its evidence, and the verdicts that follow. It is the only mutable state of a run.
 
 A neuron asks two questions: can its pre-activation be positive on the domain, can it be negative. Each is
 open, witnessed or refuted; verdicts are derived and never stored. All changes are events (plain JSON
@@ -101,7 +101,7 @@ class Ledger:
         return verdicts_of(self.states)
 
     def pending(self, part: int | None = None) -> Mask:
-        """Questions still worth work, (2, n): open ones of neurons without a verdict.
+        """Pending questions, (2, n): the open ones of neurons without a verdict.
 
         With ``part``, only those not yet refuted on that part.
         """
@@ -142,7 +142,7 @@ class Ledger:
 
     @property
     def withdrawals(self) -> int:
-        """How many sources have been withdrawn: work that began at another number may rest on what they said."""
+        """How many sources have been withdrawn; work begun at another number may rest on what was revoked."""
         return len(self.dead_sources)
 
     def refuters(self, part: int) -> frozenset[str]:
@@ -173,9 +173,9 @@ class Ledger:
         """Record that questions (flat indices) are refuted on a part. A rigorous refutation takes the place of one that
         is not; others that are known are kept. ``certificate`` says what proving another's claims has cost.
 
-        Where a witness in that part shows one of them, this is a contradiction: see `add_witness`. A source that was
-        once contradicted is not believed again; nor is a refutation whose work began when ``since`` sources had been
-        withdrawn (None: it rests on no other source) and meanwhile there are more.
+        Where a witness in that part shows one of them, this is a contradiction: see `add_witness`. Refutations of a
+        source that was contradicted before are not recorded, nor are those whose work began when ``since`` sources had
+        been withdrawn (None: it rests on no other source) if more have been withdrawn since.
         """
         neurons = np.asarray(neurons, dtype=np.intp)
         proof = np.broadcast_to(np.asarray(rigorous, dtype=bool), neurons.shape)
@@ -241,11 +241,11 @@ class Ledger:
         )
 
     def distrust(self, source: str) -> None:
-        """Believe a source no more that lied about something else than a question; revokes as a contradiction does."""
+        """Withdraw a source that was wrong about something else than a question; revokes as a contradiction does."""
         self._send({"event": "distrust", "source": source})
 
     def presume(self, sources: Collection[str]) -> None:
-        """Say that refutations to come may rest on these sources, in whichever order they are recorded."""
+        """Record that later refutations may rest on these sources, in whichever order they are recorded."""
         self._send({"event": "presume", "sources": sorted(sources)})
 
     def set_bounds(self, part: int, bounds: Bounds, *, rests_on: Collection[str] = ()) -> None:
@@ -281,7 +281,7 @@ class Ledger:
                     self.refute(part, side, self.flat(k, found), method, rigorous=proof[found], since=since)
 
     def set_unanswered(self, side: Side, neurons: Index) -> None:
-        """Record that questions have no answer since their solver failed: they stay open."""
+        """Record that questions stay open because their solver failed."""
         self._send({"event": "unanswered", "side": int(side), "neurons": np.asarray(neurons).tolist()})
 
     def inside(self, part: int, first: int = 0) -> Array:

@@ -1,4 +1,4 @@
-"""The limit on memory: set on a process before it reads anything, kept by the operating system."""
+"""The limit on memory: set on a process before it reads anything, enforced by the operating system."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 SHARE = 0.75
-"""Share of the machine's memory that a process may take where nobody says otherwise."""
+"""Share of the machine's memory that a process may take by default."""
 
 LEAST_DEFAULT = 4096.0
-"""Megabytes that the default is at least: an interpreter with its packages reserves up to half of it."""
+"""The least default, in megabytes: an interpreter with its packages reserves up to half of it."""
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

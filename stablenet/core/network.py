@@ -25,7 +25,8 @@ from stablenet.core.rounding import LARGEST32, OVERFLOW, SAFETY, gamma, underflo
 from stablenet.core.terminal import plain
 
 MAY_UNDERFLOW = -900.0
-"""Exponent of 2 below which products may underflow in float64, which would hide that a row reads something."""
+"""Exponent of 2 below which products may underflow in float64: a row with nonzero coefficients could then look
+empty."""
 
 Matrix = Array | sparse.csr_array
 
@@ -105,7 +106,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Roundoff:
-    """What every float32 evaluation of an affine map keeps to: see `AffineMap.deviation`.
+    """Bounds on the error of every float32 evaluation of an affine map: see `AffineMap.deviation`.
 
     With the bounds ``m[source] >= |h[source]|``, row i is off by at most ``relative * size[i] + absolute``, where
     ``size = offset + sum over terms of matrix @ m[source]``. Nothing in ``offset`` or ``terms`` is negative; where the
@@ -133,7 +134,7 @@ class Roundoff:
 class AffineMap:
     """``offset + sum over terms of matrix @ h[source]``; ``nodes`` names the graph nodes it folds.
 
-    With a ``roundoff`` all that is said of the map, its bounds and errors, holds for its float32 evaluations too: every
+    With a ``roundoff``, bounds and errors of the map hold for its float32 evaluations too: every
     value is ``offset + sum + d`` with any d up to `deviation`.
     """
 
@@ -354,7 +355,7 @@ class Network:
 
     @property
     def arithmetic(self) -> str:
-        """What its bounds and errors speak of: "real", or "float32" for every evaluation in float32 as well."""
+        """The arithmetic for which bounds and errors hold: "real", or "float32" for its every evaluation as well."""
         return "real" if self.output.roundoff is None else "float32"
 
     def _points(self, x: npt.ArrayLike) -> Array:

@@ -13,7 +13,7 @@ from stablenet.core.errors import InputError, UnknownNameError
 INJECTIONS = ("relaxation", "random", "off")
 REMOVALS = ("resolve", "callback")
 SMALLEST_MARGIN = 1e-8
-"""Ten times the smallest tolerance that all solvers take."""
+"""Ten times the smallest tolerance that every solver accepts."""
 
 
 class FindOptions(TypedDict, total=False):
@@ -97,7 +97,7 @@ class Options:
     early_stop: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.solver_options, list):  # as JSON has it
+        if isinstance(self.solver_options, list):  # from JSON, which has no tuples
             object.__setattr__(self, "solver_options", tuple(self.solver_options))
         self._check_types()
         if self.inject not in INJECTIONS:
@@ -129,7 +129,7 @@ class Options:
             object.__setattr__(self, "threads", usable_cores())
 
     def _check_types(self) -> None:
-        """Raise `InputError` for a value of the wrong type, which no later check would name."""
+        """Raise `InputError` for a value of the wrong type."""
         for field in fields(self):
             value = getattr(self, field.name)
             kind, _, optional = str(field.type).partition(" | ")

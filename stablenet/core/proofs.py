@@ -85,7 +85,7 @@ class PartProof:
         self.write("layer", {"layer": len(before), "by": by}, {})
 
     def frame(self, before: Pairs) -> None:
-        """What follows rests on these bounds of the first layers; they are written if they are new."""
+        """Record that what follows rests on these bounds of the first layers; they are written if they are new."""
         lower = np.concatenate([np.zeros(0), *(low for low, _ in before)]).astype("<f8")
         upper = np.concatenate([np.zeros(0), *(high for _, high in before)]).astype("<f8")
         content = lower.tobytes() + upper.tobytes()

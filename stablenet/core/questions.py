@@ -1,6 +1,5 @@
-"""The questions about a neuron, the states that they are in, and the verdicts that follow.
-
-A neuron asks two questions: can its pre-activation be positive on the domain, can it be negative.
+"""The questions about a neuron, the states that they are in, and the verdicts that follow. There are two for each
+neuron: can its pre-activation be positive on the domain, can it be negative.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An entry is a class with a ``name``. It is found in the modules of the package given, so that a file
 dropped there is enough, and in the entry-point group given, so that another package can add one.
 The grammar of a specification is ``name[:argument]``; the class reads the argument in
-``from_argument``. An entry that cannot be used is kept as `Broken`: it hinders only who names it.
+``from_argument``. An entry that cannot be used is kept as `Broken`: naming it raises, all else works.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stablenet.core.signals import is_interrupt
 
 
 class Pluggable(Protocol):
-    """What the registry asks of a class."""
+    """The methods that a class needs for being registered."""
 
     name: ClassVar[str]
 
@@ -129,7 +129,7 @@ class Registry(Generic[T]):
         """The class of that name in this package, found without importing the others: they cost start-up time.
 
         A module is looked into if its text has the name. Own classes come before those of other packages, as in
-        `classes`. None where no module, or more than one, has such a class: then `classes` tells more.
+        `classes`. None where no module, or more than one, has such a class: then `classes` says what is wrong.
         """
         package = importlib.import_module(self.package)
         wanted = re.compile(rf"""^    name\b.*= ["']{re.escape(name)}["']""", re.MULTILINE)
@@ -165,13 +165,13 @@ class Registry(Generic[T]):
                 wrong = self._attempt(partial(self._wrong, cls), origin, broken)
                 if wrong:
                     broken.append(Broken(self.kind, point.name, distribution, origin.entry_point, wrong))
-                elif wrong is not None:  # None: asking already failed
+                elif wrong is not None:  # None: the check itself raised
                     yield cls, origin
 
     def _attempt(self, load: Callable[[], Any], origin: _Origin, broken: list[Broken]) -> Any:
-        """What ``load`` returns; None where it raises, which is noted: code of others may raise anything."""
+        """What ``load`` returns; None where it raises, which is noted: code of other packages may raise anything."""
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # what it prints is none of a command's output
+            with contextlib.redirect_stdout(sys.stderr):  # what it prints must not become output of the command
                 return load()
         except BaseException as error:
             if isinstance(error, MemoryError) or is_interrupt(error):
@@ -182,7 +182,7 @@ class Registry(Generic[T]):
             return None
 
     def _wrong(self, cls: object) -> str:
-        """What keeps an object of another package from being an entry; '' where nothing does."""
+        """Why an object of another package cannot be an entry; '' where it can."""
         if not (inspect.isclass(cls) and issubclass(cls, self.base)):
             return f"it is no {self.kind}: a subclass of {self.base.__name__} is expected"
         if inspect.isabstract(cls):
@@ -230,7 +230,7 @@ def _points(group: str, kind: str, broken: list[Broken]) -> Iterator[tuple[str, 
                 continue
             seen.add(label)
             points = [point for point in distribution.entry_points if point.group == group]
-        except Exception as error:  # metadata that is no metadata fails in many ways
+        except Exception as error:  # malformed metadata can raise any exception
             broken.append(Broken(kind, "?", _label(distribution), "entry_points.txt", _one_line(error)))
             continue
         yield label, points
@@ -246,7 +246,7 @@ def _shadowed(distribution: Distribution) -> bool:
 
 
 def _label(distribution: Distribution) -> str:
-    """Name and version, or the folder of the metadata where it does not tell."""
+    """Name and version, or the folder of the metadata where they are missing."""
     try:
         return f"{distribution.metadata['Name']} {distribution.version}"
     except Exception:

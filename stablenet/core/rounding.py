@@ -1,4 +1,4 @@
-"""What floating-point arithmetic may have done, bounded (Higham, *Accuracy and Stability*, ch. 2 and 3).
+"""Bounds on the rounding of floating-point arithmetic (Higham, *Accuracy and Stability*, ch. 2 and 3).
 
 A computed product of two numbers is off by a share `UNIT` of it or, where it underflows, by up to half of `TINY`; a sum
 never underflows inexactly. So an error bound made of `gamma` alone is wrong near 1e-300, and it is so in two ways: the
@@ -47,7 +47,9 @@ def gamma(n: int) -> float:
 
 
 def gamma32(n: int) -> float:
-    """``n u / (1 - n u)`` for float32, rounded up; raises `InputError` for more roundings than say anything."""
+    """``n u / (1 - n u)`` for float32, rounded up; raises `InputError` for so many roundings that the bound is
+    useless.
+    """
     if n * UNIT32 > 0.25:
         raise InputError(f"a value that float32 rounds {n} times on the way cannot be bounded; --arithmetic real")
     return SAFETY * n * UNIT32 / (1.0 - n * UNIT32)

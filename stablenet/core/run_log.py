@@ -12,7 +12,7 @@ from typing import Any
 from stablenet.core.events import Event
 
 PROGRESS = 0.2
-"""Seconds between two words on how far a stage is."""
+"""Least seconds between two reports of progress of a stage."""
 
 
 class RunLog:
@@ -72,14 +72,16 @@ class RunLog:
         self._send({"event": "solver_options", "rows": [dict(row) for row in rows]})
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Say how far a stage is: ``stage`` then reads so. Most calls are passed over, since they come fast."""
+        """Report how far a stage is; ``stage`` then says it. Calls within `PROGRESS` seconds of the last report are
+        ignored.
+        """
         now = time.monotonic()
         if done == total or now >= self._shown + PROGRESS:
             self._shown = now
             self._send({"event": "progress", "stage": f"{stage}: {done} of {total}"})
 
     def begin(self, what: str) -> None:
-        """Say that time is spent on something from now on, until `add_seconds`."""
+        """Record that time is spent on something from now on, until `add_seconds`."""
         self._send({"event": "begin", "what": what})
 
     def add_seconds(self, what: str, seconds: float) -> None:
@@ -87,7 +89,7 @@ class RunLog:
         self._send({"event": "seconds", "what": what, "seconds": seconds})
 
     def cut_off(self) -> None:
-        """Count the time of what had begun and was never said to have ended."""
+        """Count the time of a step that had begun when the run was cut off."""
         if self.under_way is not None:
             what, since = self.under_way
             self.add_seconds(what, max(0.0, self.elapsed - since))

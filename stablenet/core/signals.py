@@ -1,4 +1,4 @@
-"""Ctrl-C, termination and hang-up: three signals with one meaning, to end with what there is.
+"""Ctrl-C, termination and hang-up: three signals with one meaning: end the run and keep what was found.
 
 `install` makes each of them raise `Interrupted` in the main thread. Inside an `Interrupts` block they are only noted,
 so that what is going on there is finished. `end_at_once` is for the moments before and after all work.
@@ -14,15 +14,14 @@ import threading
 import time
 from typing import Any, Self
 
+from stablenet.core.errors import ExitCode
+
 ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )  # Windows has no SIGHUP
 
-EXIT_CODE = 3
-"""The exit code of what was ended early."""
-
 REPEAT = 1.0
-"""Seconds after which a further signal interrupts again; until then the first one's clearing up is left in peace."""
+"""Seconds after which a further signal interrupts again; before, it would disturb the cleaning up after the first."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -30,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an error is one of a signal, rather than a ``KeyboardInterrupt`` that some code raises by itself."""
+    """Whether an error comes from a signal, rather than from code that raises ``KeyboardInterrupt`` itself."""
     if not isinstance(error, KeyboardInterrupt):
         return False
     return isinstance(error, Interrupted) or signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -49,7 +48,7 @@ def _handle(handler: Any) -> list[Any]:
 
 
 class _Raise:
-    """Raises `Interrupted`; not again within `REPEAT` seconds, that the first may clear up."""
+    """Raises `Interrupted`; not again within `REPEAT` seconds, so that the cleaning up after the first can finish."""
 
     def __init__(self) -> None:
         self.last = -REPEAT
@@ -67,10 +66,10 @@ def install() -> None:
     _handle(_Raise())
 
 
-def end_at_once(message: str, code: int = EXIT_CODE, grace: float = 0.0) -> None:
+def end_at_once(message: str, code: int = ExitCode.STOPPED, grace: float = 0.0) -> None:
     """From now on all three end the process with one line and ``code``; within ``grace`` seconds they do nothing.
 
-    For moments at which nothing is there to be lost or cleared away.
+    For moments at which there are no results to keep and no files to remove.
     """
     since = time.monotonic()
 
@@ -86,10 +85,10 @@ def end_at_once(message: str, code: int = EXIT_CODE, grace: float = 0.0) -> None
 
 
 def ignore_at_exit() -> None:
-    """Ignore all three once the interpreter has begun to tear itself down.
+    """Ignore all three once the interpreter has begun to exit.
 
-    It puts back the default of every handler that is a function then: a signal would end the process with a code of its
-    own, after all was done. What is ignored stays ignored.
+    It then restores the default of every handler that is a Python function, so that a signal would change the exit code
+    after all work was done. Signals that are ignored stay ignored.
     """
     atexit.register(_handle, signal.SIG_IGN)
 
@@ -97,7 +96,7 @@ def ignore_at_exit() -> None:
 class Interrupts:
     """Context in which the three are noted in ``seen`` and do not break into what is going on.
 
-    Inside another such context, what came to that one is seen too.
+    Inside another such context, signals that came within the outer one are noted too.
     """
 
     _depth = 0

@@ -1,4 +1,4 @@
-"""Text for terminals: names from files are shown as text, whatever characters they hold."""
+"""Text for terminals: control characters in names from files are escaped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plain(text: str, keep: str = "") -> str:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    r"""A text with what an encoding cannot hold written as ``\uXXXX``."""
+    r"""A text in which characters that an encoding lacks are written as ``\uXXXX``."""
     name = encoding or "utf-8"
     try:
         text.encode(name)

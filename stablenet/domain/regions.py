@@ -30,7 +30,7 @@ class Domain(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """As the report writes it."""
+        """The domain in the form that reports have, plain values."""
 
     @property
     def n_inputs(self) -> int:
@@ -136,7 +136,7 @@ class Box(Part):
         self._set_box(self.lower, self.upper)
 
     def to_json(self) -> dict[str, Any]:
-        """As the report writes it."""
+        """The domain in the form that reports have, plain values."""
         return {"kind": "box", "lower": self.lower.tolist(), "upper": self.upper.tolist()}
 
 
@@ -218,7 +218,7 @@ class Polytope(Part):
     def is_empty(self) -> bool:
         """Whether an LP solver (HiGHS in SciPy) finds no point in it.
 
-        Within the solver's tolerance: a sliver may pass as non-empty, and is then refused by nobody.
+        Within the solver's tolerance: a very thin empty polytope may pass as non-empty.
         Raises `DomainError` if the solver gives no answer.
         """
         from scipy.optimize import linprog
@@ -230,7 +230,7 @@ class Polytope(Part):
         return bool(answer.status == 2)
 
     def to_json(self) -> dict[str, Any]:
-        """As the report writes it."""
+        """The domain in the form that reports have, plain values."""
         return {
             "kind": "polytope",
             "lower": self.lower.tolist(),
@@ -260,7 +260,7 @@ class Union(Domain):
         return self.members
 
     def to_json(self) -> dict[str, Any]:
-        """As the report writes it."""
+        """The domain in the form that reports have, plain values."""
         if len(self.members) == 1:
             return self.members[0].to_json()
         return {"kind": "union", "parts": [part.to_json() for part in self.members]}

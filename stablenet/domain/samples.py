@@ -41,7 +41,7 @@ def _checked(name: str, head: bytes, size: int, error: type[InputError]) -> tupl
         least = min(shape, default=0)
     except MemoryError:
         raise error(f"{name}: not a .npy file of numbers (its header is nested too deeply)") from None
-    except Exception as found:  # broken headers end in errors of many kinds, the tokenizer's among them
+    except Exception as found:  # broken headers raise errors of many kinds, the tokenizer's among them
         words = " ".join(str(found).split()) or type(found).__name__
         raise error(f"{name}: not a .npy file of numbers ({words[:300]})") from None
     if dtype.kind == "O":
@@ -113,7 +113,7 @@ def _members(path: Path, file: IO[bytes], n_inputs: int) -> list[npt.NDArray[np.
                     arrays.append(_loaded(f"{path}, {member.filename}", packed, InputError))
     except InputError:
         raise
-    except Exception as found:  # of what is no archive, the standard library makes errors of many kinds
+    except Exception as found:  # for files that are no archive the standard library raises errors of many kinds
         words = " ".join(str(found).split()) or type(found).__name__
         raise InputError(f"{path}: no readable .npy or .npz file ({words[:300]})") from None
     return arrays

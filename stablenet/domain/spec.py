@@ -6,13 +6,14 @@ import base64
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from stablenet.core.errors import DomainError
-from stablenet.domain.regions import Box, Domain, LinfBall, Polytope
+from stablenet.domain.regions import Box, Domain, LinfBall, Polytope, domain_from_json
 from stablenet.domain.samples import read_centre
 from stablenet.domain.vnnlib import read_vnnlib
 
@@ -20,6 +21,19 @@ FORMS = "box:LO:HI, ball:CENTER.npy:EPS[:LO:HI], or a path to *.vnnlib or *.vnnl
 """The grammar, for messages and help texts."""
 
 _BALL = re.compile(r"(?P<path>.*\.npy):(?P<numbers>[^:]*(?::[^:]*:[^:]*)?)", re.DOTALL)
+
+
+def read_domain(domain: Domain | str | Mapping[str, Any], n_inputs: int) -> Domain:
+    """A domain of ``n_inputs`` inputs: as it is, from its specification, or from the form that reports have.
+
+    Raises `DomainError` for what is none, or has another number of inputs.
+    """
+    if isinstance(domain, str):
+        return parse_domain(domain, n_inputs)
+    found = domain if isinstance(domain, Domain) else domain_from_json(domain)
+    if found.n_inputs != n_inputs:
+        raise DomainError(f"the domain has {found.n_inputs} inputs, the network {n_inputs}")
+    return found
 
 
 def parse_domain(spec: str, n_inputs: int) -> Domain:

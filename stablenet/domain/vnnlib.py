@@ -2,10 +2,9 @@
 
 The domain is what the assertions say of the inputs alone: every constraint on outputs is taken as
 satisfiable, so a disjunction over outputs says nothing, and one whose branches hold boxes of inputs
-gives the union of those boxes. Decimals are read exactly and rounded to the nearest float64; the
-verdicts speak of that float64 domain, which may differ from the decimal one by half a unit in the
-last place. Version 2: https://www.vnnlib.org (VNN-LIB standard 2.0, 2025); of several networks the
-file must tie the inputs.
+gives the union of those boxes. Decimals are read exactly and rounded to the nearest float64; the verdicts hold on that
+float64 domain, which may differ from the decimal one by half a unit in the last place. Version 2:
+https://www.vnnlib.org (VNN-LIB standard 2.0, 2025); of several networks the file must tie the inputs.
 """
 
 from __future__ import annotations
@@ -55,10 +54,15 @@ class ContradictionInFileError(DomainError):
 def read_vnnlib(path: str | Path) -> Domain:
     """The input part of a VNN-LIB file.
 
-    Returns a `Box`, a `Polytope` where a linear row ties several inputs, or a `Union` of those where the
-    disjunctions have several branches (equal branches are kept once, empty combinations of branches
-    dropped). Compressed files are recognised by their content. Raises `DomainError`, naming the line,
-    for anything that is not a bounded, non-empty domain of that kind.
+    Args:
+        path: the file, which may be compressed by gzip.
+
+    Returns:
+        A `Box`, a `Polytope` where a linear row ties several inputs, or a `Union` of those where the disjunctions
+        have several branches. Equal branches are kept once, empty combinations of branches are dropped.
+
+    Raises:
+        DomainError: the file cannot be read, or is not a bounded, non-empty domain of that kind; names the line.
     """
     path = Path(path)
     try:

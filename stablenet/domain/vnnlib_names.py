@@ -1,4 +1,4 @@
-"""What the variables of a VNN-LIB file are called: version 1's X_0 and Y_0, version 2's tensors of several networks.
+"""The names of the variables of a VNN-LIB file: version 1's X_0 and Y_0, version 2's tensors of several networks.
 
 Version 2 declares networks with named input, hidden and output tensors, and writes their entries as ``X[0,1]``. Inputs
 of different networks that the file asserts to be equal are one variable here: see `Names.tie`.

@@ -1,4 +1,4 @@
-"""The whole of a VNN-LIB file, outputs included: it asks for an input at which all that it asserts holds.
+"""The whole of a VNN-LIB file, outputs included: the query for an input at which all its assertions hold.
 
 The assertions are multiplied out into cases: a part of the input space, and disjunctions of conjunctions of linear
 rows in inputs and outputs. Rows keep the file's decimals exactly; bounds on inputs are rounded as in `read_vnnlib`.

@@ -67,17 +67,17 @@ class Region:
         return len(self.lower) + len(self.upper) + rows + sum(len(row.coefficients) + 1 for row in self.outputs)
 
     def key(self) -> tuple[object, ...]:
-        """Equal for equal regions, and compact: there may be millions of numbers."""
+        """A key that is equal for equal regions, and compact, since there may be millions of numbers."""
         return (*self.input_key(), frozenset(self.outputs))
 
     def input_key(self) -> tuple[object, ...]:
-        """Equal for regions that say the same of the inputs alone."""
+        """A key that is equal for regions with the same bounds and rows on inputs."""
         sides = (np.array(sorted((i, value) for i, (value, _) in side.items())) for side in (self.lower, self.upper))
         return (*((side + 0.0).tobytes() for side in sides), frozenset(self.rows))
 
     @property
     def whole(self) -> bool:
-        """Whether it constrains nothing."""
+        """Whether it has no bounds and no rows."""
         return not (self.lower or self.upper or self.rows or self.outputs)
 
 

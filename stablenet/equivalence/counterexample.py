@@ -59,10 +59,13 @@ class Found:
 class Seeker:
     """Seeks the largest certified difference of two networks on a domain: of any two evaluations of them in float32, if
     they are networks of float32 arithmetic.
+
+    ``rounded`` (n_outputs,) is how far ``B - A`` may be from that of the files, of which what is found holds.
     """
 
-    def __init__(self, a: Network, b: Network, domain: Domain, seed: int) -> None:
+    def __init__(self, a: Network, b: Network, domain: Domain, seed: int, rounded: Array | None = None) -> None:
         self.a, self.b, self.domain = a, b, domain
+        self.rounded = np.zeros(b.n_outputs) if rounded is None else rounded
         self.rng = np.random.default_rng(seed)
         self.pullers = [puller(part) for part in domain.parts]
         self.joint = difference_network(a, b)
@@ -76,7 +79,7 @@ class Seeker:
         for start in range(0, len(points), CHUNK):
             batch = points[start : start + CHUNK]
             one, two = self.a.evaluate(batch), self.b.evaluate(batch)
-            error = one.output_error + two.output_error
+            error = one.output_error + two.output_error + self.rounded
             self._note(batch, two.output - one.output, error)
             sure = np.abs(one.output - two.output) * (1.0 - 2.0**-50) - error
             if not sure.size or np.isnan(sure).all():

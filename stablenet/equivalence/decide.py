@@ -30,6 +30,8 @@ from stablenet.equivalence.specification import Violation
 from stablenet.equivalence.verify import FINDING_SHARE, MOST_FINDING
 from stablenet.falsify.falsifier import random_points
 from stablenet.report.evidence import Evidence, witnesses_of
+from stablenet.report.report import network_to_json
+from stablenet.report.words import folded_words
 
 Verdict = Literal["holds", "violated", "undecided"]
 
@@ -55,7 +57,8 @@ class Decision:
     """The answer. ``words`` say what was asked, ``by`` the step that decided; proofs are rigorous.
 
     ``witness`` violates the property in exact arithmetic. ``boxes`` counts boxes that were bounded, ``left`` those of
-    them that are not decided (of the parts, where nothing was cut).
+    them that are not decided (of the parts, where nothing was cut). ``function`` is "folded" where an import rounded:
+    then all this speaks of the networks as folded, not of the files' real functions.
     """
 
     verdict: Verdict
@@ -66,6 +69,7 @@ class Decision:
     left: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    function: str = "file"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; outputs are rounded to float64."""
@@ -79,6 +83,7 @@ class Decision:
             "boxes_left": self.left,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "function": self.function,
             "counterexample": None
             if found is None
             else {
@@ -141,7 +146,10 @@ def decide(
             break
     verdict: Verdict = "violated" if work.witness is not None else "undecided" if work.open() else "holds"
     left = 0 if verdict == "holds" else work.left or len(work.open())
-    return Decision(verdict, words, by, work.witness, work.boxes, left, seconds, tuple(work.notes))
+    function = "file" if a.exact and b.exact else "folded"
+    folded = dict.fromkeys(folded_words(network_to_json(one)) for one in (a, b) if not one.exact)
+    notes = (*folded, *work.notes)
+    return Decision(verdict, words, by, work.witness, work.boxes, left, seconds, notes, function)
 
 
 class _Decider:

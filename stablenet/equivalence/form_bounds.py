@@ -62,7 +62,8 @@ class FormBounds:
             if len(open_):
                 # Forms of one output alone, which differences only blur, are bounded better by each network itself.
                 refuted = refuted.copy()
-                refuted[open_], _ = self._joint(low[open_], high[open_], refuted[open_], None)
+                refuted[open_], influence = self._joint(low[open_], high[open_], refuted[open_], None)
+                gain[open_] = width(low[open_], high[open_]) * influence
             return refuted, gain
         refuted, influence = self._joint(low, high, refuted, trusted)
         return refuted, width(low, high) * influence

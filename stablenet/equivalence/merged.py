@@ -257,7 +257,8 @@ def largest_difference(
                         **_stops(backend, (tolerance - rounding) * scale - margin, tolerance * scale),
                     )
                 except SolverFailedError as error:
-                    failed(error.failure)
+                    if not error.told:
+                        failed(error.failure)
                     worst = np.inf
                     break
                 if result.x is not None:

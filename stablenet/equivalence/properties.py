@@ -7,10 +7,10 @@ from pathlib import Path
 
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import parse_domain
+from stablenet.domain.spec import read_domain
 from stablenet.equivalence.decide import STEPS, Case, Decision, decide
 from stablenet.equivalence.specification import parse_property
-from stablenet.onnx_io.reader import load_onnx
+from stablenet.find.prepare import read_network
 
 
 def verify_property(
@@ -47,9 +47,8 @@ def verify_property(
     Raises:
         InputError: networks, domain, property or steps do not fit.
     """
-    first = a if isinstance(a, Network) else load_onnx(a)
-    second = b if isinstance(b, Network) else load_onnx(b)
-    region = parse_domain(domain, first.n_inputs) if isinstance(domain, str) else domain
+    first, second = (read_network(network) for network in (a, b))
+    region = read_domain(domain, first.n_inputs)
     violation = parse_property(name, first.n_inputs, first.n_outputs, tolerance=tolerance, norm=norm)
     cases = [Case(part, violation) for part in region.parts]
     return decide(first, second, cases, time_limit=time_limit, seed=seed, steps=steps)

@@ -21,7 +21,8 @@ class Verification:
     or by a solver as ``rigorous`` says; ``found`` the certified point with the largest difference seen. ``by`` names
     what decided, ``neurons`` counts B's neurons as shared, related, alone; ``seconds`` by step; ``notes`` are failures
     on the way, such as a solver's, which proved nothing. With ``arithmetic`` "float32" all this speaks of any two
-    float32 evaluations of A and B; ``deviation`` is what rounding has in ``bound``.
+    float32 evaluations of A and B, else of the files' real functions; ``deviation`` is what rounding has in ``bound``,
+    that of float32, or of an import that had to fold.
     """
 
     outcome: Outcome

@@ -16,15 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stablenet.api import find_stable, read_network
+from stablenet.api import find_stable
 from stablenet.backends.base import Backend
 from stablenet.backends.base import registry as backends
-from stablenet.bounds.deviation import output_deviation
+from stablenet.bounds.deviation import difference_deviation
 from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import (
     ContradictionError,
-    DomainError,
     InputError,
     NetworkError,
     SolverError,
@@ -33,7 +32,7 @@ from stablenet.core.errors import (
 from stablenet.core.float32 import in_real
 from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
-from stablenet.domain.spec import parse_domain
+from stablenet.domain.spec import read_domain
 from stablenet.equivalence import anytime
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.joint import Joint, Pairing, Sides, Treated
@@ -41,6 +40,7 @@ from stablenet.equivalence.merged import largest_difference, merged
 from stablenet.equivalence.pairing import by_matching, with_scales
 from stablenet.equivalence.provenance import SOURCE_KEY, by_provenance, off_domain, stated_tolerance
 from stablenet.equivalence.verification import Outcome, Verification
+from stablenet.find.prepare import read_network
 from stablenet.report.evidence import Evidence, witnesses_of
 from stablenet.report.report import Report
 
@@ -90,8 +90,8 @@ def verify(
     found then gets a range by some splitting. ``bound`` asks for that range alone: the largest difference from both
     sides until the upper end is at most `anytime.RATIO` times the lower, or time (else `anytime.MOST_BOXES` boxes) is
     used up; no stable neurons are searched, no MILP is solved. With ``arithmetic`` "float32" A(x) and B(x) are any
-    float32 evaluations, in whichever order they add. Raises `InputError` where the networks' inputs or outputs, or the
-    domain, do not fit, and where a tolerance stands beside ``bound``, and `ReportError` where the report does not fit.
+    float32 evaluations, in whichever order they add, else what the files compute, also where the import rounded. Raises
+    `InputError` where networks, domain or options do not fit, `ReportError` where the report does not.
     """
     first, second = (read_network(network, arithmetic) for network in (a, b))
     if (first.n_inputs, first.n_outputs) != (second.n_inputs, second.n_outputs):
@@ -99,9 +99,7 @@ def verify(
             f"the first network has {first.n_inputs} inputs and {first.n_outputs} outputs, the second "
             f"{second.n_inputs} and {second.n_outputs}; networks of the same shapes are expected"
         )
-    region = parse_domain(domain, first.n_inputs) if isinstance(domain, str) else domain
-    if region.n_inputs != first.n_inputs:
-        raise DomainError(f"the domain has {region.n_inputs} inputs, the networks {first.n_inputs}")
+    region = read_domain(domain, first.n_inputs)
     for step in steps:
         if step not in STEPS:
             raise UnknownNameError("step", step, STEPS)
@@ -158,21 +156,21 @@ class _Verifier:
 
     def __post_init__(self) -> None:
         self.parts = self.domain.parts
-        self.bounds = np.full(len(self.parts), np.inf)
+        self.bounds, self.rigorous_bounds = (np.full(len(self.parts), np.inf) for _ in range(2))
         self.proofs = np.ones(len(self.parts), bool)
-        self.rigorous_bounds = np.full(len(self.parts), np.inf)
-        self.seeker = Seeker(self.a, self.b, self.domain, self.seed)
         self.searches: dict[int, anytime.DifferenceSearch] = {}
         self.arithmetic = self.a.arithmetic
-        both = [output_deviation(network, self.domain) for network in (self.a, self.b)]
-        self.deviation = float((both[0] + both[1]).max(initial=0.0))
-        # For proofs, which are about the real functions.
-        self.limit = np.inf if self.tolerance is None else self.tolerance - self.deviation
+        folded, deviation = difference_deviation(self.a, self.b, self.domain)
+        self.seeker = Seeker(self.a, self.b, self.domain, self.seed, folded)
+        self.deviation = float(deviation.max(initial=0.0))
+        if self.tolerance is not None and not self.asked:  # a stated bound is of the networks as read, if they fold
+            self.tolerance += float(folded.max(initial=0.0))
+        self.limit = np.inf if self.tolerance is None else self.tolerance - self.deviation  # for proofs
         if self.limit < 0:
-            self.notes.append(f"float32 rounding may be up to {self.deviation:.3g}, more than the tolerance")
+            what = "float32 rounding" if self.arithmetic == "float32" else "the import's rounding"
+            self.notes.append(f"{what} may be up to {self.deviation:.3g}, more than the tolerance")
         self.a, self.b = in_real(self.a), in_real(self.b)
-        self.treated: list[Treated] = []
-        self.tops: list[Array] = []
+        self.treated, self.tops = list[Treated](), list[Array]()
         self.phases: Sides | None = None
         self.believed = False
 
@@ -227,6 +225,9 @@ class _Verifier:
     def _differs(self) -> bool:
         found, most = self.seeker.best, self.tolerance
         return found is not None and most is not None and found.difference > most
+
+    def _stop(self) -> bool:
+        return self._differs() or self.deadline.over
 
     def _different(self, by: str) -> Verification:
         """A difference was found; where no tolerance was asked for, its range is what says something."""
@@ -292,25 +293,22 @@ class _Verifier:
             self._prove(part, float(bound.max(initial=0.0)), rigorous=True)
 
     def _gradient(self) -> None:
-        def stop() -> bool:
-            return self._differs() or self.deadline.over
-
         if self.tolerance is None:
-            self.seeker.scan(stop)
-        self.seeker.climb(stop)
+            self.seeker.scan(self._stop)
+        self.seeker.climb(self._stop)
         if not self.treated:
             return  # without the step "bounds" it is not known which neurons to wake
         partners: dict[int, list[npt.NDArray[np.intp]]] = {}
         for layer, (partner, neurons) in enumerate(zip(self.pairing.layers, self.pairing.neurons, strict=True)):
             partners.setdefault(partner, []).append(neurons)
             suspects = np.concatenate([self.treated[layer].related, self.treated[layer].alone])
-            if len(suspects) and not stop():
-                self.seeker.wake(self.b, layer, suspects[:MOST_SUSPECTS], stop)
+            if len(suspects) and not self._stop():
+                self.seeker.wake(self.b, layer, suspects[:MOST_SUSPECTS], self._stop)
         for layer in range(len(self.a.layers)):
             can_fire = np.flatnonzero(self.tops[layer] > 0)
             lost = np.setdiff1d(can_fire, np.concatenate(partners.get(layer, [np.zeros(0, np.intp)])))
-            if len(lost) and not stop():
-                self.seeker.wake(self.a, layer, lost[:MOST_SUSPECTS], stop)
+            if len(lost) and not self._stop():
+                self.seeker.wake(self.a, layer, lost[:MOST_SUSPECTS], self._stop)
 
     def _first(self) -> None:
         """A few boxes: where they suffice, no counterexample needs to be sought."""

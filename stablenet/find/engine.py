@@ -1,7 +1,7 @@
 """The engine process of a supervisor: a run of `stablenet.find.pipeline` that streams its events.
 
 Run as ``python -m stablenet.find.engine`` it reads a job (one JSON object) from standard input and streams ledger
-events, one JSON object a line, to standard output; what solvers print there goes elsewhere.
+events, one JSON object a line, to standard output; what solvers print there is discarded.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 from stablenet.core.deadline import Deadline
-from stablenet.core.errors import ContradictionError, InputError, SolverError, StablenetError
+from stablenet.core.errors import ContradictionError, ExitCode, SolverError, StablenetError
 from stablenet.core.events import Event
 from stablenet.core.files import remove_folder
 from stablenet.core.ledger import Ledger
 from stablenet.core.memory import limit_memory
 from stablenet.core.options import Options
 from stablenet.core.signals import install
-from stablenet.domain.regions import domain_from_json
-from stablenet.find.pipeline import Setup, find
-from stablenet.report.report import network_to_json
+from stablenet.find.ending import Ending
+from stablenet.find.pipeline import find
 
 
 def main() -> None:
@@ -38,7 +37,7 @@ def main() -> None:
         job = json.loads(sys.stdin.buffer.readline())
     except ValueError as error:
         with contextlib.suppress(BrokenPipeError):  # the supervisor was killed
-            send({"event": "error", "exit_code": 1, "message": f"no job on standard input ({error})"})
+            send(_refusal(ExitCode.BUG, f"no job on standard input ({error})"))
         if scratch is not None:
             remove_folder(scratch)
         return
@@ -51,45 +50,33 @@ def main() -> None:
 
 def run_job(request: dict[str, Any], send: Callable[[Event], None], deadline: Deadline) -> Event:
     """Run a job given as JSON; returns the closing event."""
-    from stablenet.domain.spec import parse_domain
-    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.find.prepare import prepare
 
-    known = False
+    ledger: Ledger | None = None
     try:
         options = Options.from_json(request["options"])
         began = time.monotonic()
-        network = load_onnx(request["network"], options.arithmetic)
-        domain = request["domain"]
-        region = parse_domain(domain, network.n_inputs) if isinstance(domain, str) else domain_from_json(domain)
-        job = Setup(network, region, options)
-        ledger = Ledger([layer.size for layer in network.layers], len(region.parts), send)
-        send(
-            {
-                "event": "job",
-                "network": network_to_json(network, region),
-                "domain": region.to_json(),
-                "options": options.to_json(),
-                "n_parts": len(region.parts),
-            }
-        )
-        known = True
+        setup = prepare(request["network"], request["domain"], options)
+        ledger = setup.ledger(send)
+        send({"event": "job", **setup.describe(), "n_parts": len(setup.domain.parts)})
         ledger.log.add_seconds("load", time.monotonic() - began)
-        return {"event": "done", "stopped_by": find(job, ledger, deadline)}
-    except MemoryError:
-        if known:
-            return {"event": "done", "stopped_by": "memory"}
+        return Ending(find(setup, ledger, deadline)).to_event()
+    except (MemoryError, SolverError, ContradictionError) as error:
+        if ledger is not None or not isinstance(error, MemoryError):
+            return Ending.of(error).to_event()
         words = f"reading it takes more memory than the limit of {options.memory_limit} MB (see --memory-limit)"
-        return {"event": "error", "exit_code": InputError.exit_code, "message": f"{request['network']}: {words}"}
-    except SolverError as error:
-        return {"event": "done", "stopped_by": "solver", "message": str(error)}
-    except ContradictionError as error:
-        return {"event": "done", "stopped_by": "solver", "message": str(error), "contradiction": True}
+        return _refusal(ExitCode.INPUT, f"{request['network']}: {words}")
     except StablenetError as error:
-        return {"event": "error", "exit_code": error.exit_code, "message": str(error)}
+        return _refusal(error.exit_code, str(error))
+
+
+def _refusal(code: int, message: str) -> Event:
+    """The closing event of a run that cannot begin."""
+    return {"event": "error", "exit_code": int(code), "message": message}
 
 
 def _claim_stdout() -> Callable[[Event], None]:
-    """Keep standard output for events alone: whatever else writes to descriptor 1 goes to standard error's null."""
+    """Keep standard output for events alone: what others write to descriptor 1 is discarded."""
     stream = os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -110,14 +97,14 @@ def _die_with_parent(scratch: str | None) -> None:
     """End this process and its group when the supervisor's end of standard input closes, and remove their folder."""
 
     def watch() -> None:
-        # Not through sys.stdin: its lock, held here, would abort the interpreter's end.
+        # Not through sys.stdin: its lock, held by this thread, would abort the process when the interpreter exits.
         while os.read(0, 4096):
             pass
         if scratch is not None:
             remove_folder(scratch)
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
-        os._exit(3)  # started by hand: the group is somebody else's
+        os._exit(3)  # started by hand: the group belongs to another program
 
     threading.Thread(target=watch, daemon=True).start()
 

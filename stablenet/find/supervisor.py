@@ -1,4 +1,4 @@
-"""The supervisor of an engine process: it replays the engine's events and owns the report and the limits.
+"""The supervisor of an engine process: it replays the engine's events, makes the report and enforces the limits.
 
 Whatever happens to the engine (a solver that crashes, hangs, is killed or runs out of memory), all that was
 found until then stands.
@@ -19,14 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from stablenet.core.errors import StablenetError
+from stablenet.core.errors import ExitCode, StablenetError
 from stablenet.core.events import Event
 from stablenet.core.files import scratch_folder
 from stablenet.core.ledger import Ledger
 from stablenet.core.memory import default_megabytes
 from stablenet.core.options import Options
 from stablenet.core.signals import Interrupted, Interrupts
-from stablenet.report.report import Report, build_report
+from stablenet.find.ending import ENGINE_PROCESS, Ending, Finished, finish
 
 GRACE = 0.6
 """Seconds that an engine may overrun the time limit before it is killed: the report takes the rest of a second."""
@@ -45,20 +45,11 @@ POLL = 0.2
 
 
 class EngineRefusedError(StablenetError):
-    """The engine did not take the job, or ended before there was anything to report."""
+    """The engine refused the job, or ended before there was anything to report."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         self.code = exit_code
         super().__init__(message)
-
-
-@dataclass
-class Supervised:
-    """What a supervised search came to."""
-
-    report: Report
-    exit_code: int
-    message: str | None = None
 
 
 @dataclass
@@ -82,12 +73,12 @@ def supervise(
     *,
     started: float | None = None,
     watch: Callable[[Ledger], None] | None = None,
-) -> Supervised:
+) -> Finished:
     """Run a search in an engine process of its own.
 
     ``network`` is a file, ``domain`` a specification or the report's form of one. ``started`` is the moment
     (`time.time`) from which the time limit counts; ``watch`` is called after events, for showing progress. Raises
-    `EngineRefusedError` where the engine refuses the job; everything else ends in an `Supervised`.
+    `EngineRefusedError` where the engine refuses the job; everything else ends in a `Finished`.
     """
     began = time.time() if started is None else started
     if options.memory_limit is None:
@@ -97,7 +88,8 @@ def supervise(
     run = _Run(began)
     with Interrupts() as run.interrupts, scratch_folder() as folder, tempfile.TemporaryFile() as errors:
         engine = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stablenet.find.engine", folder],  # -P: modules of the working folder stay out
+            # -P: modules of the working folder are not imported.
+            [sys.executable, "-P", "-m", "stablenet.find.engine", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -188,7 +180,7 @@ def _replay(event: Event, run: _Run) -> None:
 def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
     """End the engine and whatever it started, then replay what it had still sent."""
     if run.ended:
-        # Its own exit code tells more than the signal below.
+        # Let it exit by itself first: its own exit code says more than that of the signal below.
         with contextlib.suppress(subprocess.TimeoutExpired):
             engine.wait(EXIT_GRACE)
     with contextlib.suppress(ProcessLookupError):
@@ -203,45 +195,47 @@ def _finish(engine: subprocess.Popen[bytes], run: _Run) -> None:
     engine.wait()
 
 
-def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Supervised:
+def _conclude(run: _Run, engine_code: int, stopped_by: str | None, errors: str, seconds: float) -> Finished:
     """Report and exit code from what was replayed and how the engine ended."""
     closing = run.closing
     if closing is not None and closing["event"] == "error":
         raise EngineRefusedError(str(closing["message"]), int(closing["exit_code"]))
-    message = None
     if closing is not None:
-        stopped_by = closing["stopped_by"]
-        message = closing.get("message")
+        ending = Ending.from_event(closing)
     elif stopped_by is None:
-        stopped_by, message = _crash(engine_code, errors)
+        ending = _crash(engine_code, errors)
+    else:
+        ending = Ending(stopped_by)
     if run.ledger is None:
-        if stopped_by == "interrupt":
-            raise Interrupted
-        if stopped_by == "time":
-            message = "the time limit passed before network and domain were read; there is nothing to report"
-        # A Python traceback is a bug of ours; a crash or a limit is not.
-        bug = engine_code == 1 and stopped_by == "solver"
-        raise EngineRefusedError(message or "the engine ended before the network was read", 1 if bug else 3)
+        raise _nothing_read(ending, engine_code)
     run.ledger.log.cut_off()
-    report = build_report(
+    return finish(
         run.ledger,
+        ending,
         network=run.job["network"],
         domain=run.job["domain"],
-        config=run.job["options"],
-        stopped_by=stopped_by,
-        total_seconds=seconds,
+        options=run.job["options"],
+        seconds=seconds,
     )
-    exit_code = 0 if report.complete else 3
-    if run.ledger.contradictions or (closing or {}).get("contradiction"):
-        exit_code = 4
-        message = "; ".join([*(str(found) for found in run.ledger.contradictions), *([message] if message else [])])
-    return Supervised(report, exit_code, message)
 
 
-def _crash(code: int, errors: str) -> tuple[str, str]:
-    """Stop reason and message for an engine that ended without a closing event."""
+def _nothing_read(ending: Ending, engine_code: int) -> BaseException:
+    """What to raise where the engine ended before network and domain were read: there is no report."""
+    if ending.stopped_by == "interrupt":
+        return Interrupted()
+    message = ending.message
+    if ending.stopped_by == "time":
+        message = "the time limit passed before network and domain were read; there is nothing to report"
+    # A Python traceback is a bug of this package; a crash or a limit is not.
+    bug = engine_code == 1 and ending.stopped_by == "solver"
+    message = message or "the engine ended before the network was read"
+    return EngineRefusedError(message, ExitCode.BUG if bug else ExitCode.STOPPED)
+
+
+def _crash(code: int, errors: str) -> Ending:
+    """The ending of an engine without a closing event."""
     last = next((line for line in reversed(errors.splitlines()) if line.strip()), "")
     words = ("memoryerror", "bad_alloc", "out of memory", "memory allocation", "cannot allocate memory")
     memory = any(word in errors.lower() for word in words)
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return ("memory" if memory else "solver"), f"the engine process {how}{': ' + last if last else ''}"
+    return Ending("memory" if memory else "solver", f"{ENGINE_PROCESS} {how}{': ' + last if last else ''}")

@@ -1,9 +1,8 @@
 """Many affine rows as one Pyomo component, without a Pyomo expression per row.
 
-`AffineRows` is a Pyomo constraint like any other: every writer and solver of Pyomo takes it, since a
-row makes its expression when it is asked for one. `stablenet.milp.compiler` never asks: it takes the matrix.
-Formulations state all their rows this way. `IndicatorRows` are rows that hold only where a binary has
-a given value.
+`AffineRows` is a Pyomo constraint like any other: every writer and solver of Pyomo takes it, since a row makes its
+expression when it is read. `stablenet.milp.compiler` takes the matrix instead. Formulations state all their rows this
+way. `IndicatorRows` are rows that hold only where a binary has a given value.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def _without_tiny(
 
 
 class AffineRowData(ConstraintData):  # type: ignore[misc]
-    """One row of `AffineRows`; its expression exists only while somebody looks at it."""
+    """One row of `AffineRows`; its expression is made when it is read."""
 
     __slots__ = ()
 
@@ -132,7 +131,7 @@ class AffineRows(IndexedConstraint):  # type: ignore[misc]
             self._data[i] = row
 
     def check(self) -> None:
-        """Raise `InputError` where the rows do not hold any more what they were made for; asked before compiling."""
+        """Raise `InputError` where the rows are not valid any more; called before compiling."""
 
     @property
     def active_rows(self) -> npt.NDArray[np.intp]:
@@ -157,7 +156,7 @@ class AffineRows(IndexedConstraint):  # type: ignore[misc]
         if coefficients and self.drops_tiny(lower, upper) and min(map(abs, coefficients)) <= SMALLEST:
             name = f"{self.name}[{index}]"
             coefficients, variables, lower, upper = _without_tiny(coefficients, variables, lower, upper, name)
-        if not variables and self.variables:  # some of Pyomo's solvers trip over a body without variables
+        if not variables and self.variables:  # some of Pyomo's solvers fail on a body without variables
             coefficients, variables = [0.0], self.variables[:1]
         body = LinearExpression(constant=0.0, linear_coefs=coefficients, linear_vars=variables)
         return (None if lower == -np.inf else lower), body, (None if upper == np.inf else upper)

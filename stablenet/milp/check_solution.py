@@ -1,4 +1,4 @@
-"""Whether a point is a solution of a `MILP`, and its objective value, in exact arithmetic; knows no solver.
+"""Whether a point is a solution of a `MILP`, and its objective value, in exact arithmetic and without a solver.
 
 Sums are exact: each product of two float64 numbers is the sum of two (Dekker, *A floating-point technique for extending
 the available precision*, 1971), and `math.fsum` adds them with one rounding at the end.
@@ -6,7 +6,10 @@ the available precision*, 1971), and `math.fsum` adds them with one rounding at 
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,7 @@ import numpy as np
 from stablenet.core.arrays import Array
 from stablenet.core.errors import InputError
 from stablenet.core.files import write_text
-from stablenet.core.inputs import read_text_input
+from stablenet.core.inputs import MOST_BYTES, read_input, read_text_input
 from stablenet.milp.arrays import MILP, Rows
 from stablenet.milp.mps import column_names
 
@@ -121,16 +124,24 @@ def _beyond(rows: Rows, x: Array) -> Array:
 
 def write_solution(milp: MILP, x: Array, path: Path) -> None:
     """Write a point as a file of names and values in MIPLIB's form; columns of value 0 are left out."""
+    write_text(path, solution_text(milp, x))
+
+
+def solution_text(milp: MILP, x: Array) -> str:
+    """The text that `write_solution` writes."""
     lines = [f"=obj= {_dot(milp.objective, x, milp.constant)!r}\n"]
     lines += [f"{name} {value!r}\n" for name, value in zip(column_names(milp), x.tolist(), strict=True) if value]
-    write_text(path, "".join(lines))
+    return "".join(lines)
 
 
 def read_solution(milp: MILP, path: Path) -> Array:
-    """The point of a file that `write_solution`, or MIPLIB, wrote, (n,). Raises `InputError` for anything else."""
+    """The point of a file that `write_solution`, or MIPLIB, wrote, (n,), plain or gzipped.
+
+    Raises `InputError` for anything else.
+    """
     place: Mapping[str, int] = {name: j for j, name in enumerate(column_names(milp))}
     x = np.zeros(milp.n_columns)
-    for number, line in enumerate(read_text_input(path).splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith(("#", "=obj=")):
             continue
@@ -140,3 +151,13 @@ def read_solution(milp: MILP, path: Path) -> Array:
         except (ValueError, KeyError):
             raise InputError(f"{path}, line {number}: a column of the model and its value are expected") from None
     return x
+
+
+def _text(path: Path) -> str:
+    if path.suffix != ".gz":
+        return read_text_input(path)
+    try:
+        with gzip.open(io.BytesIO(read_input(path))) as stream:
+            return stream.read(MOST_BYTES).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a gzip file of text ({error})") from None

@@ -1,7 +1,7 @@
 """From a Pyomo model to the arrays of a `MILP`, and back through maps.
 
 `AffineRows` and `IndicatorRows` are taken from their matrices; everything else goes through Pyomo's own
-standard form. What an active component says is either in the `MILP` or refused by name: nothing is lost.
+standard form. Each active component is either in the `MILP` or refused by name.
 """
 
 from __future__ import annotations

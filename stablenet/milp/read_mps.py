@@ -1,4 +1,4 @@
-"""Reads free-format MPS files, plain or gzipped, as a `MILP` with names; knows no solver.
+"""Reads free-format MPS files, plain or gzipped, as a `MILP` with names.
 
 Sections: NAME, OBJSENSE, ROWS, COLUMNS with integer markers, RHS, RANGES, BOUNDS, SOS of type 1, INDICATORS. What is
 not understood is refused by line number, never skipped.
@@ -48,7 +48,7 @@ def read_mps(path: Path | str) -> MILP:
 
 
 class _Reader:
-    """The parser's state: what the lines so far have said."""
+    """The parser's state after the lines read so far."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = path
@@ -144,7 +144,7 @@ class _Reader:
         elif self.objective is None:
             self.objective = name
         else:
-            self.free.add(name)  # a row without sides says nothing
+            self.free.add(name)  # a row without sides restricts nothing
 
     def _pairs(self, words: Sequence[str]) -> list[tuple[str, float]]:
         if len(words) % 2:
@@ -237,7 +237,7 @@ class _Reader:
         low, high = self._sides()
         integer = np.array(self.integers, dtype=bool)
         lower, upper = np.zeros(n), np.full(n, np.inf)
-        # An integer column that no bound speaks of is read as binary by some programs, as unbounded by others.
+        # An integer column without bounds is read as binary by some programs, as unbounded by others.
         for j in np.flatnonzero(integer):
             if j not in self.lower and j not in self.upper:
                 name = list(self.columns)[j]

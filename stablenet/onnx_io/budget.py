@@ -1,8 +1,8 @@
 """How much work the import of one file may cost, counted before anything is built.
 
-A file of a few hundred bytes can stand for a matrix of billions of coefficients. Every operation of the import
-says how many coefficients it is about to make (`afford`) and is refused beyond the limits, which grow with the
-numbers that the file itself stores: whoever stores a large matrix may use it.
+A file of a few hundred bytes can stand for a matrix of billions of coefficients. Every operation of the import first
+counts the coefficients that it will make (`afford`) and is refused beyond the limits. These grow with the numbers that
+the file stores, so that a file with large matrices can be imported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPARSE_FLOPS = 8
 
 
 class Budget:
-    """What the import of one file may still cost; ``stored`` is how many numbers the file stores."""
+    """The remaining budget of the import of one file; ``stored`` is how many numbers the file stores."""
 
     def __init__(self, stored: int = 0) -> None:
         self.at_once = MOST_AT_ONCE + stored
@@ -86,7 +86,7 @@ def work(units: int) -> None:
 
 
 def afford_tensor(shape: Sequence[int], stored: int = 0) -> None:
-    """Refuse a tensor that is too large to be meant (``stored``: elements that the file holds anyway)."""
+    """Refuse a tensor that is unreasonably large (``stored``: elements that the file stores)."""
     size = prod(int(n) for n in shape)
     if size > max(MOST_ELEMENTS, stored):
         raise TooLargeError(f"a tensor of shape {list(shape)}; at most {MOST_ELEMENTS} elements are supported")

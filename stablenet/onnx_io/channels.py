@@ -18,11 +18,10 @@ import numpy.typing as npt
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.onnx_io.channel_spaces import Exit, Slot, Space, may_go
 from stablenet.onnx_io.graph import Graph
+from stablenet.onnx_io.semantics import Effect, attribute, effect_of, gives_inputs, is_scaled
 
-_KEEPING_ZERO = {"LeakyRelu", "PRelu", "Abs", "AveragePool", "Pad"}
-_KEEPING = {"Identity", "Dropout", "MaxPool", "GlobalMaxPool", "GlobalAveragePool", "Cast"}
-_LOSING = {"Clip", "HardSigmoid"}
-_ELEMENTWISE = {"Add", "Sub", "Mul", "Div"}
+CHANNELWISE = {Effect.KEEPS, Effect.KEEPS_ZERO, Effect.CHANGES, Effect.RECTIFIES}
+"""Effects of operators with one computed input."""
 
 
 class Channels:
@@ -51,7 +50,9 @@ class Channels:
         self._leave_for_others(kept)
 
     def _leave_for_others(self, kept: Collection[int]) -> None:
-        """Maps that are written anew read ReLUs of this part too: they do without what is 0."""
+        """Note the maps written anew that read ReLUs of this part: channels that are 0 can be removed from these
+        too.
+        """
         network = self.graph.network
         for k in range(len(network.layers) + 1):
             for term in self.graph.map(k).terms if k not in kept else ():
@@ -85,13 +86,13 @@ class Channels:
                     allowed[space] &= may_go(leaving, rows)
             for mask in allowed.values():
                 if mask.all():
-                    mask[0] = False  # operators want one channel at least
+                    mask[0] = False  # operators need at least one channel
             if all(np.array_equal(allowed[space], mask) for space, mask in gone.items()):
                 return gone
             gone = allowed
 
     def can_lose(self, layer: int, neurons: Index) -> bool:
-        """Whether a layer can lose just these neurons, as far as its own space goes."""
+        """Whether a layer's own space allows to remove exactly these neurons."""
         if not len(neurons):
             return True
         slot = self.slots.get(self.graph.relu_output(layer))
@@ -130,9 +131,10 @@ class Channels:
         handler = getattr(self, f"_on_{node.op_type.lower()}", None)
         known = all(len(d) == 0 or min(d[1:], default=1) > 0 for d in dims) and self.graph.batched
         result: Slot | None = None
-        if known and node.op_type in _KEEPING | _KEEPING_ZERO | _LOSING | {"Relu"}:
+        effect = effect_of(node.op_type)
+        if known and effect in CHANNELWISE:
             result = self._channelwise(i, node, slots)
-        elif known and node.op_type in _ELEMENTWISE:
+        elif known and effect is Effect.COMBINES:
             result = self._elementwise(i, node, slots)
         elif known and handler is not None:
             result = handler(i, node, slots)
@@ -165,15 +167,15 @@ class Channels:
         slot = slots[0]
         if slot is None or any(s is not None for s in slots[1:]):
             return None
-        value = slot.value
-        if node.op_type == "Relu":
+        value, effect = slot.value, effect_of(node.op_type)
+        if effect is Effect.RECTIFIES:
             value = np.maximum(value, 0.0)
             layers = self.layers_of.get(i, [])
             if self.inactive is not None and len(layers) == 1:
                 value = np.where(self.inactive[layers[0]].reshape(len(value), -1).all(axis=1), 0.0, value)
-        elif node.op_type in _LOSING:
+        elif effect is Effect.CHANGES:
             value = np.full_like(value, np.nan)
-        elif node.op_type in _KEEPING_ZERO:
+        elif effect is Effect.KEEPS_ZERO:
             value = np.where(value == 0, 0.0, np.nan)
         if node.op_type == "Pad" and not self._pads_space_only(node):
             return None
@@ -185,13 +187,10 @@ class Channels:
 
     def _pads_space_only(self, node: Any) -> bool:
         """Whether a Pad leaves batch and channels alone and fills with 0."""
-        attributes = {a.name: a for a in node.attribute}
-        if "mode" in attributes and attributes["mode"].s not in (b"constant", b""):
+        if attribute(node, "mode") not in ("constant", "") or (len(node.input) > 3 and node.input[3]):
             return False
-        if len(node.input) > 3 and node.input[3]:
-            return False
-        if "pads" in attributes:
-            pads, fill = list(attributes["pads"].ints), attributes["value"].f if "value" in attributes else 0.0
+        if not gives_inputs("Pad", self.graph.network.opset):
+            pads, fill = list(attribute(node, "pads")), float(attribute(node, "value"))
         else:
             given = self.graph.constant(node.input[1])
             other = self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
@@ -256,7 +255,7 @@ class Channels:
         given = [self.graph.constant(name) for name in node.input[1:5]]
         if slot is None or slot.block != 1 or any(constant is None for constant in given):
             return None
-        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        epsilon = float(attribute(node, "epsilon"))
         scale, bias, mean, variance = (np.asarray(constant, np.float64) for constant in given)
         for position in range(1, 5):
             self._note(i, position, 0, slot)
@@ -267,7 +266,7 @@ class Channels:
     def _on_flatten(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
         del i
         slot = slots[0]
-        if slot is None or next((a.i for a in node.attribute if a.name == "axis"), 1) != 1:
+        if slot is None or attribute(node, "axis") != 1:
             return None
         return self._flat(node, slot)
 
@@ -287,10 +286,8 @@ class Channels:
         slot, weight = slots[0], self.graph.constant(node.input[1])
         if slot is None or slot.block != 1 or weight is None:
             return None
-        attributes = {a.name: a for a in node.attribute}
-        group = attributes["group"].i if "group" in attributes else 1
-        padded = any(attributes["pads"].ints) if "pads" in attributes else False
-        padded |= "auto_pad" in attributes and attributes["auto_pad"].s not in (b"NOTSET", b"VALID", b"")
+        group = int(attribute(node, "group"))
+        padded = any(attribute(node, "pads") or ()) or attribute(node, "auto_pad") not in ("NOTSET", "VALID", "")
         biased = len(node.input) > 2 and bool(node.input[2])
         if biased and self.graph.constant(node.input[2]) is None:
             return None
@@ -311,15 +308,13 @@ class Channels:
 
     def _on_gemm(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
         slot, weight = slots[0], self.graph.constant(node.input[1])
-        attributes = {a.name: a for a in node.attribute}
-        if slot is None or weight is None or ("transA" in attributes and attributes["transA"].i):
+        if slot is None or weight is None or attribute(node, "transA"):
             return None
         bias = self.graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         if bias is None and len(node.input) > 2 and node.input[2]:
             return None
-        transposed = "transB" in attributes and bool(attributes["transB"].i)
-        plain = all(attributes[name].f == 1.0 for name in ("alpha", "beta") if name in attributes)
-        return self._product(i, slot, weight, bias, transposed=transposed, folds=plain)
+        transposed = bool(attribute(node, "transB"))
+        return self._product(i, slot, weight, bias, transposed=transposed, folds=not is_scaled(node))
 
     def _on_matmul(self, i: int, node: Any, slots: Sequence[Slot | None]) -> Slot | None:
         slot, weight = slots[0], self.graph.constant(node.input[1])

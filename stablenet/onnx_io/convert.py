@@ -1,7 +1,7 @@
 """Networks from PyTorch and scikit-learn, as ONNX files.
 
 Both packages are optional (extras ``torch`` and ``sklearn``) and imported only when a function is called on their
-objects. The file is what all else in this package works on; nothing keeps a reference to the object.
+objects. All else in this package works on the file; no reference to the object is kept.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _sample(torch: Any, module: Any, input_shape: Sequence[int]) -> Any:
     sample = torch.zeros((2, *input_shape), **kind)
     try:
         result = module(sample)
-    except Exception as error:  # whatever the module's own code raises
+    except Exception as error:  # the module's own code may raise anything
         raise InputError(f"the module takes no batch of shape {tuple(sample.shape)}: {_line(error)}") from None
     if not isinstance(result, torch.Tensor):
         raise InputError(f"the module gives a {type(result).__name__}; one tensor is expected")

@@ -1,4 +1,4 @@
-"""Matrix arithmetic for folding affine maps, with rigorous bounds on what rounding did to it.
+"""Matrix arithmetic for folding affine maps, with rigorous bounds on its rounding errors.
 
 Each operation returns its result in float64 and a bound on the absolute error of its entries; 0.0 means
 proven exact. Exactness is proven by error-free transformations (Knuth's two-sum, Dekker's product; Muller

@@ -31,7 +31,9 @@ _OUTWARD = 1.0 + 2.0**-20
 
 
 class Batch:
-    """The unknown size of the batch, where a file computes shapes with it. It can be moved, not calculated with."""
+    """The unknown size of the batch, where a file computes shapes with it. It can be copied into shapes, but not
+    calculated with.
+    """
 
     def __repr__(self) -> str:
         return "the batch size"
@@ -306,7 +308,7 @@ def moved(axis: int | None, by: int, shape: tuple[int, ...], *, single: bool = F
 
 
 def _agreed(left: Expression, right: Expression, a: int | None, b: int | None) -> int | None:
-    """The axis that both operands call batch or channel; constants have no say."""
+    """The axis that both operands call batch or channel; constants have none."""
     if not left.terms:
         return b
     if not right.terms:
@@ -315,7 +317,9 @@ def _agreed(left: Expression, right: Expression, a: int | None, b: int | None) -
 
 
 def concatenated(parts: Sequence[Expression], axis: int) -> Expression:
-    """Tensors joined along an axis (>= 0). The batch axis survives if all agree on it and it is not the axis."""
+    """Tensors joined along an axis (>= 0). The batch axis is kept if all have the same one and it is not the axis of
+    joining.
+    """
     if any(part.absolute for part in parts):
         parts = [part.as_absolute() for part in parts]
     computed = [part for part in parts if part.terms]

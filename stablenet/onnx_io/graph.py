@@ -14,9 +14,7 @@ import numpy.typing as npt
 from stablenet.core.network import AffineMap
 from stablenet.onnx_io.model_file import parse_onnx
 from stablenet.onnx_io.reader import load_onnx, node_labels
-
-PRODUCTS = frozenset({"Gemm", "MatMul"})
-SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})
+from stablenet.onnx_io.semantics import IN_ORDER, PRODUCTS, is_scaled
 
 
 class Graph:
@@ -24,7 +22,7 @@ class Graph:
 
     Maps are numbered as layers, the output last. ``free[k]`` says that map k can be written as Gemm nodes with any
     numbers, and its layer lose any neuron: it computes a vector from inputs and plain ReLUs, is not larger so than its
-    nodes are, and all that reads its layer is free too. ``anew[k]`` says that it has to be: see `unrolled`.
+    nodes are, and all that reads its layer is free too. ``anew[k]`` says that it must be written so: see `unrolled`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -114,9 +112,9 @@ class Graph:
         nodes = [self.graph.node[i] for i in self.nodes_of(k)]
         products = [node for node in nodes if node.op_type in PRODUCTS]
         sums = [node for node in nodes if node.op_type == "Add"]
-        if len(products) + len(sums) + sum(node.op_type in SHAPES for node in nodes) != len(nodes):
+        if len(products) + len(sums) + sum(node.op_type in IN_ORDER for node in nodes) != len(nodes):
             return False
-        if len(products) != 1 or any(a.name in ("alpha", "beta") and a.f != 1.0 for a in products[0].attribute):
+        if len(products) != 1 or is_scaled(products[0]):
             return False
         constants = sum(any(name in self.weights for name in node.input) for node in sums)
         return len(sums) == constants and constants + (len(products[0].input) > 2) <= 1
@@ -125,11 +123,11 @@ class Graph:
         """Whether map k is a single product of a matrix and a tensor, and at most one constant added to it."""
         kinds = [self.graph.node[i].op_type for i in self.nodes_of(k)]
         products, sums = (sum(kind in kinds_of for kind in kinds) for kinds_of in (PRODUCTS, {"Add"}))
-        plain = products == 1 and sums <= 1 and products + sums + sum(kind in SHAPES for kind in kinds) == len(kinds)
+        plain = products == 1 and sums <= 1 and products + sums + sum(kind in IN_ORDER for kind in kinds) == len(kinds)
         if not plain or len(self.map(k).terms) != 1:
             return False
         node = next(self.graph.node[i] for i in self.nodes_of(k) if self.graph.node[i].op_type in PRODUCTS)
-        return all(a.name not in ("alpha", "beta") or a.f == 1.0 for a in node.attribute)
+        return not is_scaled(node)
 
     def parameters(self, k: int) -> int:
         """How many stored numbers the nodes of map k use."""
@@ -143,7 +141,7 @@ class Graph:
 
         try:
             inferred = onnx.shape_inference.infer_shapes(self.model).graph
-        except Exception:  # it is a convenience of ONNX, and fails on some odd graphs: then nothing is known
+        except Exception:  # shape inference fails on some unusual graphs: then no shapes are known
             inferred = self.graph
         values = (*inferred.value_info, *inferred.input, *inferred.output)
         known = {
@@ -177,7 +175,7 @@ class Graph:
         for k in reversed(range(len(layers))):
             free[k] = plain[k] and all(free[reader] for reader in readers[k])
         if not all(free):
-            # Parts that keep their nodes want their tensors in the shape that they had.
+            # Parts that keep their nodes need their tensors in the same shape as before.
             for k in range(len(layers)):
                 free[k] &= self.rank(self.relu_output(k)) == 2
             for k in reversed(range(len(layers))):

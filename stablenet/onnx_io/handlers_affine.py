@@ -151,14 +151,14 @@ def _gemm(call: Call) -> Value:
         raise call.wrong(f"factors of shapes {a.shape} and {b.shape}; matrices are expected")
     left = isinstance(b, Expression)
     x, weights = (call.expression(1), call.weights(0)) if left else (call.expression(0), call.weights(1))
-    trans_x, trans_w = (call.attribute(name, 0) for name in (("transB", "transA") if left else ("transA", "transB")))
+    trans_x, trans_w = (call.attribute(name) for name in (("transB", "transA") if left else ("transA", "transB")))
     if trans_x:
         batch = None if x.batch is None else 1 - x.batch
         x = x.take(x.index.T, batch)
     if trans_w:
         weights = Constant(weights.value.T, weights.error)
     result = multiplied(call, x, weights, left=left)
-    alpha, beta = float(call.attribute("alpha", 1.0)), float(call.attribute("beta", 1.0))
+    alpha, beta = float(call.attribute("alpha")), float(call.attribute("beta"))
     if alpha != 1.0:
         result = result.times(Constant(np.array(alpha)))
     if not call.has(2) or beta == 0.0:
@@ -185,8 +185,8 @@ def window_parameters(call: Call, x: Expression, kernel: list[int]) -> geometry.
             strides=call.attribute("strides", ones),
             dilations=call.attribute("dilations", ones),
             pads=pads,
-            auto_pad=call.attribute("auto_pad", "NOTSET"),
-            ceil_mode=bool(call.attribute("ceil_mode", 0)),
+            auto_pad=call.attribute("auto_pad"),
+            ceil_mode=call.op != "Conv" and bool(call.attribute("ceil_mode")),
         )
     except ValueError as error:
         raise call.wrong(str(error)) from None
@@ -203,7 +203,7 @@ def image(call: Call) -> Expression:
 @operator("Conv")
 def _conv(call: Call) -> Value:
     x, weights = image(call), call.weights(1, "weight")
-    groups = int(call.attribute("group", 1))
+    groups = int(call.attribute("group"))
     w = weights.numbers
     kernel = list(w.shape[2:])
     if w.ndim != len(x.shape):
@@ -232,9 +232,9 @@ def _conv(call: Call) -> Value:
 def _batch_normalization(call: Call) -> Value:
     """``scale (x - mean) / sqrt(var + epsilon) + bias``, the factor folded; it rounds four times, the shift six."""
     x = call.expression(0)
-    if call.attribute("training_mode", 0):
+    if call.attribute("training_mode"):
         raise call.unsupported("training_mode is on; export the network for inference")
-    if call.opset < 9 and not call.attribute("spatial", 1):
+    if call.opset < 9 and not call.attribute("spatial"):
         raise call.unsupported("spatial = 0 (statistics per position)")
     if len(x.shape) < 2:
         raise call.wrong(f"an input of shape {x.shape}; (batch, channels, …) is expected")
@@ -244,7 +244,7 @@ def _batch_normalization(call: Call) -> Value:
     if any(constant.error for constant in given):
         raise call.unsupported("its parameters are computed with rounding; fold them before export")
     scale, bias, mean, variance = (constant.numbers for constant in given)
-    total = variance + float(call.attribute("epsilon", np.float32(1e-5)))
+    total = variance + float(call.attribute("epsilon"))
     if not (total > 0).all():
         raise call.wrong("variance + epsilon is not positive")
     factor = scale / np.sqrt(total)
@@ -263,7 +263,7 @@ def _batch_normalization(call: Call) -> Value:
 def _average_pool(call: Call) -> Value:
     x = image(call)
     over = window_parameters(call, x, [int(k) for k in call.attribute("kernel_shape", [])])
-    counted = over.counted if call.attribute("count_include_pad", 0) else over.index >= 0
+    counted = over.counted if call.attribute("count_include_pad") else over.index >= 0
     counts = counted.sum(axis=1)
     if not counts.all():
         raise call.wrong("a window lies wholly in the padding")
@@ -283,7 +283,7 @@ def _global_average_pool(call: Call) -> Value:
 @operator("ReduceMean", "ReduceSum")
 def _reduce(call: Call) -> Value:
     x = call.expression(0)
-    groups = reduction(call, x, since=18 if call.op == "ReduceMean" else 13)
+    groups = reduction(call, x)
     return x if groups is None else _summed(x, groups, mean=call.op == "ReduceMean")
 
 
@@ -297,14 +297,14 @@ class Groups:
     channel: int | None
 
 
-def reduction(call: Call, x: Expression, since: int) -> Groups | None:
-    """The groups of a Reduce operator that takes its axes as input from opset ``since`` on; None: it does nothing."""
+def reduction(call: Call, x: Expression) -> Groups | None:
+    """The groups of a Reduce operator; None: it does nothing."""
     rank = len(x.shape)
-    axes = call.axes(1, since)
-    if not axes and call.attribute("noop_with_empty_axes", 0):
+    axes = call.axes(1)
+    if not axes and call.attribute("noop_with_empty_axes"):
         return None
     chosen = sorted({call.axis(axis, rank) for axis in axes or range(rank)})
-    return grouped(x, chosen, keepdims=bool(call.attribute("keepdims", 1)))
+    return grouped(x, chosen, keepdims=bool(call.attribute("keepdims")))
 
 
 def grouped(x: Expression, axes: list[int], *, keepdims: bool) -> Groups:

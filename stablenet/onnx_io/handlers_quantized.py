@@ -25,9 +25,9 @@ def _along(call: Call, position: int, what: str, x: Constant) -> npt.NDArray[np.
     given = call.constant(position, what).value
     if given.size == 1:
         return given.reshape(())
-    if int(call.attribute("block_size", 0)):
+    if int(call.attribute("block_size")):
         raise call.unsupported("block_size; a scale for the whole tensor or for each entry of one axis is supported")
-    axis = call.axis(int(call.attribute("axis", 1)), len(x.shape))
+    axis = call.axis(int(call.attribute("axis")), len(x.shape))
     if given.shape != (x.shape[axis],):
         raise call.wrong(f"{what} has shape {given.shape}; {(x.shape[axis],)} is expected on axis {axis}")
     shape = [1] * len(x.shape)
@@ -75,7 +75,7 @@ def _output_type(call: Call) -> npt.DTypeLike:
     """The type of quantised values where no zero point says it."""
     import onnx
 
-    given = int(call.attribute("output_dtype", 0))
+    given = int(call.attribute("output_dtype"))
     return np.uint8 if given == 0 else onnx.helper.tensor_dtype_to_np_dtype(given)
 
 

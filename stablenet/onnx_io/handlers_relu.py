@@ -36,7 +36,7 @@ def _sloped(call: Call, x: Expression, slope: Constant) -> Expression:
 
 @operator("LeakyRelu")
 def _leaky_relu(call: Call) -> Value:
-    alpha = float(call.attribute("alpha", np.float32(0.01)))
+    alpha = float(call.attribute("alpha"))
     return _sloped(call, call.expression(0), Constant(np.array(alpha)))
 
 
@@ -56,7 +56,7 @@ def _abs(call: Call) -> Value:
 
 def _limit(call: Call, position: int, name: str, ends: tuple[float, ...]) -> Constant | None:
     """A limit of Clip, None if it is absent or the end of the range of a floating-point type."""
-    if call.opset < 11:
+    if not call.gives_inputs:
         given = call.attribute(name)
         limit, error = None if given is None else float(given), 0.0
     elif call.has(position):
@@ -95,9 +95,7 @@ def _clipped(call: Call, x: Expression, low: Constant | None, high: Constant | N
 @operator("HardSigmoid")
 def _hard_sigmoid(call: Call) -> Value:
     """``max(0, min(1, alpha x + beta))``; the attributes are float32 numbers, exact in float64."""
-    alpha, beta = (
-        float(call.attribute(name, np.float32(default))) for name, default in (("alpha", 0.2), ("beta", 0.5))
-    )
+    alpha, beta = float(call.attribute("alpha")), float(call.attribute("beta"))
     scaled = call.expression(0).times(Constant(np.array(alpha))).plus(Constant(np.array(beta)))
     return _clipped(call, scaled, Constant(np.array(0.0)), ONE)
 
@@ -140,7 +138,7 @@ def _global_max_pool(call: Call) -> Value:
 @operator("ReduceMax", "ReduceMin")
 def _reduce_max(call: Call) -> Value:
     x = call.expression(0)
-    groups = reduction(call, x, since=18)
+    groups = reduction(call, x)
     if groups is None:
         return x
     return _largest(call, x, groups) if call.op == "ReduceMax" else _largest(call, x.negated(), groups).negated()

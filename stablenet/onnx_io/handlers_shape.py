@@ -18,7 +18,7 @@ FLOAT_TYPES = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}
 """ONNX element types whose values float64 holds exactly."""
 
 IN_FLOAT32 = ("FLOAT", "DOUBLE")
-"""Those of them that float32 can stand for: what is computed in fewer bits it cannot."""
+"""Those for which bounds in float32 arithmetic hold: types with fewer bits round more."""
 
 _INTEGER_TYPES = {2, 3, 4, 5, 6, 7, 12, 13}
 
@@ -74,16 +74,16 @@ def _shape(call: Call) -> Value:
     dims: list[Any] = list(x.shape)
     if call.strict and isinstance(x, Expression) and x.batch is not None:
         dims[x.batch] = BATCH
-    chosen = dims[slice(call.attribute("start", 0), call.attribute("end"))]
+    chosen = dims[slice(call.attribute("start"), call.attribute("end"))]
     return Constant(np.array(chosen, object if BATCH in chosen else np.int64))
 
 
 @operator("Cast")
 def _cast(call: Call) -> Value:
-    """Computed tensors keep their values: results speak of the real-valued function. Constants are cast."""
+    """Computed tensors keep their values, since results hold for the real-valued function. Constants are cast."""
     import onnx
 
-    to, value = int(call.attribute("to", 0)), call.value(0)
+    to, value = int(call.attribute("to")), call.value(0)
     if to in FLOAT_TYPES:
         if isinstance(value, Expression) and value.absolute and FLOAT_TYPES[to] not in IN_FLOAT32:
             raise call.unsupported(f"a cast to {FLOAT_TYPES[to]}: --arithmetic float32 speaks of float32 throughout")
@@ -104,7 +104,7 @@ def _kind(value: Value) -> str:
 def _flatten(call: Call) -> Value:
     x = call.value(0)
     rank = len(x.shape)
-    axis = call.attribute("axis", 1)
+    axis = call.attribute("axis")
     if not -rank <= axis <= rank:
         raise call.wrong(f"axis {axis} of a tensor with {rank} axes")
     axis += rank if axis < 0 else 0
@@ -135,10 +135,10 @@ def _reshaped(x: Value, shape: tuple[int, ...], batch: int | None) -> Value:
 @operator("Reshape")
 def _reshape(call: Call) -> Value:
     x = call.value(0)
-    target = call.dimensions(1, "shape") if call.has(1) else list(call.attribute("shape", []))
+    target = call.dimensions(1, "shape")
     old_batch = x.batch if isinstance(x, Expression) else None
     size = prod(x.shape)
-    copies = not call.attribute("allowzero", 0)
+    copies = not call.attribute("allowzero")
     claims = [i for i, n in enumerate(target) if n is BATCH or (n == 0 and copies and i == old_batch)]
     try:
         dims = [1 if n is BATCH else x.shape[i] if n == 0 and copies else int(n) for i, n in enumerate(target)]
@@ -165,7 +165,7 @@ def _reshape(call: Call) -> Value:
 def _squeeze(call: Call) -> Value:
     x = call.value(0)
     rank = len(x.shape)
-    axes = call.axes(1, since=13)
+    axes = call.axes(1)
     if axes is None:
         if call.strict and isinstance(x, Expression):
             axes = [i for i, n in enumerate(x.shape) if n == 1 and i != x.batch]
@@ -182,7 +182,7 @@ def _squeeze(call: Call) -> Value:
 @operator("Unsqueeze")
 def _unsqueeze(call: Call) -> Value:
     x = call.value(0)
-    axes = call.axes(1, since=13)
+    axes = call.axes(1)
     if axes is None:
         raise call.wrong("axes are missing")
     rank = len(x.shape) + len(axes)
@@ -223,7 +223,7 @@ def _axes_through(x: Value, order: list[int]) -> tuple[int | None, int | None]:
 def _concat(call: Call) -> Value:
     values = [call.value(i) for i in range(len(call.inputs))]
     rank = len(values[0].shape)
-    axis = call.axis(int(call.attribute("axis", 1)), rank)
+    axis = call.axis(int(call.attribute("axis")), rank)
     constants = [value for value in values if isinstance(value, Constant)]
     call.afford([sum(prod(value.shape) for value in values)], sum(constant.value.size for constant in constants))
     if len(constants) == len(values):
@@ -247,8 +247,8 @@ def _cut(x: Value, parts: dict[int, slice]) -> Value:
 def _slice(call: Call) -> Value:
     x = call.value(0)
     rank = len(x.shape)
-    if call.opset < 10:
-        starts, ends = call.attribute("starts", []), call.attribute("ends", [])
+    if not call.gives_inputs:
+        starts, ends = call.attribute("starts"), call.attribute("ends")
         axes, steps = call.attribute("axes"), None
     else:
         starts, ends = call.integers(1, "starts"), call.integers(2, "ends")
@@ -281,9 +281,9 @@ def _clamped(start: int, end: int, step: int, n: int) -> slice:
 @operator("Split")
 def _split(call: Call) -> tuple[Value, ...]:
     x = call.value(0)
-    axis = call.axis(int(call.attribute("axis", 0)), len(x.shape))
+    axis = call.axis(int(call.attribute("axis")), len(x.shape))
     n, outputs = x.shape[axis], call.n_outputs
-    sizes = call.attribute("split") if call.opset < 13 else call.integers(1, "split") if call.has(1) else None
+    sizes = call.attribute("split") if not call.gives_inputs else call.integers(1, "split") if call.has(1) else None
     if sizes is None:
         count = int(call.attribute("num_outputs", outputs))
         chunk = -(-n // count)
@@ -297,7 +297,7 @@ def _split(call: Call) -> tuple[Value, ...]:
 @operator("Gather")
 def _gather(call: Call) -> Value:
     x, index = call.value(0), call.constant(1, "indices").value
-    axis = call.axis(int(call.attribute("axis", 0)), len(x.shape))
+    axis = call.axis(int(call.attribute("axis")), len(x.shape))
     if index.dtype.kind not in "iu":
         raise call.wrong(f"indices of type {index.dtype}; integers are expected")
     chosen = index.astype(np.intp)
@@ -327,11 +327,11 @@ _PAD_MODES = {"constant", "edge", "reflect", "wrap"}
 def _pad(call: Call) -> Value:
     x = call.expression(0)
     rank = len(x.shape)
-    mode = call.attribute("mode", "constant")
+    mode = call.attribute("mode")
     if mode not in _PAD_MODES:
         raise call.unsupported(f"mode {mode!r}; there are: {', '.join(sorted(_PAD_MODES))}")
-    if call.opset < 11:
-        pads, fill = [int(n) for n in call.attribute("pads", [])], float(call.attribute("value", 0.0))
+    if not call.gives_inputs:
+        pads, fill = [int(n) for n in call.attribute("pads")], float(call.attribute("value"))
     else:
         pads = call.integers(1, "pads")
         fill = call.scalar(2, "constant_value") if call.has(2) else 0.0

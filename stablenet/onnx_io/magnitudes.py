@@ -1,4 +1,6 @@
-"""A network read twice, its coefficients and their magnitudes, made into one that says what float32 may be off."""
+"""A network read twice, once for its coefficients and once for their magnitudes, joined into one with bounds on
+float32 errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of ONNX operators, and what a handler is given.
+"""The handlers of ONNX operators by name, and what a handler is given; `semantics` has the facts about operators.
 
 A handler takes a `Call` and returns the value of the node's output, or a tuple of values for several
 outputs. It is registered by `operator`; the modules `handlers_affine`, `handlers_shape`, `handlers_relu` and
@@ -21,6 +21,7 @@ from stablenet.onnx_io import exact_matrices as folding
 from stablenet.onnx_io.budget import afford_tensor, work
 from stablenet.onnx_io.exact_matrices import Selection
 from stablenet.onnx_io.expression import BATCH, Constant, Expression, Value
+from stablenet.onnx_io.semantics import OPERATORS, gives_inputs
 
 Handler: TypeAlias = "Callable[[Call], Value | tuple[Value, ...]]"
 
@@ -35,8 +36,8 @@ def operator(*names: str) -> Callable[[Handler], Handler]:
 
     def register(handler: Handler) -> Handler:
         for name in names:
-            if name in HANDLERS:
-                raise RuntimeError(f"two handlers for operator {name}")
+            if name in HANDLERS or name not in OPERATORS:
+                raise RuntimeError(f"operator {name} has two handlers, or is not in the table of operators")
             HANDLERS[name] = handler
         return handler
 
@@ -45,9 +46,13 @@ def operator(*names: str) -> Callable[[Handler], Handler]:
 
 def supported_operators() -> tuple[str, ...]:
     """The names of all operators that can be imported."""
-    from stablenet.onnx_io import handlers_quantized, handlers_relu  # noqa: F401  they register the handlers
+    from stablenet.onnx_io import (  # noqa: F401  they register the handlers
+        handlers_quantized,
+        handlers_relu,
+        handlers_shape,
+    )
 
-    return tuple(sorted(HANDLERS))
+    return tuple(sorted(OPERATORS))
 
 
 class Builder:
@@ -120,12 +125,21 @@ class Call:
         return NetworkError(f"node {self.label!r} ({self.op}): {why}")
 
     def afford(self, shape: Sequence[int], stored: int = 0) -> None:
-        """Refuse a tensor that is too large to be meant (``stored``: elements that are there already)."""
+        """Refuse a tensor that is unreasonably large (``stored``: elements that exist already)."""
         afford_tensor(shape, stored)
 
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute of the node; strings are str, lists are lists."""
-        return self.attributes.get(name, default)
+    def attribute(self, name: str, derived: Any = None) -> Any:
+        """An attribute of the node, or its default; strings are str, lists are lists.
+
+        ``derived`` is the default where it depends on the inputs' shapes, and so is not in the table.
+        """
+        default = OPERATORS[self.op].defaults[name]
+        return self.attributes.get(name, derived if default is None else default)
+
+    @property
+    def gives_inputs(self) -> bool:
+        """Whether this opset takes as inputs what were attributes before."""
+        return gives_inputs(self.op, self.opset)
 
     def has(self, position: int) -> bool:
         """Whether the optional input is given."""
@@ -189,9 +203,9 @@ class Call:
             raise self.wrong(f"axis {axis} of a tensor with {rank} axes")
         return axis % rank
 
-    def axes(self, position: int, since: int) -> list[int] | None:
-        """The axes of a node that takes them as attribute, and from opset ``since`` on as input."""
-        if self.opset < since:
+    def axes(self, position: int) -> list[int] | None:
+        """The axes of a node that takes them as attribute, and in later opsets as input."""
+        if not self.gives_inputs:
             axes = self.attribute("axes")
             return None if axes is None else [int(axis) for axis in axes]
         return self.integers(position, "axes") if self.has(position) else None

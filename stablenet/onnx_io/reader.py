@@ -1,8 +1,8 @@
 """ONNX files to networks in canonical form.
 
-`load_onnx` reads, validates and folds a file. The result speaks of the real-valued function of the file's
-numbers; `Network.exact` says that no coefficient was rounded on the way, `Network.import_error` else bounds what
-rounding did to each.
+`load_onnx` reads, validates and folds a file. The result is the real-valued function of the file's numbers;
+`Network.exact` says that no coefficient was rounded on the way, otherwise `Network.import_error` bounds the rounding
+error of each.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from stablenet.onnx_io.handlers_shape import FLOAT_TYPES, IN_FLOAT32
 from stablenet.onnx_io.magnitudes import with_roundoff
 from stablenet.onnx_io.model_file import one_line, parse_model, read_model, stored_numbers
 from stablenet.onnx_io.operators import HANDLERS, OPSETS, Builder, Call, supported_operators
+from stablenet.onnx_io.semantics import attributes_of
 
 
 def load_onnx(path: str | Path, arithmetic: str = "real") -> Network:
@@ -36,8 +37,8 @@ def load_onnx(path: str | Path, arithmetic: str = "real") -> Network:
 
     Args:
         path: the file; external data of its tensors is looked for beside it.
-        arithmetic: with "float32" the maps have a `Roundoff`: all that is said of them holds for every evaluation of
-            the file's nodes in float32 as well.
+        arithmetic: with "float32" the maps have a `Roundoff`: their bounds hold for every evaluation of the file's
+            nodes in float32 as well.
 
     Returns:
         The network. Its ``sha256`` is that of the file, followed by the external data.
@@ -191,7 +192,7 @@ class _Import:
         label = self.labels[i]
         where = f"node {label!r} ({node.op_type})"
         try:
-            attributes = {entry.name: _attribute(entry) for entry in node.attribute}
+            attributes = attributes_of(node)
             call = Call(
                 node.op_type,
                 label,
@@ -212,7 +213,7 @@ class _Import:
         except MemoryError:
             raise TooLargeError(f"{where}: needs more memory than there is (see --memory-limit)") from None
         except Exception as error:
-            # Whatever a malformed node makes NumPy raise: it is the file's fault, and must read so.
+            # A malformed node can make NumPy raise anything; the message must name the node.
             raise NetworkError(f"{where}: cannot be computed ({one_line(error)})") from error
         results = results if isinstance(results, tuple) else (results,)
         for name, value in zip(node.output, results, strict=False):
@@ -312,7 +313,7 @@ class _Import:
         return used[::-1]
 
     def _why(self, name: str, producers: dict[str, int]) -> str:
-        """Why a tensor is not there when its consumer comes: never computed, in a cycle, or later in the file."""
+        """Why a tensor is missing when it is needed: never computed, in a cycle, or computed later in the file."""
         if name not in producers:
             return f"needs {name!r}, which nothing computes"
         pending, seen = [producers[name]], set()
@@ -341,7 +342,7 @@ class _Import:
     def _check_model(self) -> None:
         import onnx
 
-        # The checker insists on a shape of the output, which runtimes and this reader do without.
+        # The checker requires a shape of the output, which runtimes and this reader do not need.
         self.graph.output[0].type.tensor_type.shape.SetInParent()
         try:
             onnx.checker.check_model(self.model)
@@ -369,16 +370,3 @@ def _opset(model: Any) -> int:
         found = f"opset {version}" if version else "no opset of the default domain"
         raise NetworkError(f"{found}; opsets {OPSETS[0]} to {OPSETS[1]} are supported")
     return version
-
-
-def _attribute(entry: Any) -> Any:
-    import onnx
-
-    value = onnx.helper.get_attribute_value(entry)
-    return (
-        value.decode("utf-8", "replace")
-        if isinstance(value, bytes)
-        else list(value)
-        if isinstance(value, list)
-        else value
-    )

@@ -26,9 +26,9 @@ def box_of(variables: Variables) -> tuple[Array, Array]:
 class InputBox(AffineRows):
     """``lower <= variables <= upper``: the bounds that the variables had when a network was embedded.
 
-    The network's encoding holds in this box only. The rows keep every solution in it, whatever becomes of the
-    variables' bounds; where those have become wider, the rows are refused, so that nobody takes the box for the
-    user's own constraint. Compiling and every writer and solver of Pyomo ask for the rows, and so find out.
+    The network's encoding holds in this box only. The rows keep every solution in it, even where the variables' bounds
+    are changed. Where those have become wider, reading a row raises, so that the box is not mistaken for a constraint
+    of the user's. Compiling and every writer and solver of Pyomo read the rows.
     """
 
     def __init__(self, variables: Variables, lower: Array, upper: Array, **keywords: Any) -> None:

@@ -273,7 +273,7 @@ def stack_sources(
 def _choose(matrix: Matrix, rows: Index, columns: Index, row_scale: Array, column_scale: Array) -> Matrix:
     if isinstance(matrix, np.ndarray):
         part = matrix if len(rows) == len(matrix) and len(columns) == matrix.shape[1] else matrix[np.ix_(rows, columns)]
-        with np.errstate(over="ignore"):  # what is not finite is refused where rows are made
+        with np.errstate(over="ignore"):  # numbers that are not finite are refused where rows are made
             return np.asarray(part * row_scale[:, None] * column_scale)
     chosen = sparse.csr_array(matrix[rows][:, columns])
     scaled = sparse.diags_array(row_scale) @ chosen @ sparse.diags_array(column_scale)

@@ -121,7 +121,7 @@ class SearchModel:
         return self.part.clip(vector[..., self.input_columns] / self.input_scale)
 
     def claims(self, vector: Array) -> npt.NDArray[np.bool_]:
-        """Which questions a solution claims to witness: value above 1/2, (q,)."""
+        """Which questions have a witness value above 1/2 in a solution, (q,)."""
         return np.asarray(vector[..., self.question_columns] > 0.5)
 
     def point(self, x: Array) -> Array:
@@ -131,8 +131,7 @@ class SearchModel:
     def points(self, x: Array) -> Array:
         """Column vectors (b, N) of forward passes at ``x`` (b, n_inputs).
 
-        Every witness value is what the pass shows: 1 where the pre-activation has the asked sign and the
-        encoding allows it, else 0.
+        A witness value is 1 where the pre-activation has the question's sign and the encoding allows it, else 0.
         """
         values = np.zeros((len(x), self.milp.n_columns))
         values[:, self.input_columns] = x * self.input_scale

@@ -1,4 +1,6 @@
-"""What a search model holds: its questions, the neurons that they depend on, and the witness values to maximise."""
+"""The contents of a search model: its questions, the neurons that they depend on, and the witness values to
+maximise.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from stablenet.formulations.base import AffineHandle, Formulation, Handle, SosHa
 from stablenet.pyomo_model.network_model import Assembled, LayerPlan, Phase, power_of_two, usable
 
 ENLARGED = 2.0**10
-"""Without deciding by bounds, a range is enlarged to 1 but not beyond so many times the neuron's magnitude."""
+"""Without deciding by bounds, a range is enlarged to 1, but to no more than this multiple of the neuron's magnitude."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from stablenet.domain.regions import Domain
 from stablenet.report.schema import SCHEMA, VERDICTS, domain_of_report, read_report
 from stablenet.report.words import arithmetic_of
 
-if TYPE_CHECKING:  # what reads and shows reports starts without them
+if TYPE_CHECKING:  # imported for types alone, so that reading a report starts fast
     from stablenet.core.network import Network
     from stablenet.falsify.witness import Witnesser
 
@@ -152,8 +152,11 @@ class Report:
         return self.data
 
     def write(self, path: str | Path) -> None:
-        """Write the file, atomically."""
-        write_text(Path(path), dumps(self.data))
+        """Write the file, atomically, over no other file of the run: raises `InputError` then."""
+        from stablenet.report.files import beside_report
+
+        with beside_report(self.data, path, "the report"):
+            write_text(Path(path), dumps(self.data))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -292,14 +295,16 @@ def check_belongs(report: Report, network: Network, domain: Domain) -> None:
 
 
 def check_arithmetic(report: Report, wanted: str) -> None:
-    """Raise `ReportError` where a report speaks of real arithmetic and float32 is asked for; the reverse follows."""
+    """Raise `ReportError` where a report is for real arithmetic and float32 is needed. A report for float32 holds for
+    real arithmetic too.
+    """
     if wanted == "float32" and arithmetic_of(report.data) != "float32":
         raise ReportError("the report speaks of real arithmetic, which says nothing of float32; --arithmetic float32")
 
 
 def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser, *, believe: bool = True) -> None:
-    """Enter a report's closed questions in a ledger; its witnesses are replayed, not believed. Without ``believe`` no
-    refutation counts as rigorous: a run that writes a proof has none of them.
+    """Enter a report's closed questions in a ledger; its witnesses are checked by forward passes. Without ``believe``
+    no refutation counts as rigorous: a run that writes a proof has none of them.
 
     Raises `ReportError` before anything is entered if the report is malformed.
     """
@@ -313,7 +318,7 @@ def resume_into(report: Report, ledger: Ledger, witnesser: Witnesser, *, believe
             raise ReportError(f"the report's witnesses have shape {batch.shape[1:]}, not one number per input")
     for by, batch in batches.items():
         witnesser.offer(batch, by)
-    # Which of them rested on which is not known any more.
+    # A report does not say which of them rest on which.
     ledger.presume({by for _, by, _ in refuted})
     for (side, by, rigorous), indices in refuted.items():
         for part in range(ledger.n_parts):
@@ -353,7 +358,7 @@ def _closed(
                 case "witnessed":
                     numbers.setdefault(str(question["by"]), set()).add(question["witness"])
                 case "refuted":
-                    # What was certified is its source's claim, and then proven.
+                    # A certified refutation is entered as its source's claim first, then as proven.
                     key = (side, str(question["by"]), bool(question["rigorous"]) and "certified" not in question)
                     refuted.setdefault(key, []).append(index)
                 case "open":

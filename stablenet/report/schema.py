@@ -1,4 +1,4 @@
-"""The schema ``stablenet.report/1``: what is read as a report is checked completely, here and once."""
+"""The schema ``stablenet.report/1``: a report that is read is checked completely here."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def check_report(data: Any) -> None:
     """Raise `ReportError`, naming the first mistake, unless ``data`` is the JSON object of a report.
 
     Beside the form this is: as many neurons, in order, as the layers have; a domain and witnesses of as many numbers
-    as the network has inputs; witnesses that are there. Verdicts and counts follow from the questions, and whoever
-    reads a report takes those alone.
+    as the network has inputs; witnesses that are there. Verdicts and counts follow from the questions; readers use
+    only the questions.
     """
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else None

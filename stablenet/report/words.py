@@ -1,4 +1,4 @@
-"""What a report speaks of, in words: the arithmetic, and a network that the import rounded."""
+"""The scope of a report in words: the arithmetic, and whether the import rounded the network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def arithmetic_of(report: Mapping[str, Any]) -> str:
-    """What a report (its JSON object) speaks of: "real" arithmetic, or "float32"."""
+    """The arithmetic for which a report (its JSON object) holds: "real" or "float32"."""
     return str(report["config"].get("arithmetic", "real"))
 
 
 def float32_words() -> str:
-    """What a report of float32 arithmetic speaks of, in a sentence."""
+    """A sentence about the scope of a report for float32 arithmetic."""
     return (
         "arithmetic: float32. Verdicts and bounds hold for the real function and for every evaluation in float32, in "
         "any order of summation, with or without fused multiply-adds and subnormals"
@@ -20,7 +20,7 @@ def float32_words() -> str:
 
 
 def folded_words(network: Mapping[str, Any]) -> str:
-    """What a report of a network that was folded with rounding speaks of, in a sentence."""
+    """A sentence about the scope of a report on a network that was folded with rounding."""
     error, differences = network.get("import_error"), network.get("import_difference") or [None]
     most = None if None in differences else max(differences)
     words = "the import rounded: all this speaks of the folded network"

@@ -1,8 +1,8 @@
-"""What a user gets who names no search.
+"""The default search.
 
 First what is rigorous and needs no solver (`RigorousPart`): splitting the domain where inputs are few, then branching
-on phases. What that leaves is asked of the solver: each question alone with a small limit of nodes, in turns with more
-branching, then the single MILP for the hard rest. All choices count work and not seconds, so that a run repeats.
+on phases. Questions that stay open go to the solver: each alone with a small limit of nodes, in turns with more
+branching, then the single MILP for those left. All choices count work and not seconds, so that a run repeats.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ NODES = 1
 """Nodes of the solver's pass over single questions."""
 
 LAST_BRANCH_NODES = 524_288
-"""Nodes that branching may use for a question that the solver's pass has left."""
+"""Nodes that branching may use for a question that the solver's pass has left open."""
 
 
 class Auto(Search):
-    """The searches in an order that fits the number of inputs."""
+    """The searches in an order that depends on the number of inputs."""
 
     name = "auto"
     title = "split for few inputs, branch, then the solver on what is left"

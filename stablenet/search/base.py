@@ -1,4 +1,4 @@
-"""What a search is: it closes the pending questions of a ledger."""
+"""The interface of a search, which closes the pending questions of a ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from stablenet.backends.base import Backend, Callbacks, Capability, Limits, Session, Settings, SolveResult, Tolerance
 from stablenet.backends.base import registry as backends
 from stablenet.backends.native_options import changed_options, check_options, parse_options
-from stablenet.backends.own_points import CheckedSession, SolverFailure
+from stablenet.backends.own_points import CheckedSession, FailuresInRow, SolverFailure
 from stablenet.bounds import Context
 from stablenet.core.arrays import Array, Mask
 from stablenet.core.bounds import Bounds
@@ -47,7 +47,7 @@ def tolerance_of(options: Options, backend: Backend) -> Tolerance:
 
 
 def tolerances_used(options: Options) -> list[dict[str, Any]]:
-    """What each solver of a run is given, for its report."""
+    """The tolerances and margin of each solver of a run, for the report."""
     names = [name for name in (options.solver, options.check_with) if name is not None]
     rows = []
     for name in dict.fromkeys(names):
@@ -57,7 +57,7 @@ def tolerances_used(options: Options) -> list[dict[str, Any]]:
 
 
 def solver_settings(options: Options, backend: Backend) -> Settings:
-    """Tolerances and log of a solver of a run; witnesses are sought by forward passes, not by sub-MIPs."""
+    """Tolerances and log of a solver of a run. Sub-MIPs are off, since witnesses are found by forward passes."""
     chosen = tolerance_of(options, backend)
     texts = options.solver_options if backend.spec == backends.get(options.solver).spec else ()
     return Settings(
@@ -101,7 +101,8 @@ def bound_context(options: Options, backend: Backend, deadline: Deadline) -> Con
 class Problem:
     """All that a search works with.
 
-    ``found`` are the bounds of each part of the domain as the search begins, ``bounds`` those that may be used.
+    ``found`` are the bounds of each part of the domain as the search begins, ``bounds`` those that no withdrawn source
+    has touched.
     """
 
     network: Network
@@ -116,12 +117,15 @@ class Problem:
     deadline: Deadline
     proof: ProofLog | None = None
     leaf_solver: Backend | None = None
-    """Gives `branch` choices for leaves that descent does not close; not trusted."""
+    """A solver whose dual solutions are choices for leaves of `branch` that descent does not close; need not be
+    correct."""
+    failures: FailuresInRow = field(default_factory=FailuresInRow)
+    """Failures of the run's solvers, those under its bounds included."""
     bounds: TrustedBounds = field(init=False)
     refuted_before: Mask = field(init=False)
     """Questions refuted on each part before the search began, (parts, 2, n)."""
     leaves: npt.NDArray[np.int64] = field(init=False)
-    """Leaves of the trees, and boxes, by which rigorous searches refuted each question on the part in hand, (2, n)."""
+    """Leaves of the trees, and boxes, by which rigorous searches refuted each question on the current part, (2, n)."""
 
     def __post_init__(self, found: list[Bounds]) -> None:
         decide = self.options.decide_by_bounds
@@ -130,19 +134,19 @@ class Problem:
         self.leaves = np.zeros((2, self.ledger.n_neurons), np.int64)
 
     def proof_of(self, part: int) -> PartProof | None:
-        """Where certificates of a part go."""
+        """The record of a part's certificates; None without a proof file."""
         return None if self.proof is None else self.proof.parts[part]
 
     def refuted(self, part: int) -> Mask:
-        """Refuted questions of a part, (2, n), that models may rest on; without `tighten` none of the search's own."""
+        """Refuted questions of a part, (2, n), that models may use; without `tighten` only those from before the
+        search.
+        """
         refuted = np.asarray(self.ledger.part_by[part] >= 0)
         return refuted if self.options.tighten else refuted & self.refuted_before[part]
 
     def pending(self, part: int) -> Mask:
-        """Questions of a part, (2, n), that are worth a search's work.
-
-        In float32 arithmetic not those that an evaluation may show at some point, and not for certain: nothing can
-        refute them.
+        """Questions of a part, (2, n), that a search works on. In float32 arithmetic those are left out which some
+        evaluation, but not every one, may show at a known point: nothing can refute them.
         """
         return np.asarray(self.ledger.pending(part) & ~self.falsifier.witnesser.uncertain)
 
@@ -173,19 +177,28 @@ class Problem:
     def open(
         self, milp: MILP, own: Callable[[MILP], float | None], by: str, *, backend: Backend | None = None
     ) -> CheckedSession:
-        """Load a model in the problem's solver or another; answers are held against ``own``, see `CheckedSession`."""
+        """Load a model in the problem's solver or another; answers are checked against ``own``, see
+        `CheckedSession`.
+        """
         chosen = backend or self.backend
 
         def failed(failure: SolverFailure) -> None:
             self.ledger.log.add_solver_failure(failure.to_json(by))
 
-        return CheckedSession(chosen, milp, solver_settings(self.options, chosen), own=own, failed=failed)
+        settings = solver_settings(self.options, chosen)
+        return CheckedSession(chosen, milp, settings, own=own, failed=failed, failures=self.failures)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether a solver of the run has failed so often that no search asks it anything more."""
+        names = (self.options.solver, self.options.check_with)
+        return any(self.failures.given_up(backends.get(name).title) for name in names if name is not None)
 
     @property
     def context(self) -> Context:
         """What bound methods may use."""
         context = bound_context(self.options, self.backend, self.deadline)
-        context.failed = self.ledger.log.add_solver_failure
+        context.failed, context.failures = self.ledger.log.add_solver_failure, self.failures
         return context
 
     def limits(
@@ -193,8 +206,8 @@ class Problem:
     ) -> Limits:
         """Limits of one solve: what is left of the run's, or less.
 
-        Threads, seed, nodes and memory are asked only of a solver that has them: the engine's own memory limit
-        stands for the last.
+        Threads, seed, nodes and memory are set only where the solver has such limits; without its own memory limit
+        that of the engine process applies.
         """
         self.deadline.check()
         left = self.deadline.left
@@ -220,7 +233,7 @@ class Problem:
         callbacks: Callbacks | None = None,
         backend: Backend | None = None,
     ) -> SolveResult:
-        """`Session.solve` with those stops and that start which the solver has.
+        """`Session.solve` with those of the stops, and the start, that the solver supports.
 
         ``backend`` is the session's, if it is not the problem's. Raises `SolverFailedError` for an answer not to use.
         """
@@ -235,7 +248,7 @@ class Problem:
 
 
 class Search(ABC):
-    """Closes pending questions. Leaves open what it cannot close; never touches a verdict itself."""
+    """A way of closing pending questions. Questions that it cannot close stay open; verdicts follow from the ledger."""
 
     name: ClassVar[str]
     title: ClassVar[str]

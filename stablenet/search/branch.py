@@ -13,26 +13,27 @@ from itertools import pairwise
 import numpy as np
 
 from stablenet.backends.base import Backend, Limits
+from stablenet.backends.own_points import SolverFailedError, SolverFailure
 from stablenet.bounds.adam import Variables
 from stablenet.bounds.branch_and_bound import BranchAndBound, Pair
 from stablenet.bounds.crown import Backward
 from stablenet.bounds.trees import Leaf, Tree
 from stablenet.core.arrays import Array, Mask
-from stablenet.core.errors import SolverError
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES, Side
 from stablenet.search.base import Problem, Search
 from stablenet.search.leaf_programs import solve_leaf
 
 LAST_STEPS = 40
 LAST_ROUNDS = 12
-"""Descent for a leaf in which no undecided neuron is left to split at, begun anew so many times with the first step
-size: its bound is a linear program's, often without solution, and the multipliers that show so are large."""
+"""Restarts, with the first step size, of the descent for a leaf in which no undecided neuron is left to split: its
+bound is that of a linear program, which often has no solution, and the multipliers that prove this are large."""
 
 TIE = 1e-6
-"""A leaf whose bound misses the refuting sign by less than this share of the neuron's range is a tie."""
+"""A leaf whose bound misses the refuting sign by less than this share of the neuron's range counts as a tie."""
 
 TIES = 100
-"""A question with more ties is left to other searches: zero seems to be its optimum, which no splitting gets under."""
+"""A question with more ties is left to other searches: its optimum seems to be zero, and no splitting gives a bound
+below that."""
 
 
 class BranchSearch(Search):
@@ -64,7 +65,7 @@ class Brancher:
                 pass
 
     def _layer(self, layer: int, max_nodes: int | None) -> bool:
-        """Work on a layer; False if meanwhile a source was withdrawn on which the work may rest."""
+        """Work on a layer; False if a source on which the work may rest was withdrawn meanwhile."""
         ledger = self.problem.ledger
         self.problem.deadline.check()
         pending = self.problem.pending(self.part)[:, ledger.layer_slice(layer)]
@@ -106,27 +107,29 @@ class _Layer(BranchAndBound):
         return self.since != self.ledger.withdrawals
 
     def live(self, trees: Sequence[Tree]) -> list[Tree]:
-        """See `BranchAndBound`: a question may have been closed by a witness, or all of the work be in vain."""
+        """See `BranchAndBound`: a question may have been closed by a witness, or all trees made useless by a
+        withdrawal.
+        """
         if self.stale:
             return []
         pending = self.problem.pending(self.at)
         return [tree for tree in super().live(trees) if pending[_side(tree), self.offset + tree.row]]
 
     def show(self, trees: Sequence[Tree], points: Array, values: Array) -> None:
-        """See `BranchAndBound`: what has the sign that is asked for may be a witness."""
+        """See `BranchAndBound`: points whose value has the sign in question are tried as witnesses."""
         del trees
         shows = values > 0
         if shows.any():
             self.problem.falsifier.witnesser.offer(points[shows], self.by)
 
     def tied(self, tree: Tree, leaf: Leaf) -> None:
-        """See `BranchAndBound`: of many leaves some come near by chance, and splitting them closes them."""
+        """See `BranchAndBound`: among many leaves a few are ties by chance; splitting closes those."""
         del leaf
         tree.n_ties += 1
         tree.given_up |= tree.n_ties > TIES
 
     def stuck(self, pairs: list[Pair]) -> None:
-        """See `BranchAndBound`: descend for longer; what that does not close is left to other searches."""
+        """See `BranchAndBound`: more descent steps; leaves that these do not close are left to other searches."""
         points = np.zeros((0, self.problem.network.n_inputs))
         for _ in range(LAST_ROUNDS):
             points = self.optimise_leaves(pairs, LAST_STEPS)
@@ -166,13 +169,22 @@ class _Layer(BranchAndBound):
         return left, np.array(points).reshape(len(left), self.problem.network.n_inputs)
 
     def choose_by_program(self, tree: Tree, leaf: Leaf, solver: Backend, limits: Limits) -> Array | None:
-        """Give a leaf the choices of its linear program, where it has an answer; the point that comes with it."""
+        """Give a leaf the choices from the solution of its linear program, if it has one; returns the program's
+        point.
+        """
         stages = self.backward.stages
         held = self.store.phases[leaf.at]
         phases = [held[a:b] for a, b in pairwise(self.alive.tolist())][: len(stages)]
+        log, asked = self.problem.ledger.log, (self.backward, self.affine, tree.row, tree.sign, phases)
+
+        def told(failure: SolverFailure) -> None:
+            log.add_solver_failure(failure.to_json(self.by))
+
         try:
-            found = solve_leaf(self.backward, self.affine, tree.row, tree.sign, phases, backend=solver, limits=limits)
-        except SolverError:
+            found = solve_leaf(*asked, backend=solver, limits=limits, failures=self.problem.failures, told=told)
+        except SolverFailedError as error:
+            if not error.told:
+                told(error.failure)
             return None
         if found is None:
             return None

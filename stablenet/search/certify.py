@@ -1,12 +1,12 @@
 """Proving anew, without a solver, what a solver refuted.
 
-A solver works with tolerances, and now and then it is wrong: what it refutes is a claim. Here each claim becomes a
-question of a second ledger that knows only what is rigorous, and the steps of `RigorousPart` work on it: boxes where
+A solver works with tolerances and is sometimes wrong, so its refutations are claims. Here each claim becomes a
+question of a second ledger that holds only rigorous results, and the steps of `RigorousPart` work on it: boxes where
 inputs are few, and trees over phases whose leaves are closed by rigorous linear bounds. What is refuted there is
 `rigorous` in the ledger of the run, with a certificate. Points at which leaves' bounds are attained are tried as
-witnesses, so a solver's lie ends as a witness and a contradiction. A leaf that descent does not close gets its choices
-from a linear program (`stablenet.search.leaf_programs`); its solver need not be trusted. What time does not suffice for
-stays a claim.
+witnesses, so a false refutation ends as a witness and a contradiction. A leaf that descent does not close gets its
+choices from a linear program (`stablenet.search.leaf_programs`); its solver need not be correct. Claims for which time
+does not suffice stay claims.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from stablenet.search.rigorous import RigorousPart
 from stablenet.search.split import Splitter
 
 LEAST_SECONDS = 2.0
-"""Time for certifying, where the solver took less."""
+"""The least time for certifying, in seconds, where the solver took less."""
 
 FIRST_NODES = 16
 """Nodes that branching may use for a claim at first."""
@@ -51,7 +51,7 @@ def claims_of(ledger: Ledger) -> Mask:
 
 
 class _Claims(Ledger):
-    """A ledger in which nothing is pending but the claims asked, (n_parts, 2, n)."""
+    """A ledger in which only some claims, (n_parts, 2, n), are pending."""
 
     asked: Mask
 
@@ -114,6 +114,7 @@ class Certifier:
             deadline=self.deadline,
             proof=given.proof,
             leaf_solver=_solver_of_duals(given.backend),
+            failures=given.failures,
         )
         return self.problem
 
@@ -129,7 +130,7 @@ class Certifier:
         self.claims.refute_by_bounds(part, problem.bounds[part])
         steps = RigorousPart(problem, part)
         try:
-            # Time is short: a few nodes close what is easy, however many inputs there are.
+            # First a few nodes for each claim: they close easy ones in little time, whatever the number of inputs.
             Brancher(problem, part).run(FIRST_NODES)
             if steps.pending.any():
                 steps.run()
@@ -140,14 +141,16 @@ class Certifier:
             return
 
     def _hear(self, event: Event) -> None:
-        """Take over from the second ledger what is proven, and what disproves a claim."""
+        """Copy proofs, and witnesses that disprove a claim, from the second ledger."""
         if event["event"] == "refute":
             self._prove(event)
+        elif event["event"] == "solver_failure":
+            self.given.ledger.log.add_solver_failure(event["row"])
         elif event["event"] == "witness":
             self.given.falsifier.witnesser.offer(decode_array(event["point"])[None, :], CERTIFIER)
 
     def _prove(self, event: Mapping[str, Any]) -> None:
-        """Enter certificates; the time since the last ones is shared out evenly."""
+        """Enter certificates; the time since the last ones is divided evenly among them."""
         part, side = event["part"], event["side"]
         neurons = np.array(event["neurons"], np.intp)[np.array(event["rigorous"], bool)]
         neurons = neurons[self.claims.asked[part, side, neurons]]
@@ -169,7 +172,7 @@ def _solver_of_duals(preferred: Backend) -> Backend | None:
 
 
 def certify(problem: Problem, seconds: float) -> None:
-    """Prove what the problem's ledger holds refuted without rigour, for so many seconds at most.
+    """Prove the refutations of the problem's ledger that are not rigorous, for at most ``seconds``.
 
     What is proven becomes rigorous in the ledger; an input that shows what was refuted is a contradiction there.
     """

@@ -1,15 +1,15 @@
 """Linear programs for leaves that descent does not close: their dual solutions are good choices for a backward pass.
 
-A leaf in which every neuron has a phase is a linear program, often one without solution, and the multipliers that show
-so are large: descent is slow to find them. The program here has a column more, by which the phases may be violated at
-a price. So it always has a solution, and its multipliers prove what those of the program itself would. The solver
-is not trusted: a multiplier is a choice, and the bound is computed by `Backward` as for any other
-(Salman et al., NeurIPS 2019, arXiv 1902.08722, section 4, say how duals become choices).
+A leaf in which every neuron has a phase is a linear program, often one without solution. The multipliers that prove
+this are large, and descent finds them slowly. The program here has a column more, by which the phases may be violated
+at a price. So it always has a solution, and its multipliers prove what those of the program itself would. The solver
+need not be correct: a multiplier is a choice, and the bound is computed by `Backward` as for any other (Salman et al.,
+NeurIPS 2019, arXiv 1902.08722, section 4, say how duals become choices).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stablenet.backends.base import Backend, Limits, Settings, Status
+from stablenet.backends.own_points import CheckedSession, FailuresInRow, SolverFailure
 from stablenet.bounds.crown import Backward, Choice
 from stablenet.bounds.linear import to_dense
 from stablenet.bounds.lp_tightening import dual_choices
@@ -33,7 +34,7 @@ PRICE = 1e4
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """What a program gave: choices for each stage, of one row, and its point, (n_inputs,)."""
+    """The solution of a program: choices for each stage, of one row, and its point, (n_inputs,)."""
 
     choices: list[Choice]
     point: Array
@@ -48,15 +49,19 @@ def solve_leaf(
     *,
     backend: Backend,
     limits: Limits,
+    failures: FailuresInRow | None = None,
+    told: Callable[[SolverFailure], None] = lambda _: None,
 ) -> Solved | None:
     """Bound ``sign`` times a row of an affine map over a leaf, ``phases[k]`` (alive,) for each stage.
 
-    None where the solver has no answer, and for the first layer, whose rows no phase bears on.
+    None where the solver has no answer, and for the first layer, whose rows no phase bears on. Raises
+    `SolverFailedError` where it fails; ``told`` hears if it is then given up (``failures``).
     """
     if not backward.stages:
         return None
     program = _Program(backward, phases)
-    with backend.open(program.milp(affine, row, sign), Settings()) as session:
+    milp = program.milp(affine, row, sign)
+    with CheckedSession(backend, milp, Settings(), own=lambda _: None, failed=told, failures=failures) as session:
         answer = session.relax(limits)
     if answer.status is not Status.OPTIMAL or answer.row_duals is None or answer.x is None:
         return None

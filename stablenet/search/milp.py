@@ -1,10 +1,10 @@
 """The single MILP as a benchmark: built once from all pending questions, solved once, unchanged, to its end.
 
 The model and objective are those of `stablenet.search.single_milp` (Serra, Yu, Kumar & Ramalingam, NeurIPS 2021,
-arXiv 2102.07804, section 4): maximise the number of pending questions that one input witnesses. Nothing is asked of the
-solver that a user of an exported file could not ask: no target, no bound to stop at, no start, no callbacks, no
-rounds. So all solvers do the same work, and how long they take can be compared with what their own programs take on
-the file that ``stablenet compare --export-models`` writes.
+arXiv 2102.07804, section 4): maximise the number of pending questions that one input witnesses. The solver is used as
+a user of an exported file could use it: no target, no bound to stop at, no start, no callbacks, no rounds. So all
+solvers do the same work, and how long they take can be compared with what their own programs take on the file that
+``stablenet compare --export-models`` writes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _solve(problem: Problem, part: int, mask: Mask, by: str) -> None:
         try:
             result = session.solve(problem.limits())
         except SolverFailedError as error:
-            models.failed(error.failure, by)
+            models.failed(error, by)
             raise SearchStoppedError("solver") from None
     models.record(model, result, by, spent)
     if result.x is not None:

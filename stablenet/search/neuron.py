@@ -2,7 +2,7 @@
 
 Two MILPs a neuron (Tjeng, Xiao & Tedrake, *Evaluating Robustness of Neural Networks with Mixed Integer
 Programming*, ICLR 2019; Serra et al. 2021, section 4): maximise and minimise its pre-activation, stopped at the first
-solution of the sign sought or the first bound that excludes it. A layer's model is loaded once per thread.
+solution of that sign or the first bound that excludes it. A layer's model is loaded once per thread.
 """
 
 from __future__ import annotations

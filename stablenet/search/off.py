@@ -1,4 +1,4 @@
-"""No search at all: what bounds and falsifying leave open stays open."""
+"""No search: questions that bounds and falsifying leave open stay open."""
 
 from __future__ import annotations
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from stablenet.backends.base import Backend, SolveResult, Status
 from stablenet.backends.own_points import FEASIBLE as FORWARD
-from stablenet.backends.own_points import SolverFailure, best_value
+from stablenet.backends.own_points import SolverFailedError, SolverFailure, best_value
 from stablenet.bounds.crown import Backward
 from stablenet.bounds.crown_layers import crown_rows
 from stablenet.core.arrays import Array, Index, Mask
@@ -19,16 +20,16 @@ from stablenet.pyomo_model.search_model import SearchModel, build_search_model
 from stablenet.search.base import Problem, SearchStoppedError
 
 OWN_POINTS = 300
-"""Witnesses, the newest, whose columns a model keeps to hold answers against, where memory allows."""
+"""The number of newest witnesses whose columns a model keeps for checking answers, where memory allows."""
 
 OWN_BYTES = 64 * 2**20
-"""Memory for these."""
+"""Bytes for these columns."""
 
 FEASIBLE = 1e-6
 """Largest violation at which a forward pass counts as a point of the compiled model."""
 
 PROOFS = frozenset({Status.OPTIMAL, Status.DUAL_STOP})
-"""Statuses under which a dual bound closes questions. A limit closes nothing, whatever bound comes with it."""
+"""Statuses under which a dual bound closes questions. After a limit no bound is used."""
 
 STOPS = {Status.TIME: "time", Status.MEMORY: "memory", Status.INTERRUPTED: "interrupt", Status.NODES: "search"}
 """Stop reasons for solves that ended without proof."""
@@ -71,7 +72,7 @@ class PartModel:
 
     @property
     def stale(self) -> bool:
-        """Whether a source has been withdrawn since the last model was built, which may rest on what it said."""
+        """Whether a source has been withdrawn since the last model was built, which may rest on its refutations."""
         return self.since != self.problem.ledger.withdrawals
 
     def build(self, mask: Mask, *, witness: bool = True) -> SearchModel:
@@ -144,7 +145,7 @@ class PartModel:
         """Enter a solve in the report.
 
         ``spent`` are the seconds that led to it: ``build_s`` (Pyomo model and its arrays), ``translate_s`` (loading
-        them into the solver), ``cuts_s`` (cuts and relaxations at the root before the solve); each is told once.
+        them into the solver), ``cuts_s`` (cuts and relaxations at the root before the solve); each is reported once.
         """
         milp = model.milp
         self.problem.ledger.log.add_solve(
@@ -164,7 +165,7 @@ class PartModel:
         )
 
     def refute(self, side: Side, neurons: Index, by: str) -> None:
-        """Record what a solver's proof refutes, and hold it against forward passes at some points of the part.
+        """Record what a solver's proof refutes, after checking it against forward passes at some points of the part.
 
         A proof over a model that has become `stale` refutes nothing. Raises `SearchStoppedError` if ``by`` is
         contradicted, now or before.
@@ -176,8 +177,17 @@ class PartModel:
         if by in ledger.dead_sources:
             raise SearchStoppedError("solver")
 
-    def failed(self, failure: SolverFailure, by: str) -> None:
-        """Record an answer that is not used, and close what forward passes at our own points show."""
+    def failed(self, error: SolverError, by: str, *, left: int = 0) -> None:
+        """Record an answer that is not used, and close what forward passes at our own points show.
+
+        ``left`` counts the questions that stay without an answer for it.
+        """
+        if isinstance(error, SolverFailedError):
+            if error.told:
+                return
+            failure = replace(error.failure, left=left)
+        else:
+            failure = SolverFailure(self.problem.backend.title, type(error).__name__, None, None, str(error), left)
         self.problem.ledger.log.add_solver_failure(failure.to_json(by))
         probe = self.problem.falsifier.probe(self.part)
         self.problem.falsifier.witnesser.offer(probe.points, "check")
@@ -197,7 +207,7 @@ class PartModel:
         return self.problem.falsifier.witnesser.offer(inside, by) > 0
 
     def push(self, x: Array, side: Side, index: int) -> None:
-        """Climb from an input towards a question that the solver claims and the forward pass does not show."""
+        """Gradient steps from an input towards a question that the solver claims and the forward pass does not show."""
         layer, neuron = self.problem.ledger.locate(index)
         self.problem.falsifier.climb(
             layer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 
@@ -50,10 +50,18 @@ class PerQuestion:
                 self.models.tighten(layer, self.by)
             here &= self.problem.pending(self.part)
             while here.any():
+                if self.problem.given_up:
+                    self._leave(here)
+                    break
                 self._layer(here)
                 if not self.models.stale:
                     break
                 here &= self.problem.pending(self.part)
+
+    def _leave(self, mask: Mask) -> None:
+        """Say of questions, (2, n), that they stay without an answer, since the solver is given up."""
+        for side in SIDES:
+            self.ledger.set_unanswered(side, np.flatnonzero(mask[side]))
 
     def _layer(self, mask: Mask) -> None:
         began = time.monotonic()
@@ -72,7 +80,7 @@ class PerQuestion:
             for worker in pool:
                 worker.join()
         finally:
-            # After Ctrl-C solves still run; they are told to stop, and nothing of them is used.
+            # After Ctrl-C solves still run; they are stopped, and their results are not used.
             queue.closed = True
             patience = time.monotonic() + PATIENCE
             for worker in pool:
@@ -134,7 +142,7 @@ class _Queue:
                     self.owner.models.refute(question[0], np.array([question[1]]), self.owner.by)
 
     def is_open(self, question: tuple[Side, int]) -> bool:
-        """Whether a question is pending on the part, and an answer by the model would be believed."""
+        """Whether a question is pending on the part, and the model rests on no withdrawn source."""
         return not self.owner.models.stale and bool(self.problem.pending(self.owner.part)[question])
 
 
@@ -173,7 +181,7 @@ class _Asker:
             result = self._solve(question)
         except SolverFailedError as error:
             if not self.queue.closed:
-                owner.models.failed(replace(error.failure, left=1), self.by)
+                owner.models.failed(error, self.by, left=1)
                 owner.ledger.set_unanswered(side, np.array([index]))
             return False
         if self.queue.closed:
@@ -188,18 +196,20 @@ class _Asker:
             return True
         if result.status in STOPS and not (result.status is Status.NODES and owner.nodes is not None):
             raise SearchStoppedError(STOPS[result.status])
-        # A relaxation that does not refute says nothing about how close to 0 the truth is.
+        # A relaxation that does not refute gives no estimate of the true value, so nothing is borderline.
         if owner.nodes is None and self.problem.formulation.exact:
             owner.ledger.set_borderline(side, np.array([index]))
         return False
 
     def _cut(self) -> None:
-        """Cuts at the root, where the formulation offers some; a relaxation that fails gives none."""
+        """Cuts at the root, where the formulation offers some; a relaxation that fails gives none, and is recorded."""
         if self.problem.formulation.cuts == "none":
             return
         began = time.monotonic()
-        with suppress(SolverError):
+        try:
             self.queue.model.root_rounds(self.session, self.problem.limits(backend=self.backend))
+        except SolverError as error:
+            self.owner.models.failed(error, self.by)
         self.spent["cuts_s"] = time.monotonic() - began
 
     def _solve(self, question: tuple[Side, int]) -> SolveResult:
@@ -216,7 +226,7 @@ class _Asker:
         elif self.backend.supports(Capability.INCUMBENT):
             callbacks = replace(callbacks, on_incumbent=on_incumbent)
         else:
-            # Well above what the relaxed rows can fake; whether it is shown, the forward pass says.
+            # Well above what the relaxation of the rows can cause; the forward pass decides whether it is a witness.
             target = 100.0 * self.problem.margin + 1e-6
         limits = self.problem.limits(nodes=owner.nodes, backend=self.backend)
         return self.problem.solve(

@@ -33,7 +33,7 @@ LEAVES = (16, 64, 256)
 """Bounds by `branch` with so many leaves, in turns: neurons known to be unstable are bounded better too."""
 
 BRANCH_NODES = (64, 512, 4096, 32_768)
-"""Nodes that branching may use for a question, in turns: what is closed early helps the layers after."""
+"""Nodes that branching may use for a question, in turns: questions closed early improve the bounds of later layers."""
 
 
 class RigorousPart:
@@ -84,7 +84,7 @@ class RigorousPart:
         problem, known = self.problem, self._bounds()
         last, _ = problem.ledger.locate(int(np.flatnonzero(self.pending.any(axis=0))[-1]))
         context = replace(problem.context, n_layers=last, proof=problem.proof_of(self.part))
-        # Bounds of the user's choice that are not rigorous would make all that is found on them so.
+        # Refutations that rest on bounds of the user's choice that are not rigorous would not be rigorous either.
         context.known = known if all(layer.rigorous for layer in known.layers) else None
         found = run_bounds(f"branch:{leaves}", problem.network, problem.domain.parts[self.part], context)
         bounds = problem.bounds[self.part].intersect(found)

@@ -9,7 +9,6 @@ objective is refuted together.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 import numpy as np
 from scipy import sparse
@@ -26,10 +25,10 @@ from stablenet.search.part_model import PROOFS, STOPS, OwnPoints, PartModel
 from stablenet.search.per_question import PerQuestion
 
 CLAIM = 0.5
-"""An incumbent above this claims at least one question: witness values are 0 or 1 in its questions' favour."""
+"""An incumbent above this claims to witness at least one question: each witness value can be taken as 0 or 1."""
 
 FRUITLESS = 64
-"""Relaxations of single questions that may in a row show nothing, before the MILP is left to itself."""
+"""Relaxations of single questions that may show nothing in a row before no more are solved."""
 
 REFUTING = 1.0 - 1e-4
 """A dual bound up to this refutes all that is asked: one true witness would make the optimum at least 1."""
@@ -75,8 +74,10 @@ class PartSearch:
 
     def run(self) -> None:
         """Close what can be closed; each question set aside gets one solve of its own at the end."""
-        while (mask := self.open_questions()).any():
+        while (mask := self.open_questions()).any() and not self.problem.given_up:
             Rounds(self, mask).run()
+        if self.problem.given_up:
+            self.aside |= self.problem.pending(self.part) & self.scope
         PerQuestion(self.problem, self.part, self.by).run(self.aside)
 
 
@@ -105,17 +106,19 @@ class Rounds:
         with self.problem.open(self.model.milp, self._own, self.owner.by) as session:
             self.spent["translate_s"] = time.monotonic() - began
             began = time.monotonic()
-            with suppress(SolverError):  # a relaxation that fails shows nothing
+            try:
                 if self.problem.formulation.cuts != "none":
                     self.model.root_rounds(session, self.problem.limits())
                 self._inject_relaxations(session)
+            except SolverError as error:  # a relaxation that fails shows nothing
+                self.owner.models.failed(error, self.owner.by)
             session.change_objective(self.model.milp.objective, self.model.milp.constant, maximize=True)
             self.spent["cuts_s"] = time.monotonic() - began
             try:
                 while self._drop_closed(session) and self._step(session):
                     pass
             except SolverFailedError as error:
-                self._give_up(error.failure, self.owner.by)
+                self._give_up(error, self.owner.by)
 
     def _step(self, session: Session) -> bool:
         """One solve; False if it ends the rounds of this model."""
@@ -133,12 +136,14 @@ class Rounds:
         return self._digest(result)
 
     def _own(self, milp: MILP) -> float | None:
-        """The best value of a point of ours, with no claim to what is out of the objective."""
+        """The best value of a known point, where questions that are out of the objective count as 0."""
         return self.own.best(milp, without=self.model.question_columns[~self.live])
 
-    def _give_up(self, failure: SolverFailure, by: str) -> None:
-        """Set aside, for a solve of its own, what is still asked: the solver's answer for all of it is none."""
-        self.owner.models.failed(failure, by)
+    def _give_up(self, error: SolverFailedError, by: str) -> None:
+        """Set aside all questions still in the objective, for a solve of their own: the solver gave no answer for them
+        together.
+        """
+        self.owner.models.failed(error, by)
         self.live &= self._still_pending()
         self.owner.aside[self.side[self.live], self.index[self.live]] = True
 
@@ -147,7 +152,7 @@ class Rounds:
         return self.problem.options.removal == "callback"
 
     def _start(self) -> Array:
-        """The feasible point, with no claim to what is out of the objective."""
+        """The feasible point, where questions that are out of the objective count as 0."""
         start = self.begin.copy()
         start[self.model.question_columns[~self.live]] = 0.0
         return start
@@ -251,7 +256,7 @@ class Rounds:
         if result.status in PROOFS and result.dual_bound <= REFUTING:
             return self._refute()
         if np.count_nonzero(self.live & self._still_pending()) < self.asked:
-            return True  # callbacks closed some while the solver ran, and its bound may still count them
+            return True  # callbacks closed some questions while the solver ran, and its bound may still count them
         self._unproven(backend, result)
         return False
 
@@ -259,7 +264,7 @@ class Rounds:
         return np.zeros_like(self.live) if result.x is None else self.live & self.model.claims(result.x)
 
     def _unproven(self, backend: Backend, result: SolveResult) -> None:
-        """Stop, or raise, for an answer that neither claims nor proves."""
+        """Stop, or raise, for an answer that neither claims a witness nor proves anything."""
         if result.status in STOPS:
             raise SearchStoppedError(STOPS[result.status])
         words = (
@@ -278,7 +283,7 @@ class Rounds:
             try:
                 self._check(second, checking)
             except SolverFailedError as error:
-                self._give_up(error.failure, checking)
+                self._give_up(error, checking)
                 return False
         for side in SIDES:
             self.owner.models.refute(side, self.index[self.live & (self.side == side)], self.owner.by)
@@ -287,7 +292,7 @@ class Rounds:
     def _check(self, second: Backend, checking: str) -> None:
         """Let a second solver prove the same, before anything is refuted.
 
-        What it can show puts the first in the wrong; what it only claims is set aside.
+        If it finds a witness, the first solver was wrong; questions that it only claims to witness are set aside.
         """
         with self.problem.open(self.model.milp, self._own, checking, backend=second) as session:
             while self.live.any():

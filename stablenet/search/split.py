@@ -32,10 +32,10 @@ BATCH = 256
 """Boxes bounded together: enough for BLAS, few enough for the caches."""
 
 KEPT = 16_384
-"""Boxes that wait at a time, about."""
+"""Boxes that wait to be bounded at a time, about."""
 
 KNOWN_MEMORY = 128 * 2**20
-"""Bytes that bounds of waiting boxes may take; on larger networks they are not kept, and computed anew from nothing."""
+"""Bytes that bounds of waiting boxes may take; on larger networks they are not kept, but computed again."""
 
 FINEST = 2.0**-40
 """Boxes are not cut below this share of the part's width, nor where no number of float64 lies between their bounds."""
@@ -47,8 +47,8 @@ TIE = 1e-7
 """A bound of a box that misses the refuting sign by less than this share of the neuron's range is a tie."""
 
 TIES = 1000
-"""A question with more ties is left to other searches: zero seems to be its optimum, which no cutting gets under. A few
-ties come by chance."""
+"""A question with more ties is left to other searches: its optimum seems to be zero, and no cutting gives a bound
+below that. A few ties come by chance."""
 
 
 class SplitSearch(Search):
@@ -127,7 +127,7 @@ class Splitter:
         self.n_numbers = 1
         problem.leaves[self.side, self.flat] = 0
         self.proof = problem.proof_of(part)
-        # A proof's boxes are bounded each for itself: what was found on a larger box is not known there.
+        # The checker bounds each box of a proof alone, without bounds from a larger box.
         known = None if self.proof is not None or 16 * self.ledger.n_neurons * KEPT > KNOWN_MEMORY else self._whole()
         self.stack = [Boxes(box.lower[None, :], box.upper[None, :], every, np.zeros(1, "<u4"), known)]
         if self.proof is not None:
@@ -135,7 +135,7 @@ class Splitter:
             self.proof.write("split", {}, asked)
 
     def _whole(self) -> Array:
-        """No bounds at all, as those of the box that is not yet bounded."""
+        """Infinite bounds, for the box that is not yet bounded."""
         whole = np.full((1, 2, self.ledger.n_neurons), np.inf)
         whole[:, 0] = -np.inf
         return whole

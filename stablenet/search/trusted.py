@@ -1,9 +1,9 @@
 """The bounds that a search may use: those of which nothing has been withdrawn.
 
 A witness that contradicts a source takes back all that the source refuted (`Ledger`). The source's bounds, and what was
-derived with its help, must go with it. Every search asks for the bounds of a part here, and gets the last ones that
-rest on no withdrawn source, or new ones by a method that is still believed. Work that is under way when a source
-is withdrawn began with bounds that may have been wrong; its refutations are not believed (`Ledger.refute`).
+derived with its help, must go with it. Every search takes the bounds of a part from here: the last ones that rest on
+no withdrawn source, or new ones by a method that has not been withdrawn. Work that is under way when a source is
+withdrawn began with bounds that may have been wrong; its refutations are not recorded (`Ledger.refute`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stablenet.core.network import Network
 from stablenet.domain.regions import Domain
 
 BELIEVED = ("crown", "interval")
-"""Methods for bounds anew, the first whose sources are all believed."""
+"""Methods for new bounds; the first is taken of which no source has been withdrawn."""
 
 
 class TrustedBounds:
@@ -41,7 +41,9 @@ class TrustedBounds:
         return len(self._known)
 
     def __getitem__(self, part: int) -> Bounds:
-        """The best bounds that rest on nothing withdrawn; raises `SearchStoppedError` where no method is believed."""
+        """The best bounds that rest on nothing withdrawn; raises `SearchStoppedError` where every method has been
+        withdrawn.
+        """
         known, ledger = self._known[part], self.ledger
         with ledger.lock:
             while known and not ledger.dead_sources.isdisjoint(known[-1][1]):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from small import dense
 
+from stablenet.cli import main as cli
 from stablenet.cli.new import ABOUT, Kind, write_package
 from stablenet.core.errors import InputError
 
@@ -30,12 +31,13 @@ def run(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_a_new_package_passes_its_suite_and_is_found(kind: Kind, tmp_path: Path) -> None:
+def test_a_new_package_passes_its_suite_and_is_found(
+    kind: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "mine"
     name = f"my-{kind}"
-    done = run(tmp_path, "stablenet", "new", kind, name, "--folder", folder)
-    assert done.returncode == 0, done.stderr
-    assert f"pip install -e {folder}" in done.stdout
+    assert cli._run(["new", str(kind), name, "--folder", str(folder)]) == 0
+    assert f"pip install -e {folder}" in capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["README.md", "pyproject.toml", f"stablenet_my_{kind}.py", "test_conformance.py"]
     )

@@ -14,8 +14,11 @@ import pytest
 from compare_helpers import make_sweep
 from small import dense
 
+from stablenet import find_stable
 from stablenet.cli import main as cli
+from stablenet.compare.publish.page import write_report_page
 from stablenet.compare.store import FILE, Store
+from stablenet.compression import compress
 from stablenet.core.errors import InputError
 from stablenet.core.files import Named, OutputError, guarded, write_text
 from stablenet.onnx_io.external_data import external_files
@@ -224,3 +227,46 @@ def test_every_page_that_is_zeroed_is_seen(tmp_path: Path) -> None:
         (tmp_path / FILE).write_bytes(whole)
     with Store(tmp_path) as store:
         assert json.dumps(store.frozen_report("long")["witnesses"]) == json.dumps(noise)
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        ("net.onnx", {"solver_log": "hard.onnx"}),
+        ("soft.onnx", {"proof": "sub/../net.onnx"}),
+        ("large.onnx", {"solver_log": "large.data"}),
+        ("net.onnx", {"samples": "samples.npy", "proof": "samples.npy"}),
+        ("net.onnx", {"domain": "ball:centre.npy:1", "solver_log": "centre.npy"}),
+        ("net.onnx", {"proof": "new", "solver_log": "sub/../new"}),
+        ("net.onnx", {"resume": "report.json", "solver_log": "report.json"}),
+    ],
+)
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_call_writes_over_nothing_that_it_reads(
+    folder: Path, network: str, options: dict[str, str], *, isolate: bool
+) -> None:
+    find_stable("net.onnx", "box:-1:1", search="off").write("report.json")
+    before = contents(folder)
+    chosen = {"domain": "box:-1:1", "search": "off", **options}
+    with pytest.raises(InputError, match="is the same file as"):
+        find_stable(network, chosen.pop("domain"), isolate=isolate, **chosen)
+    assert contents(folder) == before
+
+
+def test_what_a_call_returns_is_written_over_no_file_of_its_run(folder: Path) -> None:
+    report = find_stable("large.onnx", "box:-1:1", search="off", samples="samples.npy", proof="a.proof")
+    small = compress("large.onnx", report)
+    before = contents(folder)
+    for taken in ("large.onnx", "large.data", "samples.npy", "a.proof"):
+        with pytest.raises(InputError, match="is the same file as"):
+            report.write(taken)
+        with pytest.raises(InputError, match="is the same file as"):
+            write_report_page(report, taken)
+    for taken in ("large.onnx", "large.data"):
+        with pytest.raises(InputError, match="is the same file as"):
+            small.write(taken)
+    assert contents(folder) == before
+    report.write("report.json")
+    report.write("report.json")
+    small.write("small.onnx")
+    write_report_page(report, "page.html")

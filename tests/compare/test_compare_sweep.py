@@ -39,6 +39,10 @@ def rows_of(folder):
         return {(row["formulation"], row["solver"]): row for row in store.rows()}
 
 
+ONE_WORKER = pytest.mark.xdist_group("faulty sweep")
+"""For tests that share the sweep of `faulty`: else each worker would make it."""
+
+
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
     """A finished sweep in which three of five solvers misbehave."""
@@ -49,6 +53,7 @@ def faulty(tmp_path_factory):
     return folder, package, grid, run
 
 
+@ONE_WORKER
 def test_misbehaving_solvers_are_rows_with_their_reason(faulty):
     folder, _, _, run = faulty
     rows = rows_of(folder / "sweep")
@@ -64,6 +69,7 @@ def test_misbehaving_solvers_are_rows_with_their_reason(faulty):
     assert rows["bigm", "hog"]["unknown"] is not None
 
 
+@ONE_WORKER
 def test_a_lying_solver_heads_the_result(faulty):
     folder, _, _, run = faulty
     assert run.returncode == 4
@@ -81,6 +87,7 @@ def test_a_lying_solver_heads_the_result(faulty):
     assert again.returncode == 4
 
 
+@ONE_WORKER
 def test_rows_hold_what_a_comparison_needs(faulty):
     folder, *_ = faulty
     row = rows_of(folder / "sweep")["bigm", "highs"]
@@ -107,6 +114,7 @@ def test_rows_hold_what_a_comparison_needs(faulty):
     assert json.loads(row["curve"])[-1][1] == 0
 
 
+@ONE_WORKER
 def test_the_command_of_a_row_repeats_it(faulty):
     folder, package, _, _ = faulty
     row = rows_of(folder / "sweep")["bigm", "highs"]
@@ -122,6 +130,7 @@ def test_the_command_of_a_row_repeats_it(faulty):
     assert [solve["nodes"] for solve in again.data["solves"]] == [solve["nodes"] for solve in before["solves"]]
 
 
+@ONE_WORKER
 def test_all_start_from_one_frozen_set(faulty):
     folder, *_ = faulty
     rows = rows_of(folder / "sweep")
@@ -131,6 +140,7 @@ def test_all_start_from_one_frozen_set(faulty):
     assert all(str(files[0]) in row["command"] for row in rows.values())
 
 
+@ONE_WORKER
 def test_resume_runs_only_new_rows(faulty):
     folder, package, grid, _ = faulty
     before = rows_of(folder / "sweep")
@@ -237,6 +247,7 @@ def test_models_for_solver_developers(tmp_path):
     assert entries["sos1"]["sos1"] > 0
 
 
+@ONE_WORKER
 def test_the_frozen_set_has_its_file(faulty):
     folder, *_ = faulty
     with Store(folder / "sweep") as store:

@@ -119,4 +119,4 @@ def test_the_commands_say_which_arithmetic(tmp_path):
     verified = command("verify", path, small, "--tolerance", 0.1)
     assert verified.returncode == 0, verified.stderr
     assert "arithmetic: float32" in verified.stdout
-    assert json.loads(command("verify", path, small, "--tolerance", 0.1, "--json").stdout)["deviation"] > 0
+    assert verify(path, small, SPEC, tolerance=0.1, arithmetic="float32").to_json()["deviation"] > 0

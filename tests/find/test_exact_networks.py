@@ -27,7 +27,10 @@ from stablenet.core.errors import StablenetError
 from stablenet.search.base import registry as searches
 from stablenet.testing.suite import slowness
 
-SEEDS = range(204)
+SEEDS = range(96)
+"""Every family several times; the long test takes `MORE_SEEDS`."""
+
+MORE_SEEDS = range(96, 300)
 MARGIN = 1e-8
 TINY = 1e-9
 """Coefficients of the scaled model up to this are dropped and their rows relaxed."""
@@ -136,44 +139,62 @@ def judge(outcome: Outcome, where: str, made: Case, exact: Extrema, report: dict
                 outcome.beyond.append(f"{place}, the margin {float(margin):.3g}")
 
 
+ONE_WORKER = pytest.mark.xdist_group("exact networks")
+"""For tests that share the runs of `outcomes`: else each worker would make them."""
+
+
 @pytest.fixture(scope="module", name="outcomes")
 def _outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     folder = tmp_path_factory.mktemp("networks")
     return {mode: run(mode, folder / "net.onnx", map(truth, SEEDS)) for mode in MODES}
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("mode", MODES)
 def test_no_verdict_contradicts_brute_force(mode: str, outcomes: dict[str, Outcome]) -> None:
     complaints = outcomes[mode].complaints
     assert not complaints, f"{len(complaints)}: {complaints[:8]}"
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("mode", MODES)
 def test_no_run_fails_or_stops_early(mode: str, outcomes: dict[str, Outcome]) -> None:
     failures = outcomes[mode].failures
     assert not failures, f"{len(failures)}: {failures[:8]}"
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("mode", MODES)
 def test_unknown_only_within_the_margin(mode: str, outcomes: dict[str, Outcome]) -> None:
     beyond = outcomes[mode].beyond
     assert not beyond, f"{len(beyond)}: {beyond[:8]}"
 
 
+@ONE_WORKER
 def test_how_many_are_unknown(outcomes: dict[str, Outcome]) -> None:
     """Ties of layers behind the first are what bounds cannot settle; without bounds, no tie can be settled."""
-    assert outcomes["all steps"].unknown <= 24
+    assert outcomes["all steps"].unknown <= 12
     alone = outcomes["MILP alone"]
-    assert 100 <= alone.unknown <= alone.borderline
+    assert 50 <= alone.unknown <= alone.borderline
 
 
+@ONE_WORKER
 def test_every_step_closed_something(outcomes: dict[str, Outcome]) -> None:
     """The test is worth something only if every part of the product was at work in it."""
     steps, alone = outcomes["all steps"], outcomes["MILP alone"]
     assert {"interval", "crown", "falsify", "network"} <= set(steps.closed)
     assert not {"interval", "crown"} & set(alone.closed)
-    assert alone.closed["network"] > 1000
+    assert alone.closed["network"] > 500
     assert alone.solves > len(SEEDS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", MODES)
+def test_more_networks(mode: str, tmp_path: Path) -> None:
+    outcome = run(mode, tmp_path / "net.onnx", map(truth, MORE_SEEDS))
+    assert not outcome.complaints, f"{len(outcome.complaints)}: {outcome.complaints[:8]}"
+    assert not outcome.failures, f"{len(outcome.failures)}: {outcome.failures[:8]}"
+    assert not outcome.beyond, f"{len(outcome.beyond)}: {outcome.beyond[:8]}"
 
 
 @pytest.mark.parametrize("mode", MODES)

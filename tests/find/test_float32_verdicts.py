@@ -101,7 +101,7 @@ def contradictions(report, path, x):
 SEARCHES = ["auto", "split", "branch", "network", "layer", "neuron"]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(k, marks=pytest.mark.long) for k in range(3, 8))])
 @pytest.mark.parametrize("search", SEARCHES)
 def test_no_evaluation_contradicts_a_verdict(tmp_path, search, seed):
     path = near_ties(tmp_path, seed)
@@ -143,6 +143,8 @@ def test_these_networks_do_contradict_real_verdicts(tmp_path):
         path = near_ties(tmp_path, seed)
         report = find_stable(path, "box:-1:1", threads=1, time_limit=20.0)
         found += contradictions(report, path, points(np.random.default_rng(seed)))
+        if {what[2] for what in found} >= {"inactive", "active"}:
+            break
     assert {what[2] for what in found} >= {"inactive", "active"}
 
 

@@ -6,6 +6,7 @@ numbers as they stand in the file; nothing is left for an importer to round.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +19,7 @@ from oracle.builder import Builder, Tensor
 from oracle.networks import FAMILIES
 from oracle.plain import PlainNetwork, Region
 
-from hunt.truth import Truth, attained, enumerated
+from hunt.truth import NoPointError, Truth, attained, enumerated
 
 Array = npt.NDArray[np.float64]
 Random = np.random.Generator
@@ -235,8 +236,11 @@ def random_case(rng: Random) -> Case:
     names = [*FAMILIES, *LAYERED, *LAYERED]  # the harder ones twice as often
     family = names[rng.integers(len(names))]
     if family in LAYERED:
-        layers, n, domain = LAYERED[family](rng)
-        return finished(rng, family, layers, n, domain, small=family != "wide")
+        while True:
+            layers, n, domain = LAYERED[family](rng)
+            # A polytope may be so thin that no float64 point of ours lies in it.
+            with contextlib.suppress(NoPointError):
+                return finished(rng, family, layers, n, domain, small=family != "wide")
     builder, tensor, own = FAMILIES[family](rng)
     domain = tuple(own)
     n = len(domain[0].lower)

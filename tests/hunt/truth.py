@@ -73,8 +73,12 @@ def enumerated(network: PlainNetwork, regions: Sequence[Region]) -> Truth:
     )
 
 
+class NoPointError(Exception):
+    """None of the points at hand lies in a domain that is too thin for them."""
+
+
 def attained(network: PlainNetwork, regions: Sequence[Region], points: Iterable[Sequence[float]]) -> Truth:
-    """The extremes over points of the domain; those outside are skipped."""
+    """The extremes over points of the domain; those outside are skipped. Raises `NoPointError` where all are."""
     low: list[list[Value]] = []
     high: list[list[Value]] = []
     for point in points:
@@ -93,7 +97,7 @@ def attained(network: PlainNetwork, regions: Sequence[Region], points: Iterable[
             else [[max(p, key=_key) for p in zip(*b, strict=True)] for b in zip(high, values, strict=True)]
         )
     if not low:
-        raise ValueError("none of the points lies in the domain")
+        raise NoPointError("none of the points lies in the domain")
     return Truth(network, tuple(regions), low, high, False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -39,8 +40,12 @@ def work(pipe: Connection, scratch: Path) -> None:
 
 def children() -> list[int]:
     """Processes that this one has started and that have not ended."""
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        # A thread may end between the listing and the reading; the kernel then hands its children to another thread.
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def left_behind(scratch: Path, outcome: Outcome) -> None:
@@ -50,7 +55,10 @@ def left_behind(scratch: Path, outcome: Outcome) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     kept = 0
     for pid in children():
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended, and a library collected it
+            continue
         if KEPT in words and not kept:
             kept += 1
             continue

@@ -19,6 +19,7 @@ from stablenet.milp.arrays import MILP, Rows
 from stablenet.milp.check_solution import check_solution, read_solution
 from stablenet.milp.mps import write_mps
 from stablenet.milp.read_mps import read_mps
+from stablenet.testing import models
 
 
 def cover(seed: int, n: int = 12) -> MILP:
@@ -91,3 +92,23 @@ def test_bad_requests_are_refused_before_anything_runs(tmp_path: Path) -> None:
         Request("highs", 1.0, options=("mip_heuristics_effort=1",)).check()
     with pytest.raises(InputError, match="time limit"):
         Request("highs", 0.0).check()
+
+
+@pytest.mark.parametrize("solver", ["highs", "scip"])
+def test_a_limit_of_processor_time_ends_a_solve_and_leaves_a_bound(solver: str, tmp_path: Path) -> None:
+    path = tmp_path / "hard.mps"
+    write_mps(models.hard().milp, path)
+    row = solve_file(path, Request(solver, 600.0, cpu_limit=0.3))
+    assert row["status"] == module.CPU_LIMIT
+    assert 0.3 <= row["solver_cpu_s"] < 5.0
+    assert row["dual_bound"] is not None
+    with pytest.raises(InputError, match="process of its own"):
+        Request("cbc", 1.0, cpu_limit=1.0).check()
+
+
+def test_a_tolerance_replaces_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "a.mps"
+    write_mps(cover(0), path)
+    row = solve_file(path, Request("highs", 20.0, tolerance=1e-9))
+    assert row["status"] == "optimal"
+    assert json.loads(row["changed_options"])["mip_feasibility_tolerance"] == 1e-9

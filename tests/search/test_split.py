@@ -30,8 +30,7 @@ def polytope(seed: int, n_rows: int, n: int = 4) -> Polytope:
     return Polytope(-np.ones(n), np.ones(n), rng.normal(size=(n_rows, n)), 0.4 * rng.random(n_rows))
 
 
-@pytest.mark.parametrize("n_rows", [1, 2, 5])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "n_rows"), [(0, 5), (1, 1), (2, 2)])
 def test_polytopes_are_done_by_cutting(seed: int, n_rows: int, tmp_path: Path) -> None:
     path = dense(tmp_path, sizes=(4, 16, 16, 16, 2), seed=seed)
     domain = polytope(seed, n_rows)

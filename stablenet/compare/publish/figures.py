@@ -1,4 +1,4 @@
-"""Figures as SVG, drawn from the statistics; they stand alone, in light colours, for a paper."""
+"""Figures as SVG, drawn from the statistics, each a file of its own for a paper, on a light background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from stablenet.compare.statistics import View, anytime, cactus, profile
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7a3e9d", "#4d4d4d")
-"""Okabe and Ito's, darkened where they were too light for lines on white."""
+"""The colours of Okabe and Ito, darkened where they are too light for lines on white."""
 
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 VERDICT_COLOURS = {

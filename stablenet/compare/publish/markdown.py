@@ -31,7 +31,7 @@ TIMES = {
 def write_results(store: Store, path: Path, text: str = "") -> list[Path]:
     """Write the result as a Markdown file, with the figures that it shows in a folder of the same name beside it.
 
-    ``text`` is put behind the title: what the tables do not say.
+    ``text`` is put after the title.
     """
     rows, folder = store.rows(), path.with_suffix("")
     if folder == path:

@@ -8,29 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stablenet.api import find_stable
-from stablenet.backends.base import registry as backends
-from stablenet.bounds import run as run_bounds
-from stablenet.compare.plan import Plan, Run
+from stablenet.compare.plan import Plan, Run, frozen_arguments, frozen_key, input_files
 from stablenet.compare.publish.tables import slug
-from stablenet.core.bounds import Bounds
-from stablenet.core.errors import InputError, UnsupportedError
+from stablenet.compare.run.execute import Job, execute, frozen_report
 from stablenet.core.files import make_folder, unique_name, write_text
-from stablenet.core.ledger import Ledger
-from stablenet.core.network import Network
-from stablenet.core.options import Options
-from stablenet.domain.regions import Domain
-from stablenet.domain.spec import parse_domain
-from stablenet.falsify.falsifier import Falsifier
-from stablenet.formulations.base import registry as formulations
-from stablenet.onnx_io.reader import load_onnx
-from stablenet.pyomo_model.export import write_milp
-from stablenet.report.report import Report, resume_into
-from stablenet.search.base import Deadline, Problem, tolerances_used
-from stablenet.search.part_model import PartModel
-from stablenet.search.single_milp import PartSearch
+from stablenet.find.choices import margin_of
+from stablenet.find.first_models import first_models
+from stablenet.report.report import Report
 
 MANIFEST = "stablenet.models/1"
 MEANING = (
@@ -47,15 +31,11 @@ def export_models(plan: Plan, folder: Path) -> int:
     Returns the number of models.
     """
     make_folder(folder)
-    taken: set[str] = set()
-    entries = [entry for run in _distinct(plan) for entry in _models(run, folder, taken)]
+    writer = _Writer(plan, folder)
+    entries = [entry for run in _distinct(plan) for entry in writer.models(run)]
     manifest = {"schema": MANIFEST, "name": plan.grid.name, "meaning": MEANING, "models": entries}
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False) + "\n")
     return sum("file" in entry for entry in entries)
-
-
-def _margin(options: Options) -> float:
-    return max(float(row["margin"]) for row in tolerances_used(options))
 
 
 def _distinct(plan: Plan) -> list[Run]:
@@ -69,75 +49,57 @@ def _distinct(plan: Plan) -> list[Run]:
                 run.formulation,
                 run.bounds,
                 run.frozen,
-                _margin(options),
+                margin_of(options),
                 options.decide_by_bounds,
             )
             found.setdefault(key, run)
     return list(found.values())
 
 
-def _models(run: Run, folder: Path, taken: set[str]) -> Iterator[dict[str, Any]]:
-    network = load_onnx(str(run.instance.network))
-    domain = parse_domain(run.instance.domain, network.n_inputs)
-    problem = _problem(run, network, domain)
-    for part in range(len(domain.parts)):
-        entry = {
-            "instance": run.instance.name, "network_sha256": network.sha256,
-            "domain_digest": domain.digest, "part": part, "formulation": run.formulation,
-            "bounds": run.bounds, "step": run.step.name, "margin": problem.margin,
+class _Writer:
+    """Writes the models of runs; each frozen set is made once."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.taken: set[str] = set()
+        self.frozen: dict[str, tuple[Report | None, str]] = {}
+
+    def models(self, run: Run) -> Iterator[dict[str, Any]]:
+        """Write a run's models; yields their entries in the manifest."""
+        start, why = (None, "") if run.frozen is None else self._frozen(run)
+        common = {
+            "instance": run.instance.name, "formulation": run.formulation, "bounds": run.bounds, "step": run.step.name,
         }  # fmt: skip
-        mask = PartSearch(problem, part, "export").open_questions()
-        if not mask.any():
-            yield {**entry, "left_out": "no question is pending"}
-            continue
-        try:
-            milp = PartModel(problem, part).build(mask).milp
-        except UnsupportedError as error:
-            yield {**entry, "left_out": str(error)}
-            continue
-        parts = [run.instance.name, run.formulation, run.bounds, run.step.name]
-        name = "_".join(slug(text) for text in (*parts, *([str(part)] if len(domain.parts) > 1 else [])))
-        name = unique_name(name, taken)
-        taken.add(name)
-        path = folder / f"{name}.mps"
-        write_milp(milp, path)
-        yield {
-            **entry, "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "questions": int(np.count_nonzero(mask)), "rows": milp.n_rows, "columns": milp.n_columns,
-            "binaries": milp.n_binaries, "nonzeros": milp.n_nonzeros, "sos1": len(milp.sos1),
-            "indicators": 0 if milp.indicators is None else len(milp.indicators.binary),
-        }  # fmt: skip
+        if why:
+            yield {**common, "left_out": f"no frozen set: {why}"}
+            return
+        for found in first_models(str(run.instance.network), run.instance.domain, run.options, start):
+            network, domain = found.digests
+            entry = {
+                **common, "network_sha256": network, "domain_digest": domain, "part": found.part,
+                "margin": found.margin,
+            }  # fmt: skip
+            if found.milp is None:
+                yield {**entry, "left_out": found.left_out}
+                continue
+            words = [*common.values(), *([str(found.part)] if found.n_parts > 1 else [])]
+            name = unique_name("_".join(slug(word) for word in words), self.taken)
+            self.taken.add(name)
+            path = self.folder / f"{name}.mps"
+            found.write(path)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            yield {**entry, "file": path.name, "sha256": digest, **found.sizes()}
 
-
-def _problem(run: Run, network: Network, domain: Domain) -> Problem:
-    """What the search would be given: the frozen set, then what the run's own bounds refute."""
-    options = run.options
-    ledger = Ledger([layer.size for layer in network.layers], len(domain.parts))
-    rng = np.random.default_rng(options.seed)
-    falsifier = Falsifier(network, domain, ledger, rng, lambda: False)
-    if run.frozen is not None:
-        resume_into(_frozen(run, network, domain), ledger, falsifier.witnesser)
-    bounds: list[Bounds] = []
-    for number, part in enumerate(domain.parts):
-        bounds.append(run_bounds(run.bounds, network, part))
-        ledger.set_bounds(number, bounds[-1])
-        if options.decide_by_bounds:
-            ledger.refute_by_bounds(number, bounds[-1])
-    return Problem(
-        network, domain, ledger, bounds, formulations.get(run.formulation), backends.get(run.solver), options,
-        falsifier, rng, Deadline(None),
-    )  # fmt: skip
-
-
-def _frozen(run: Run, network: Network, domain: Domain) -> Report:
-    spec = run.frozen
-    if spec is None:
-        raise InputError(f"step {run.step.name!r} has no frozen set")
-    samples = None if run.instance.samples is None else str(run.instance.samples)
-    report = find_stable(
-        network, domain, search="off", bounds=spec.bounds, falsify=spec.falsify, seed=spec.seed, samples=samples,
-        time_limit=spec.time_limit, threads=run.options.threads,
-    )  # fmt: skip
-    if report.data["stopped_by"] == "interrupt":  # it ends this too
-        raise KeyboardInterrupt
-    return report
+    def _frozen(self, run: Run) -> tuple[Report | None, str]:
+        """The frozen set of a run, made by the same command as in a sweep, or why there is none."""
+        spec = self.plan.grid.frozen
+        key = frozen_key(self.plan.instances[run.instance.name], spec)
+        if key not in self.frozen:
+            grid = self.plan.grid
+            arguments = frozen_arguments(run.instance, spec, grid.threads)
+            wall = spec.time_limit + grid.grace
+            job = Job(arguments, input_files(run.instance), wall, grid.memory_limit, grid.threads)
+            data, why = frozen_report(execute(job))
+            self.frozen[key] = (None if data is None else Report(data)), why
+        return self.frozen[key]

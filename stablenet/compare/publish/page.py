@@ -25,6 +25,7 @@ from stablenet.compare.store import COLUMNS, Store
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import write_text
 from stablenet.core.terminal import encodable, plain
+from stablenet.report.files import beside_report
 from stablenet.report.report import Report
 from stablenet.report.words import arithmetic_of, float32_words, folded_words
 
@@ -63,9 +64,11 @@ def write_report_page(report: Report | Mapping[str, Any], path: str | Path) -> N
         None.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or is another one of the run.
     """
-    write_text(Path(path), report_page(report.data if isinstance(report, Report) else report))
+    data = report.data if isinstance(report, Report) else report
+    with beside_report(data, path, "the page"):
+        write_text(Path(path), report_page(data))
 
 
 def _html(data: Mapping[str, Any], title: str, script: str) -> str:
@@ -77,7 +80,7 @@ def _html(data: Mapping[str, Any], title: str, script: str) -> str:
         "DATA": text.replace("<", "\\u003c"),
         "SCRIPT": _asset("common.js") + _asset(script),
     }
-    # In one pass: what is put in, the name of a file for one, may look like a mark itself.
+    # In one pass, since an inserted text, such as the name of a file, may look like a mark itself.
     return encodable(re.sub(r"\{\{([A-Z]+)\}\}", lambda mark: parts[mark[1]], _asset("page.html")), "utf-8")
 
 
@@ -137,7 +140,7 @@ def _frozen_counts(store: Store, key: str) -> dict[str, Any]:
 
 
 def _views(rows: Sequence[dict[str, Any]], wrong: frozenset[str]) -> list[dict[str, Any]]:
-    """Views that have something to show."""
+    """The views of all axes that vary, without those that have no cells."""
     every = (view_data(rows, axis, wrong) for axis in axes_that_vary(rows)) if rows else ()
     return [view for view in every if view["cells"]]
 
@@ -170,7 +173,7 @@ def _times(view: View) -> list[list[float | None]]:
 
 
 def _numbers(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """NaN has no place in JSON."""
+    """Replace NaN, which JSON lacks, by null."""
     return [
         {k: (None if isinstance(v, float) and not np.isfinite(v) else v) for k, v in entry.items()} for entry in table
     ]
@@ -273,12 +276,12 @@ def input_shape(report: Mapping[str, Any]) -> list[int]:
 
     From the network's file if it is there; a flat input whose size is one or three squares is taken for an image.
     """
-    from stablenet.onnx_io.reader import load_onnx
+    from stablenet.find.prepare import read_network
 
     n = int(report["network"]["n_inputs"])
     shape: tuple[int, ...] = ()
     try:
-        shape = load_onnx(report["network"]["file"]).input_shape
+        shape = read_network(report["network"]["file"]).input_shape
     except (StablenetError, OSError):
         shape = ()
     sizes = [size for size in shape if size > 1]

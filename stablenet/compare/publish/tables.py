@@ -162,7 +162,7 @@ def _plain(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as a reader wants it: three significant digits."""
+    """A value with three significant digits."""
     value = _plain(value)
     if value is None:
         return ""

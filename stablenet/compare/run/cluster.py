@@ -1,8 +1,8 @@
 """Workers of a Dask cluster, by the address of its scheduler.
 
-Nothing is assumed of the workers but this package, the solvers and Linux: the files that a run reads travel with
-it. A worker that dies takes the runs on it down; Dask starts them again on another one, up to its own
-limit (``distributed.scheduler.allowed-failures``), after which the row says so.
+Workers need this package, the solvers and Linux; the files that a run reads are sent with it. Where a worker dies, its
+runs die too; Dask starts them again on another one, up to its own limit (``distributed.scheduler.allowed-failures``),
+after which the row says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stablenet.compare.rows import Result
 from stablenet.compare.run.execute import Job, execute
 from stablenet.compare.run.machine import describe_machine
 from stablenet.core.errors import InputError, NotInstalledError
-from stablenet.onnx_io.external_data import external_files
+from stablenet.find.prepare import beside
 
 CONNECT_TIMEOUT = 20.0
 """Seconds to wait for the scheduler."""
@@ -77,12 +77,6 @@ def _distributed() -> Any:
         return importlib.import_module("distributed")
     except ImportError:
         raise NotInstalledError("distributed is not installed; pip install 'stablenet[cluster]'") from None
-
-
-def beside(path: Path) -> list[Path]:
-    """The files of external data that a network's file names; those outside its folder are no part of it."""
-    found = external_files(path) if path.suffix == ".onnx" else []
-    return [file for file in found if file.is_file() and file.is_relative_to(path.parent) and ".." not in file.parts]
 
 
 def _contents(content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Carrying out one run: a watchdog, a `find` below it, and what both say; plain values in and out.
+"""Carrying out one run: a watchdog process, and below it the command `find`; plain values in and out.
 
 The same function serves the local workers and those of a cluster.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stablenet.compare.plan import REPORT, fill
-from stablenet.compare.rows import Result
+from stablenet.compare.rows import Result, outcome_of
 from stablenet.core.errors import StablenetError
 from stablenet.core.files import scratch_folder
 
@@ -65,7 +65,9 @@ def execute(job: Job, *, started: Callable[[subprocess.Popen[bytes]], None] | No
 
 
 def _converse(watchdog: subprocess.Popen[bytes], request: bytes) -> dict[str, Any] | None:
-    """Send the request, wait for the answer; standard input stays open meanwhile, as a sign of life."""
+    """Send the request, wait for the answer; standard input stays open meanwhile, so that the watchdog sees that this
+    process lives.
+    """
     assert watchdog.stdin is not None  # noqa: S101 - for the type checker; Popen was given pipes
     assert watchdog.stdout is not None  # noqa: S101
     try:
@@ -83,3 +85,13 @@ def _converse(watchdog: subprocess.Popen[bytes], request: bytes) -> dict[str, An
                     continue
         watchdog.wait()
     return json.loads(line) if line.strip() else None
+
+
+def frozen_report(result: Result) -> tuple[dict[str, Any] | None, str]:
+    """The report of a frozen set, or why there is none. A set cut short by its time limit would not repeat."""
+    report = None if result.report is None else json.loads(result.report)
+    watched = result.watched
+    outcome, reason = outcome_of(watched["exit_code"], watched["killed"], watched["stderr"], report)
+    if outcome in {"solved", "incomplete"}:
+        return report, ""
+    return None, f"{outcome}{': ' + reason if reason else ''}"

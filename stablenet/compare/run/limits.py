@@ -1,11 +1,11 @@
 """A process that runs one command under limits which it enforces from outside.
 
 ``python -m stablenet.compare.run.limits`` reads a request (one JSON line) from standard input and answers with one JSON
-line on standard output. It adopts whatever the command leaves behind, so that nothing survives: neither
+line on standard output. It becomes the parent of all processes that the command leaves behind, and ends them: neither
 a solver that outlives its parent, nor the command itself if the other end of standard input closes because
-the sweep was killed. A folder named as argument is where temporary files go; whoever started this process removes
-it, and this process if that one is gone. On Linux memory is the sum of the resident sets of all processes; elsewhere
-only the wall time is limited.
+the sweep was killed. A folder named as argument is where temporary files go. The process that started this one removes
+it, or this one if that has ended. On Linux memory is the sum of the resident sets of all processes; elsewhere only the
+wall time is limited.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POLL = 0.1
 """Seconds between looks at clock and memory."""
 
 PATIENCE = 3.0
-"""Seconds that a command gets to write what it has after its solver was killed or it was asked to end."""
+"""Seconds that a command has for writing its report after its solver was killed or it got a signal to end."""
 
 STDERR_TAIL = 4000
 """Characters of standard error that are kept."""
@@ -119,7 +119,7 @@ def _guard(
             if now > deadline:
                 os.killpg(pid, signal.SIGKILL)
         elif request.memory is not None and memory > request.memory:
-            # The command itself only supervises: without its children it reports what they had found.
+            # The command itself only supervises: once its children are killed, it reports what they had found.
             killed, deadline = "memory", now + PATIENCE
             if not _kill_all(keep=pid):
                 os.killpg(pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What is known of the machine that a run was made on."""
+"""A description of the machine that a run was made on."""
 
 from __future__ import annotations
 

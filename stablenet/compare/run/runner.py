@@ -24,8 +24,8 @@ from stablenet.compare.plan import (
     input_files,
     shown,
 )
-from stablenet.compare.rows import Result, lost_row, make_row, outcome_of
-from stablenet.compare.run.execute import Job
+from stablenet.compare.rows import lost_row, make_row
+from stablenet.compare.run.execute import Job, frozen_report
 from stablenet.compare.run.machine import describe_machine
 from stablenet.compare.run.workers import Executor, serve
 from stablenet.compare.store import FILE, Store
@@ -37,12 +37,12 @@ LOCK = ".lock"
 """The file that a process at work on a sweep keeps locked."""
 
 Note = Callable[[dict[str, Any], int, int], None]
-"""Is told each row as it comes, how many of this call are done, and how many there are."""
+"""Called with each row as it comes, how many of this call are done, and how many there are."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a call of `sweep` did: rows made by it, rows that were there, frozen sets that failed."""
+    """The result of a call of `sweep`: rows made by it, rows that were there before, frozen sets that failed."""
 
     made: int
     kept: int
@@ -163,7 +163,7 @@ def _freeze(store: Store, plan: Plan, todo: list[Run], executor: Executor, *, re
         )
     for key, result in serve(executor, jobs):
         name, command = commands[key]
-        report, reason = _frozen_report(result)
+        report, reason = (None, result) if isinstance(result, str) else frozen_report(result)
         store.add_frozen(key, name, report, reason, command)
     make_folder(store.folder / "frozen")
     for key, reason in store.frozen().items():
@@ -172,18 +172,6 @@ def _freeze(store: Store, plan: Plan, todo: list[Run], executor: Executor, *, re
     bad = {key for key, reason in store.frozen().items() if reason}
     names = {name: frozen_key(loaded, plan.grid.frozen) for name, loaded in plan.instances.items()}
     return tuple(name for name, key in names.items() if key in bad)
-
-
-def _frozen_report(result: Result | str) -> tuple[dict[str, Any] | None, str]:
-    """The report of a frozen set, or why there is none. A set cut short by its time limit would not repeat."""
-    if isinstance(result, str):
-        return None, result
-    report = None if result.report is None else json.loads(result.report)
-    watched = result.watched
-    outcome, reason = outcome_of(watched["exit_code"], watched["killed"], watched["stderr"], report)
-    if outcome in {"solved", "incomplete"}:
-        return report, ""
-    return None, f"{outcome}{': ' + reason if reason else ''}"
 
 
 def _carry_out(
