@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stablenet.bounds.crown import Backward, Choice
 from stablenet.core.arrays import Array, Index
 from stablenet.core.proofs import PartProof, ragged
+from stablenet.domain.halving import middle
 
 Numbers = npt.NDArray[np.uint32]
 
@@ -111,7 +112,7 @@ def record_boxes(proof: PartProof, batch: Batch, *, first: int) -> None:
     halved = np.flatnonzero(cut >= 0)
     at = np.zeros(len(cut))
     low, high = lower[halved, cut[halved]], upper[halved, cut[halved]]
-    at[halved] = np.clip(0.5 * low + 0.5 * high, low, high)
+    at[halved] = middle(low, high)
     left, right = np.full(len(cut), NONE), np.full(len(cut), NONE)
     left[halved] = first + np.arange(len(halved))
     right[halved] = left[halved] + len(halved)

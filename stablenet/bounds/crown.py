@@ -22,55 +22,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, post_bounds
-from stablenet.bounds.linear import LinearBounds, dot, to_dense
+from stablenet.bounds.linear import Block, LinearBounds, dot, to_dense
 from stablenet.bounds.polytope_duals import row_multipliers
+from stablenet.bounds.relaxation import Relaxation
 from stablenet.core.arrays import Array, Index
-from stablenet.core.network import AffineMap, Matrix, Network, Term, apply, apply_transposed
+from stablenet.core.network import AffineMap, Matrix, Network, Term, apply
 from stablenet.core.rounding import UNIT, gamma, underflow
 from stablenet.domain.regions import Part
 
 DENSE = 0.85
 """Neurons known to be inactive are left out of the matrices if no more than this share is alive."""
-
-
-@dataclass(frozen=True, eq=False)
-class Relaxation:
-    """``low_slope g <= h <= up_slope g + up_offset`` on ``[lower, upper]``, all (parts, n).
-
-    ``most`` is max(|lower|, |upper|); ``open`` says where the bounds leave the phase undecided.
-    """
-
-    lower: Array
-    upper: Array
-    open: npt.NDArray[np.bool_]
-    low_slope: Array
-    up_slope: Array
-    up_offset: Array
-    most: Array
-
-    @classmethod
-    def of(cls, lower: Array, upper: Array) -> Relaxation:
-        """The relaxation of least area for given pre-activation bounds."""
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            open_ = (lower < 0) & (upper > 0)
-            slope = np.clip(upper / (upper - lower), 0.0, 1.0)
-            # Valid for any slope if it holds at both ends; each expression is rounded up.
-            at_lower = np.nextafter(-slope * lower, np.inf)
-            at_upper = np.nextafter(upper - slope * upper + 4.0 * UNIT * upper, np.inf)
-            offset = np.maximum(np.maximum(at_lower, at_upper), 0.0)
-            active = ~open_ & (upper > 0)
-            low = np.where(open_, (upper > -lower).astype(np.float64), active.astype(np.float64))
-        # A NaN bound leaves `open_` false and `upper > 0` false or the slopes NaN; make the result NaN throughout.
-        lost = np.isnan(lower) | np.isnan(upper)
-        return cls(
-            lower,
-            upper,
-            open_,
-            np.where(lost, np.nan, low),
-            np.where(lost, np.nan, np.where(open_, slope, active.astype(np.float64))),
-            np.where(lost, np.nan, np.where(open_, offset, 0.0)),
-            magnitude(lower, upper),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,37 +50,22 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(Block):
     """A pushed layer, over its neurons that can be active: ``alive`` lists them (None: all).
 
-    ``terms`` are pairs of source and matrix, (alive, alive of the source); ``affine_most`` bounds ``|W| m + |b|``,
-    ``post_most`` the post-activations, (parts, alive). ``deviation``, (parts, alive), is by how much float32 may be off
-    the affine map (None: only the real one counts).
+    Matrices are (alive, alive of the source). ``slack`` is by how much float32 may be off the affine map (None: only
+    the real one counts). ``post_most``, (parts, alive), bounds the post-activations.
     """
 
     alive: Index | None
-    terms: tuple[tuple[int, Matrix], ...]
-    offset: Array
     relaxation: Relaxation
-    affine_most: Array
     post_most: Array
-    deviation: Array | None = None
 
     def at(self, parts: Index, *, bounds: bool) -> Stage:
         """The stage on some of the parts, each as often as it is named; without ``bounds`` these are NaN."""
-        old = self.relaxation
-        slopes = old.low_slope[parts], old.up_slope[parts], old.up_offset[parts]
-        if bounds:
-            ends = old.lower[parts], old.upper[parts], old.open[parts]
-            most, affine_most = old.most[parts], self.affine_most[parts]
-        else:
-            lost = np.full((1, 1), np.nan)
-            ends = lost, lost, np.zeros((1, 1), dtype=bool)
-            # Only their sum counts where there are no multipliers.
-            most, affine_most = np.zeros((1, 1)), (self.affine_most + old.most)[parts]
-        relaxation = Relaxation(*ends, *slopes, most)
-        deviation = None if self.deviation is None else self.deviation[parts]
-        return Stage(self.alive, self.terms, self.offset, relaxation, affine_most, self.post_most[parts], deviation)
+        slack = None if self.slack is None else self.slack[parts]
+        own = self.alive, self.relaxation.at(parts, bounds=bounds), self.post_most[parts]
+        return Stage(self.terms, self.offset, self.reach[parts], slack, *own)
 
 
 class Backward:
@@ -173,13 +119,13 @@ class Backward:
         rows = slice(None) if alive is None else alive
         self.stages.append(
             Stage(
-                alive,
                 tuple((term.source, self.restrict(term.matrix, alive, term.source)) for term in affine.terms),
                 affine.offset[rows],
-                Relaxation.of(lower[:, rows], upper[:, rows]),
-                most[:, rows],
-                self.source_most[-1][:, rows],
+                (most + magnitude(lower, upper))[:, rows],
                 None if deviation is None else deviation[:, rows],
+                alive,
+                Relaxation.of(lower[:, rows], upper[:, rows]),
+                self.source_most[-1][:, rows],
             )
         )
 
@@ -250,7 +196,7 @@ def _row_stage(a: Array, b: Array, box_lower: Array, box_upper: Array) -> Stage:
     none = np.zeros_like(upper)
     most = magnitude(box_lower, box_upper) @ np.abs(matrix).T + underflow(matrix.shape[1])
     relaxation = Relaxation(low, upper, none.astype(bool), none, none, none, magnitude(low, high))
-    return Stage(None, ((0, matrix),), np.zeros(len(b)), relaxation, most, none)
+    return Stage(((0, matrix),), np.zeros(len(b)), most + relaxation.most, None, None, relaxation, none)
 
 
 class _State(LinearBounds):
@@ -279,29 +225,17 @@ class _State(LinearBounds):
                 coefficients = np.zeros((1, self.error.shape[1], len(stage.offset)))
         if coefficients is None or not len(stage.offset):
             return
-        factor = gamma(coefficients.shape[-1] + 8)
+        if choice is None:
+            lifted, chosen = self.relaxed(coefficients, stage.relaxation)
+        else:
+            lifted, chosen = self._chosen(coefficients, stage, choice)
+        self.substitute(lifted, chosen, stage)
+
+    def _chosen(self, coefficients: Array, stage: Stage, choice: Choice) -> tuple[Array, Array]:
+        """Constants (nonnegative sums) and coefficients on the pre-activations, by a choice made row by row."""
+        relaxation = stage.relaxation
         positive = np.maximum(coefficients, 0.0)
         negative = coefficients - positive  # exact
-        if choice is None:
-            relaxation = stage.relaxation
-            lifted = dot(positive, relaxation.up_offset)
-            # One of the two products is zero, so that this is their sum.
-            slope = np.where(coefficients > 0, relaxation.up_slope[:, None, :], relaxation.low_slope[:, None, :])
-            chosen = coefficients * slope
-        else:
-            lifted, chosen = self._chosen(positive, negative, stage.relaxation, choice)
-        # Slopes: one rounding per coefficient. Product with W and b: scalar products over the layer's neurons.
-        most = dot(np.abs(chosen), stage.affine_most + stage.relaxation.most)
-        self.error = self.error + factor * (lifted + most)
-        if stage.deviation is not None:
-            self.error = self.error + dot(np.abs(chosen), stage.deviation)
-        self.add_constant(lifted)
-        self.add_constant((chosen.reshape(-1, chosen.shape[-1]) @ stage.offset).reshape(chosen.shape[:-1]))
-        for origin, matrix in stage.terms:
-            self.accumulate(origin, apply_transposed(matrix, chosen))
-
-    def _chosen(self, positive: Array, negative: Array, relaxation: Relaxation, choice: Choice) -> tuple[Array, Array]:
-        """Constants (nonnegative sums) and coefficients on the pre-activations, by a choice made row by row."""
         low, up, offset = (
             np.where(
                 relaxation.open[:, None, :], np.clip(choice.low_slope, 0.0, 1.0), relaxation.low_slope[:, None, :]

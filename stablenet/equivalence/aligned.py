@@ -72,6 +72,19 @@ def aligned(a: Network, b: Network, pairing: Pairing) -> Aligned | None:
     return Aligned(one, two, changes)
 
 
+BATCH = 128
+"""Boxes that are bounded together, at most."""
+
+BATCH_BYTES = 3 * 2**19
+"""Bytes of one array of coefficients of a batch: few enough for the caches."""
+
+
+def batch_of(pair: Aligned) -> int:
+    """How many boxes to bound at once."""
+    widest = max(pair.a.source_sizes)
+    return int(np.clip(BATCH_BYTES // (16 * widest * widest), 1, BATCH))
+
+
 def _maps(network: Network) -> tuple[AffineMap, ...]:
     return (*(layer.affine for layer in network.layers), network.output)
 

@@ -19,8 +19,9 @@ import numpy as np
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.deadline import Deadline
 from stablenet.core.network import Network
+from stablenet.domain.halving import guided, halves, middle, width
 from stablenet.domain.regions import Part
-from stablenet.equivalence.aligned import Aligned, aligned
+from stablenet.equivalence.aligned import Aligned, aligned, batch_of
 from stablenet.equivalence.counterexample import Seeker
 from stablenet.equivalence.difference import DifferenceBounds, DifferenceSystem
 from stablenet.equivalence.joint import Joint, Pairing
@@ -40,12 +41,6 @@ RATIO = 1.1
 RANGE_RATIO, RANGE_BOXES = 2.0, 2000
 """The same, and the boxes spent, where a difference was found and no tolerance was asked for."""
 
-BATCH = 128
-"""Boxes that are bounded together, at most."""
-
-BATCH_BYTES = 3 * 2**19
-"""Bytes of one array of coefficients of a batch: few enough for the caches."""
-
 JOINT_BYTES = 96 * 2**20
 
 TRIED = 4
@@ -61,9 +56,7 @@ Bounder = Callable[[Array, Array], DifferenceBounds]
 
 def aligned_bounder(pair: Aligned) -> tuple[Bounder, int]:
     """The bounds of `DifferenceSystem`, and how many boxes to give at once."""
-    widest = max(pair.a.source_sizes)
-    batch = int(np.clip(BATCH_BYTES // (16 * widest * widest), 1, BATCH))
-    return lambda low, high: DifferenceSystem(pair, low, high).bounds(), batch
+    return lambda low, high: DifferenceSystem(pair, low, high).bounds(), batch_of(pair)
 
 
 def joint_bounder(a: Network, b: Network, pairing: Pairing) -> tuple[Bounder, int]:
@@ -75,7 +68,7 @@ def joint_bounder(a: Network, b: Network, pairing: Pairing) -> tuple[Bounder, in
         lost = np.isnan(lower) | np.isnan(upper)
         influence = joint.system.influence
         share = influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300)
-        gain = np.minimum(high - low, 1e300) * (np.nan_to_num(share) + 0.05)
+        gain = width(low, high) * (np.nan_to_num(share) + 0.05)
         return DifferenceBounds(np.where(lost, -np.inf, -upper), np.where(lost, np.inf, -lower), None, gain)
 
     per_box = 8 * 12 * (sum(a.source_sizes) + sum(b.source_sizes)) * max(a.n_outputs, 50)
@@ -110,16 +103,14 @@ class Boxes:
     @property
     def middle(self) -> Array:
         """Where each is halved, (n,)."""
-        return np.asarray(_middle(self.lower, self.upper)[np.arange(len(self)), self.cut])
+        rows = np.arange(len(self))
+        return middle(self.lower[rows, self.cut], self.upper[rows, self.cut])
 
     def halves(self, first: int) -> Boxes:
         """Both halves of each, with its bound and numbers from ``first`` on; they share a face. Halves of one box are
         neighbours in the list.
         """
-        rows, middle = np.arange(len(self)), self.middle
-        left, right = self.upper.copy(), self.lower.copy()
-        left[rows, self.cut] = middle
-        right[rows, self.cut] = middle
+        left, right = halves(self.lower, self.upper, self.cut)
         shape = (2 * len(self), self.lower.shape[1])
         return Boxes(
             np.stack([self.lower, right], axis=1).reshape(shape),
@@ -201,7 +192,7 @@ class DifferenceSearch:
         batches: list[Boxes] = []
         while self.heap and len(batches) < max(1, self.threads):
             found: list[Boxes] = []
-            while self.heap and sum(map(len, found)) < self.batch // 2:
+            while self.heap and sum(map(len, found)) < max(1, self.batch // 2):
                 boxes = heapq.heappop(self.heap)[2]
                 open_ = boxes.bound > self.goal
                 self.settled = max(self.settled, float(boxes.bound[~open_].max(initial=0.0)))
@@ -230,13 +221,13 @@ class DifferenceSearch:
         """The boxes with bounds of their own, and points where the difference may be large; no state is touched."""
         found = self.bounder(boxes.lower, boxes.upper)
         bound = np.fmin(found.worst, boxes.bound)
-        own = Boxes(boxes.lower, boxes.upper, bound, _cut(boxes, found.gain), boxes.number)
+        own = Boxes(boxes.lower, boxes.upper, bound, guided(boxes.lower, boxes.upper, found.gain), boxes.number)
         return own, self._points(boxes, found)
 
     def _points(self, boxes: Boxes, found: DifferenceBounds) -> Array:
         """Centres and the corners that the worst output's linear bounds point to: those that differ most."""
         both = np.nan_to_num(np.concatenate([found.upper, -found.lower], axis=1), nan=np.inf)
-        centre = _middle(boxes.lower, boxes.upper)
+        centre = middle(boxes.lower, boxes.upper)
         if not both.shape[1]:
             return centre[:0]
         points = centre
@@ -270,21 +261,6 @@ class DifferenceSearch:
     def _push(self, boxes: Boxes) -> None:
         self.pushed += 1  # breaks ties of the bound
         heapq.heappush(self.heap, (-float(boxes.bound.max()), self.pushed, boxes))
-
-
-def _cut(boxes: Boxes, gain: Array) -> Index:
-    """The input at which to halve each box, (n,); -1 where there is none that can be."""
-    middle = _middle(boxes.lower, boxes.upper)
-    able = (middle > boxes.lower) & (middle < boxes.upper)
-    width = np.minimum(boxes.upper - boxes.lower, 1e300)
-    most, widest = gain.max(axis=1, keepdims=True), width.max(axis=1, keepdims=True)
-    # The width breaks ties, and keeps inputs that the estimate misses from being left for ever.
-    score = gain / np.maximum(most, 1e-300) + 0.02 * width / np.maximum(widest, 1e-300)
-    return np.where(able.any(axis=1), np.where(able, score, -1.0).argmax(axis=1), -1)
-
-
-def _middle(lower: Array, upper: Array) -> Array:
-    return np.clip(0.5 * lower + 0.5 * upper, lower, upper)
 
 
 def _joined(found: list[Boxes]) -> Boxes:

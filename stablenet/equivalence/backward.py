@@ -1,110 +1,35 @@
 """Linear bounds carried back through a system of ReLUs and of differences of ReLUs, proof against rounding.
 
-As `stablenet.bounds.crown`, with two additions: relaxations with an offset on the lower side too, for the
-difference ``relu(g + d) - relu(g)`` of two neurons in terms of ``d`` (Paulsen, Wang & Wang, *ReluDiff*, ICSE 2020;
-*NeuroDiff*, ASE 2020), and a slack on every row, for coefficients that were computed by subtraction.
+The steps are those of `stablenet.bounds.linear`, as in `stablenet.bounds.crown`. What a system adds are nodes of any
+kind in any order, relaxations with an offset on the lower side too, for the difference of two neurons
+(`stablenet.equivalence.difference_relaxation`), and a slack on every row, for coefficients computed by subtraction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude
-from stablenet.bounds.linear import LinearBounds, dot, to_dense
+from stablenet.bounds.interval import affine_bounds, centre_radius, magnitude, post_bounds
+from stablenet.bounds.linear import Block, LinearBounds, to_dense
+from stablenet.bounds.relaxation import Relaxation
 from stablenet.core.arrays import Array, Index
-from stablenet.core.network import AffineMap, apply, apply_transposed
-from stablenet.core.rounding import UNIT, gamma, underflow
+from stablenet.core.network import AffineMap, apply
+from stablenet.core.rounding import underflow
+
+Sides = tuple[Array, Array]
 
 MEMORY = 192 * 2**20
 """Bytes of coefficients that one backward pass may hold."""
 
 
 @dataclass(frozen=True, eq=False)
-class Relaxation:
-    """``low_slope g + low_offset <= h <= up_slope g + up_offset``, and ``low <= h <= high``; all (parts, n)."""
+class Node(Block):
+    """A block of neurons, ``g = affine(sources) +- slack``, and the relaxation of what it gives."""
 
-    low_slope: Array
-    low_offset: Array
-    up_slope: Array
-    up_offset: Array
-    low: Array
-    high: Array
-
-    @classmethod
-    def relu(cls, lower: Array, upper: Array) -> Self:
-        """``h = max(g, 0)`` on ``lower <= g <= upper``."""
-        open_ = (lower < 0) & (upper > 0)
-        active = (~open_ & (upper > 0)).astype(np.float64)
-        slope, offset = chord(lower, upper, open_)
-        low = np.where(open_, (upper > -lower).astype(np.float64), active)
-        zero = np.zeros_like(lower)
-        return cls(
-            low,
-            zero,
-            np.where(open_, slope, active),
-            np.where(open_, offset, 0.0),
-            np.maximum(lower, 0.0),
-            np.maximum(upper, 0.0),
-        )
-
-    @classmethod
-    def identity(cls, lower: Array, upper: Array) -> Self:
-        """``h = g`` on ``lower <= g <= upper``: for outputs that further rows are made of."""
-        one, zero = np.ones_like(lower), np.zeros_like(lower)
-        return cls(one, zero, one, zero, lower, upper)
-
-    @classmethod
-    def difference(cls, lower: Array, upper: Array, base: tuple[Array, Array]) -> Self:
-        """``h = max(g + d, 0) - max(g, 0)`` in terms of d on ``lower <= d <= upper``, with g within ``base``.
-
-        h lies between 0 and d; it is d where both neurons are active, and 0 where both are inactive.
-        """
-        both_on = (base[0] >= 0) & (np.nextafter(base[0] + lower, -np.inf) >= 0)
-        both_off = (base[1] <= 0) & (np.nextafter(base[1] + upper, np.inf) <= 0)
-        open_ = (lower < 0) & (upper > 0)
-        up_slope, up_offset = chord(lower, upper, open_)
-        low_slope, low_offset = chord(-upper, -lower, open_)
-        up_slope = np.where(open_, up_slope, (upper > 0).astype(np.float64))
-        low_slope = np.where(open_, low_slope, (lower < 0).astype(np.float64))
-        on, off = both_on & ~both_off, both_off
-        zero = np.zeros_like(lower)
-        settled = on | off
-        return cls(
-            np.where(on, 1.0, np.where(off, 0.0, low_slope)),
-            np.where(settled | ~open_, 0.0, -low_offset),
-            np.where(on, 1.0, np.where(off, 0.0, up_slope)),
-            np.where(settled | ~open_, 0.0, up_offset),
-            np.where(on, lower, np.where(off, zero, np.minimum(lower, 0.0))),
-            np.where(on, upper, np.where(off, zero, np.maximum(upper, 0.0))),
-        )
-
-
-def chord(lower: Array, upper: Array, open_: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """A line above ``max(g, 0)`` on ``[lower, upper]``: it holds if it does at both ends; offsets rounded up."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        slope = np.where(open_, np.clip(upper / (upper - lower), 0.0, 1.0), 0.0)
-        at_lower = np.nextafter(-slope * lower, np.inf)
-        at_upper = np.nextafter(upper - slope * upper + 4.0 * UNIT * np.abs(upper), np.inf)
-    return slope, np.maximum(np.maximum(at_lower, at_upper), 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """A block of neurons: ``g = affine(sources) +- slack``, relaxed.
-
-    ``relaxed`` are indices of rows; the magnitudes ``affine_most`` (of the sum) and ``most`` (of g) are (parts, n).
-    """
-
-    affine: AffineMap
-    slack: Array
     relaxation: Relaxation
-    affine_most: Array
-    most: Array
 
 
 class System:
@@ -116,19 +41,23 @@ class System:
         self.nodes: list[Node] = []
         self.lows, self.highs = [low], [high]
         self.influence = np.zeros_like(low)
+        self.largest = float(self.most(0).max(initial=0.0, where=~np.isnan(self.most(0))))
 
     def most(self, source: int) -> Array:
         """Largest magnitudes of a source's entries, (parts, n)."""
         return magnitude(self.lows[source], self.highs[source])
 
-    def push(self, affine: AffineMap, slack: Array, bounds: tuple[Array, Array], relaxation: Relaxation) -> int:
-        """Add a node whose g lies within ``bounds``; returns the number of its source."""
+    def push(self, affine: AffineMap, slack: Array, relaxation: Relaxation, post: Sides) -> int:
+        """Add a node that gives values within ``post``, and g within the relaxation's bounds; returns its source."""
         most = np.abs(affine.offset)[None, :] + underflow(affine.n_terms) + np.zeros_like(slack)
         for term in affine.terms:
             most = most + apply(term.absolute, self.most(term.source))
-        self.nodes.append(Node(affine, slack, relaxation, most, magnitude(*bounds)))
-        self.lows.append(relaxation.low)
-        self.highs.append(relaxation.high)
+        for met in (most, relaxation.most):
+            self.largest = max(self.largest, float(met.max(initial=0.0, where=~np.isnan(met))))
+        terms = tuple((term.source, term.matrix) for term in affine.terms)
+        self.nodes.append(Node(terms, affine.offset, most + relaxation.most, slack, relaxation))
+        self.lows.append(post[0])
+        self.highs.append(post[1])
         return len(self.nodes)
 
     def take(self, affine: AffineMap) -> tuple[Array, Array]:
@@ -138,7 +67,7 @@ class System:
         undecided = np.flatnonzero(~((lower >= 0) | (upper <= 0)).all(axis=0))
         if len(undecided):
             lower, upper = self.bounds(affine, none, undecided)
-        self.push(affine, none, (lower, upper), Relaxation.relu(lower, upper))
+        self.push(affine, none, Relaxation.of(lower, upper), post_bounds(lower, upper))
         return lower, upper
 
     def bounds(self, affine: AffineMap, slack: Array, rows: Index | None = None) -> tuple[Array, Array]:
@@ -161,7 +90,7 @@ class System:
         return lower, upper
 
     def _chunks(self, rows: Index) -> Iterator[Index]:
-        width = max([self.centre.shape[1], *(node.affine.size for node in self.nodes)])
+        width = max([self.centre.shape[1], *(len(node.offset) for node in self.nodes)])
         count = -(-len(rows) * 8 * 6 * width * self.n_parts // MEMORY)
         return iter(np.array_split(rows, min(max(count, 1), max(len(rows), 1))) if len(rows) else [])
 
@@ -195,25 +124,10 @@ class _State(LinearBounds):
         if coefficients is None:
             return
         node = self.system.nodes[source - 1]
-        relaxation = node.relaxation
-        factor = gamma(coefficients.shape[-1] + 8)
-        positive = np.maximum(coefficients, 0.0)
-        negative = coefficients - positive  # exact
-        lifted = dot(positive, relaxation.up_offset) + dot(negative, relaxation.low_offset)
-        chosen = negative * relaxation.low_slope[:, None, :] + positive * relaxation.up_slope[:, None, :]
-        # Slopes: one rounding per coefficient. Product with W and b: scalar products over the node's neurons.
-        size = np.abs(chosen)
-        rounded = 2.0 * lifted + dot(size, node.affine_most + node.most)
-        self.error = self.error + factor * rounded + dot(size, node.slack)
-        self.add_constant(lifted)
-        self.add_constant(chosen @ node.affine.offset)
-        for term in node.affine.terms:
-            self.accumulate(term.source, apply_transposed(term.matrix, chosen))
+        self.substitute(*self.relaxed(coefficients, node.relaxation), node)
 
     def concretise(self) -> Array:
         """The largest values over the boxes, rounded up; exact where nothing could round."""
         system = self.system
-        met = [system.most(0), *(most for node in system.nodes for most in (node.affine_most, node.most))]
-        largest = max(float(most.max(initial=0.0, where=~np.isnan(most))) for most in met)
-        value, error = self.maximum(system.centre, system.radius, largest)
+        value, error = self.maximum(system.centre, system.radius, system.largest)
         return np.where(self.live | (error > 0), np.nextafter(value + error, np.inf), value)

@@ -14,7 +14,8 @@ from stablenet.core.arrays import Array, Index
 from stablenet.core.float32 import in_real
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Domain, Part
-from stablenet.falsify.falsifier import STEPS, gradient, puller, random_points
+from stablenet.falsify.climb import climb, gradient, roam
+from stablenet.falsify.falsifier import puller, random_points
 
 STARTS = 24
 """Points that climb for each output and sign."""
@@ -26,6 +27,9 @@ CHUNK = 256
 
 SCANS, SCANNED = 40, 512
 """Rounds of random points of a part, and points of each, for the range of the largest difference."""
+
+ROAMERS, ROUNDS, CLIMBERS = 128, 200, 64
+"""The best of these points that move at random, how many times, and those that climb by gradient steps."""
 
 
 def difference_network(a: Network, b: Network) -> Network:
@@ -115,7 +119,7 @@ class Seeker:
     def climb(self, stop: Callable[[], bool]) -> None:
         """Gradient steps from the points where the networks differ most, for each output and sign."""
         last = len(self.joint.layers) - 1
-        for part, pull in zip(self.domain.parts, self.pullers, strict=True):
+        for number, (part, pull) in enumerate(zip(self.domain.parts, self.pullers, strict=True)):
             pool = pull(random_points(part, 128, self.rng))
             values = self.joint.pre_activations(pool)[last]
             both = np.concatenate([values, -values], axis=1)
@@ -127,31 +131,53 @@ class Seeker:
                 target = np.repeat(chosen, len(starts))
                 neurons = target % values.shape[1]
                 signs = np.where(target < values.shape[1], 1.0, -1.0)
-                width = part.upper - part.lower
-                self.offer(_raise(self.joint, last, (neurons, signs), _Climbers(points, width, pull)))
+                self.offer(self._raise(self.joint, last, (neurons, signs), points, number))
                 if stop():
                     return
 
     def scan(self, stop: Callable[[], bool]) -> None:
-        """Climb from the best of many random points of every part."""
+        """Move at random, and climb, from the best of many random points of every part."""
         for part, pull in zip(self.domain.parts, self.pullers, strict=True):
+            kept, best = np.zeros((0, part.n_inputs)), np.zeros(0)
             for _ in range(SCANS):
                 points = pull(random_points(part, SCANNED, self.rng))
-                size = np.abs(self.joint.pre_activations(points)[-1]).max(axis=1, initial=0.0)
-                self.climb_from(points[np.argsort(-np.nan_to_num(size), kind="stable")[:8]], part)
+                kept, best = np.concatenate([kept, points]), np.concatenate([best, self._size(points)])
+                order = np.argsort(-best, kind="stable")[:ROAMERS]
+                kept, best = kept[order], best[order]
                 if stop():
-                    return
+                    break
+            self.climb_from(kept[:CLIMBERS], part)
+            self.roam_from(kept, part)
+            if stop():
+                return
+
+    def roam_from(self, points: Array, part: Part, rounds: int = ROUNDS) -> None:
+        """Random moves from given points of a part, (batch, n_inputs), that raise the largest difference."""
+        pull = self.pullers[self.domain.parts.index(part)]
+        self.offer(roam(self._size, points, pull, part.upper - part.lower, rounds=rounds, rng=self.rng))
+
+    def _size(self, points: Array) -> Array:
+        """The largest difference of an output at points, (batch,), rounded."""
+        difference = self.b.forward(points) - self.a.forward(points)
+        return np.asarray(np.nan_to_num(np.abs(difference).max(axis=1, initial=0.0)))
 
     def climb_from(self, points: Array, part: Part) -> None:
         """Gradient steps from given points of a part, (batch, n_inputs), for the output that differs most at each."""
         if not len(points):
             return
         last = len(self.joint.layers) - 1
-        pull = self.pullers[self.domain.parts.index(part)]
-        differs = self.joint.pre_activations(points)[last]
-        output = np.abs(differs).argmax(axis=1)
-        signs = np.where(differs[np.arange(len(points)), output] < 0, -1.0, 1.0)
-        self.offer(_raise(self.joint, last, (output, signs), _Climbers(points, part.upper - part.lower, pull)))
+        target = _largest(self.joint.pre_activations(points)[last])
+        self.offer(self._raise(self.joint, last, target, points, self.domain.parts.index(part)))
+
+    def _raise(self, network: Network, layer: int, target: tuple[Index, Array], points: Array, part: int) -> Array:
+        """Where steps lead that raise ``signs * g[neurons]`` of a layer, the two in ``target``, a point for each."""
+        neurons, signs = target
+        box = self.domain.parts[part]
+
+        def objective(at: Array, rows: Index) -> tuple[Array, Array]:
+            return gradient(network, layer, neurons[rows], signs[rows], at)
+
+        return climb(objective, points, self.pullers[part], box.upper - box.lower)[0]
 
     def wake(self, which: Network, layer: int, neurons: Index, stop: Callable[[], bool]) -> None:
         """Seek points where given neurons of A or B fire most, and climb the difference from there.
@@ -159,42 +185,21 @@ class Seeker:
         Where networks differ in a neuron that is off nearly everywhere, the difference itself shows no way to it.
         """
         last = len(self.joint.layers) - 1
-        for part, pull in zip(self.domain.parts, self.pullers, strict=True):
+        for number, (part, pull) in enumerate(zip(self.domain.parts, self.pullers, strict=True)):
             pool = pull(random_points(part, 64, self.rng))
             values = which.pre_activations(pool, layer + 1)[layer]
             for start in range(0, len(neurons), CHUNK):
                 chosen = neurons[start : start + CHUNK]
                 points = pool[values[:, chosen].argmax(axis=0)]
-                width = part.upper - part.lower
-                points = _raise(which, layer, (chosen, np.ones(len(chosen))), _Climbers(points, width, pull))
+                points = self._raise(which, layer, (chosen, np.ones(len(chosen))), points, number)
                 self.offer(points)
-                differs = self.joint.pre_activations(points)[last]
-                output = np.abs(differs).argmax(axis=1)
-                signs = np.where(differs[np.arange(len(points)), output] < 0, -1.0, 1.0)
-                self.offer(_raise(self.joint, last, (output, signs), _Climbers(points, width, pull)))
+                target = _largest(self.joint.pre_activations(points)[last])
+                self.offer(self._raise(self.joint, last, target, points, number))
                 if stop():
                     return
 
 
-@dataclass(frozen=True, eq=False)
-class _Climbers:
-    """Points of a part, (batch, n_inputs), the part's widths, and what brings points back into it."""
-
-    points: Array
-    width: Array
-    pull: Callable[[Array], Array]
-
-
-def _raise(network: Network, layer: int, target: tuple[Index, Array], start: _Climbers) -> Array:
-    """Where steps of shrinking size lead that raise ``signs * g[neurons]`` of a layer, a point for each."""
-    neurons, signs = target
-    points = start.points
-    values, slopes = gradient(network, layer, neurons, signs, points)
-    for step in STEPS:
-        moved = start.pull(points + step * start.width * np.sign(slopes))
-        new_values, new_slopes = gradient(network, layer, neurons, signs, moved)
-        better = new_values > values
-        values = np.where(better, new_values, values)
-        points = np.where(better[:, None], moved, points)
-        slopes = np.where(better[:, None], new_slopes, slopes)
-    return points
+def _largest(differences: Array) -> tuple[Index, Array]:
+    """Of each point the output that differs most, and the sign of its difference, (batch,) each."""
+    output = np.abs(differences).argmax(axis=1)
+    return output, np.where(differences[np.arange(len(differences)), output] < 0, -1.0, 1.0)

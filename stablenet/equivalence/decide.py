@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from stablenet.api import find_stable
-from stablenet.core.arrays import Array
 from stablenet.core.deadline import Deadline
 from stablenet.core.errors import ContradictionError, DomainError, NetworkError, SolverError, UnknownNameError
 from stablenet.core.network import Network
+from stablenet.domain.halving import guided, halves, middle
 from stablenet.domain.regions import Part, Union
 from stablenet.equivalence.anytime import SPLIT_INPUTS
 from stablenet.equivalence.form_bounds import FormBounds, outside
@@ -42,9 +42,6 @@ MOST_BOXES = 100_000
 """Boxes that are bounded where no time limit is given."""
 
 SAMPLES = 256
-
-BATCH_BYTES = 96 * 2**20
-"""What the bounds of a batch of boxes may hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +106,7 @@ def decide(
 ) -> Decision:
     """Whether what the cases say is violated nowhere on their parts.
 
+    Networks that can be laid side by side are bounded by their differences (`stablenet.equivalence.difference`).
     ``steps`` are those of `STEPS` that are taken: bounds on each whole part, gradient steps for a violation, splitting,
     and bounds with the phases of A's neurons that a search finds stable on rigorous evidence.
     Raises `InputError` where networks, parts and properties do not fit.
@@ -254,44 +252,25 @@ class _Decider:
         """How many boxes of a part are left undecided."""
         part, bounds, hunter = self.cases[number].part, self.bounds[number], self.hunters[number]
         low, high, refuted = part.lower[None], part.upper[None], self.refuted[number]
-        size = sum(sum(network.source_sizes) for network in self.networks)
-        n_rows = max(50, bounds.n_conjunctions, self.networks[0].n_outputs)
-        batch = int(np.clip(BATCH_BYTES // (8 * 12 * size * n_rows), 4, 512))
+        batch = bounds.batch
         while len(low):
             chosen = slice(0, batch)
-            found, influence = bounds.refute(low[chosen], high[chosen], refuted[chosen])
+            found, gain = bounds.refute(low[chosen], high[chosen], refuted[chosen])
             self.boxes += len(found)
             open_ = ~(found.all(axis=1) | outside(low[chosen], high[chosen], part.a, part.b))
-            hunter.offer(0.5 * low[chosen][open_] + 0.5 * high[chosen][open_])
+            hunter.offer(middle(low[chosen][open_], high[chosen][open_]))
             rest = int(np.count_nonzero(open_)) + max(len(low) - batch, 0)
             if self.stop() or (self.deadline.end is None and self.boxes > MOST_BOXES):
                 return rest
             if not open_.any():
                 low, high, refuted = low[batch:], high[batch:], refuted[batch:]
                 continue
-            cut = halves(low[chosen][open_], high[chosen][open_], influence[open_])
-            if cut is None:
+            first, last = low[chosen][open_], high[chosen][open_]
+            cut = guided(first, last, gain[open_])
+            if (cut < 0).any():
                 return rest
             # Depth first: what is cut comes before what waits, so that the list stays short.
-            low, high = (np.concatenate([new, old[batch:]]) for new, old in zip(cut, (low, high), strict=True))
+            left, right = halves(first, last, cut)
+            low, high = np.concatenate([first, right, low[batch:]]), np.concatenate([left, last, high[batch:]])
             refuted = np.concatenate([found[open_], found[open_], refuted[batch:]])
         return 0
-
-
-def halves(low: Array, high: Array, influence: Array) -> tuple[Array, Array] | None:
-    """Boxes, (parts, n_inputs) each side, cut at the middle of the input that matters most.
-
-    None where one cannot be cut any more.
-    """
-    width = high - low
-    # Slopes of the difference guide; the width itself keeps inputs that they miss from being left for ever.
-    score = width * (influence / np.maximum(influence.max(axis=1, keepdims=True), 1e-300) + 0.05)
-    axis = np.argmax(score, axis=1)
-    rows = np.arange(len(low))
-    middle = 0.5 * low[rows, axis] + 0.5 * high[rows, axis]
-    if ((middle <= low[rows, axis]) | (middle >= high[rows, axis])).any():
-        return None
-    left_high, right_low = high.copy(), low.copy()
-    left_high[rows, axis] = middle
-    right_low[rows, axis] = middle
-    return np.concatenate([low, right_low]), np.concatenate([left_high, high])

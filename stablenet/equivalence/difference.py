@@ -9,19 +9,22 @@ coefficients are choices, and what each step's rounding can make is added to the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stablenet.bounds.crown import Backward, Relaxation
+from stablenet.bounds.crown import Backward
 from stablenet.bounds.crown_layers import chunks
 from stablenet.bounds.interval import affine_bounds, magnitude, post_bounds
-from stablenet.bounds.linear import LinearBounds, dot
+from stablenet.bounds.linear import Block, LinearBounds, dot
+from stablenet.bounds.relaxation import Relaxation
 from stablenet.core.arrays import Array, Index
-from stablenet.core.network import AffineMap, Network
-from stablenet.core.rounding import SAFETY, UNIT, gamma, underflow
+from stablenet.core.network import AffineMap, Network, Term
+from stablenet.core.rounding import UNIT, gamma, underflow
 from stablenet.equivalence.aligned import Aligned, Change
 from stablenet.equivalence.difference_relaxation import DifferenceRelaxation, DifferenceSlopes, Sides
+from stablenet.equivalence.functionals import Functionals
+from stablenet.equivalence.scaling import lost
 
 DERIVED = 0.05
 """B's neurons get linear bounds of their own where those derived from A and d are wider than A's by more than this."""
@@ -31,25 +34,18 @@ DERIVED = 0.05
 class _Stage:
     """A layer of pairs over those ``alive``, that is not inactive in both networks on every box.
 
-    ``open`` lists those among the alive that are not active in both networks on every box; ``slopes``, ``relaxation_b``
-    and ``most_a`` are over them. ``matrices`` are, by source layer, W_A (on e), W_A - W_B and W_B (on h_B), (alive,
-    alive of the source); source 0 is the input; None where all is 0. The magnitudes ``reach_d`` and ``reach_b`` bound
-    the sums of absolute terms of d and g_B, ``slack`` what the subtraction of the weights may hide in d: (parts,
-    alive).
+    ``open`` lists those among the alive that are not active in both networks on every box; ``slopes``,
+    ``relaxation_b``, ``most_a`` and ``most_b`` are over them. ``block_d`` gives d from e and h_B of the layers
+    before, by W_A and W_A - W_B; ``block_b`` gives g_B from h_B, by W_B. Both are (alive, alive of the source).
     """
 
     open: Index
     slopes: DifferenceSlopes
     relaxation_b: Relaxation
-    matrices: tuple[tuple[int, Array | None, Array | None, Array], ...]
-    offset_d: Array
-    offset_b: Array
-    reach_d: Array
-    reach_b: Array
-    most_d: Array
-    most_b: Array
+    block_d: Block
+    block_b: Block
     most_a: Array
-    slack: Array
+    most_b: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +54,8 @@ class DifferenceBounds:
 
     ``upper`` and ``lower`` bound ``A(x) - B(x)``, (parts, n_outputs). ``slopes`` are the coefficients in the inputs of
     the linear upper bounds of ``A - B``, then of ``B - A``, (parts, 2 n_outputs, n_inputs). ``gain`` estimates how much
-    of the worst output's gap each input's width makes, (parts, n_inputs). Slopes are None where they are not known.
+    of the worst output's gap each input's width makes, (parts, n_inputs).
+    Slopes are None where they are not known.
     """
 
     lower: Array
@@ -73,7 +70,7 @@ class DifferenceBounds:
 
 
 class DifferenceSystem:
-    """The pair on a batch of boxes, (parts, n_inputs) each side; `bounds` does all the work."""
+    """The pair on a batch of boxes, (parts, n_inputs) each side: all layers are bounded, the outputs when asked."""
 
     def __init__(self, pair: Aligned, low: Array, high: Array) -> None:
         self.pair = pair
@@ -88,14 +85,11 @@ class DifferenceSystem:
         self.alive: list[Index] = [np.arange(low.shape[1])]
         self.centre = np.clip(0.5 * low + 0.5 * high, low, high)
         self.largest = float(self.most[0].max(initial=0.0))
-
-    def bounds(self) -> DifferenceBounds:
-        """Bounds of ``A(x) - B(x)``: see `DifferenceBounds`."""
-        pre_a, pre_b = (network.pre_activations(self.centre) for network in (self.pair.a, self.pair.b))
+        self.pre_a = pair.a.pre_activations(self.centre)
+        pre_b = pair.b.pre_activations(self.centre)
         with np.errstate(invalid="ignore", over="ignore"):
-            for k in range(len(self.pair.a.layers)):
-                self._layer(k, np.abs(pre_a[k] - pre_b[k]))
-            return self._output(pre_a)
+            for k in range(len(pair.a.layers)):
+                self._layer(k, np.abs(self.pre_a[k] - pre_b[k]))
 
     def _layer(self, k: int, seen: Array) -> None:
         """Bound a layer's pairs and make a stage of them; ``seen`` are differences at the boxes' centres."""
@@ -155,9 +149,8 @@ class DifferenceSystem:
     def _slack(self, change: Change) -> Array:
         """What the rounded subtraction of the weights may hide in d, (parts, n)."""
         slack = np.broadcast_to(change.offset_lost, (len(self.low), len(change.offset_lost)))
-        for source, lost in change.lost:
-            rows = np.where(lost.any(axis=1), underflow(lost.shape[1]), 0.0)
-            slack = slack + SAFETY * (self.most[source] @ lost.T) + rows
+        for source, error in change.lost:
+            slack = slack + lost(error, self.most[source])
         return slack
 
     def _push(self, k: int, a: Sides, b: Sides, d: Sides) -> None:
@@ -168,86 +161,106 @@ class DifferenceSystem:
         both = np.asarray((a[0] >= 0) & (b[0] >= 0), bool)
         open_ = np.flatnonzero(~both[:, alive].all(axis=0))
         found = DifferenceRelaxation.of(*((low[:, alive[open_]], high[:, alive[open_]]) for low, high in (a, b, d)))
-        change, slack = self.pair.changes[k], self._slack(self.pair.changes[k])
-        offset_b = self.pair.b.layers[k].affine
-        reach_d = np.abs(change.affine.offset) + underflow(change.affine.n_terms) + np.zeros_like(slack)
-        for term in change.affine.terms:
-            reach_d = reach_d + self.most[term.source] @ np.abs(np.asarray(term.matrix)).T
-        reach_b = np.abs(offset_b.offset) + underflow(offset_b.n_terms) + np.zeros_like(slack)
-        for term in offset_b.terms:
-            reach_b = reach_b + self.most[2 * term.source] @ np.abs(np.asarray(term.matrix)).T
-        self.stages.append(
-            _Stage(
-                open_,
-                DifferenceSlopes.of(found),
-                found.of_b,
-                self._matrices(k, alive),
-                change.affine.offset[alive],
-                offset_b.offset[alive],
-                reach_d[:, alive],
-                reach_b[:, alive],
-                magnitude(*d)[:, alive],
-                magnitude(*b)[:, alive],
-                found.of_a.most,
-                slack[:, alive],
-            )
-        )
-        for met in (reach_d, reach_b, magnitude(*d)):
-            self.largest = max(self.largest, float(met.max(initial=0.0, where=~np.isnan(met))))
+        change, slack = self.pair.changes[k].affine, self._slack(self.pair.changes[k])
+        own = self.pair.b.layers[k].affine
+        block_d = self._block(change, alive, {t.source: t.source for t in change.terms}, d, slack)
+        block_b = self._block(own, alive, {t.source: 2 * t.source for t in own.terms}, b, None)
+        places = alive[open_]
+        most_a, most_b = found.of_a.most, block_b.reach[:, open_]
+        self.stages.append(_Stage(open_, DifferenceSlopes.of(found), found.of_b, block_d, block_b, most_a, most_b))
         e = (np.zeros_like(slack), np.zeros_like(slack))
-        for side, own, post in zip(e, d, found.post, strict=True):
-            side[:, alive] = own[:, alive]  # right where both are active
-            side[:, alive[open_]] = post
+        for side, of_d, post in zip(e, d, found.post, strict=True):
+            side[:, alive] = of_d[:, alive]  # right where both are active
+            side[:, places] = post
         for sides in (e, post_bounds(*b)):
             self.posts.append(sides)
             self.most.append(magnitude(*sides))
         self.alive.append(alive)
 
-    def _matrices(self, k: int, rows: Index) -> tuple[tuple[int, Array | None, Array | None, Array], ...]:
-        """See `_Stage.matrices`."""
-        change = {term.source: np.asarray(term.matrix) for term in self.pair.changes[k].affine.terms}
-        own = {t.source: np.asarray(t.matrix) for t in _map(self.pair.b, k).terms}
-        found = []
-        for source in range(k + 1):
-            on_e, moved, on_b = change.get(2 * source - 1), change.get(2 * source), own.get(source)
-            if on_e is None and moved is None and on_b is None:
-                continue
-            at = np.ix_(rows, self.alive[source])
-            zero = np.zeros((len(rows), len(self.alive[source])))
-            found.append(
-                (
-                    source,
-                    None if not source else zero if on_e is None else on_e[at],
-                    None if moved is None else moved[at],
-                    zero if on_b is None else on_b[at],
-                )
-            )
-        return tuple(found)
+    def _block(
+        self, affine: AffineMap, rows: Index, places: dict[int, int], bounds: Sides, slack: Array | None
+    ) -> Block:
+        """Some rows of a map whose sources stand at ``places`` here, and whose values are within ``bounds``."""
+        reach = np.abs(affine.offset) + underflow(affine.n_terms) + np.zeros_like(bounds[0])
+        terms = []
+        for term in affine.terms:
+            place = places[term.source]
+            reach = reach + self.most[place] @ np.abs(np.asarray(term.matrix)).T
+            terms.append((place, np.asarray(term.matrix)[np.ix_(rows, self.alive[(place + 1) // 2])]))
+        most = magnitude(*bounds)
+        for met in (reach, most):
+            self.largest = max(self.largest, float(met.max(initial=0.0, where=~np.isnan(met))))
+        chosen = None if slack is None or not slack.any() else slack[:, rows]
+        return Block(tuple(terms), affine.offset[rows], (reach + most)[:, rows], chosen)
 
-    def _rows(self, change: Change, rows: Index, *, gaps: bool = False) -> tuple[Array, _Rows]:
+    def _rows(self, change: Change, rows: Index, *, gaps: bool = False) -> tuple[Array, Rows]:
         """Upper bounds of ``+d`` and ``-d`` at the given rows, (parts, 2 rows), and the state that made them."""
-        state = _Rows(self, change, rows, gaps=gaps)
-        for source in range(len(self.stages), 0, -1):
-            state.through(source)
-        return state.concretise(), state
+        signs, both = np.repeat([1.0, -1.0], len(rows)), np.concatenate([rows, rows])
+        state = Rows(self, signs * change.affine.offset[both], gaps=gaps)
+        state.error = state.error + self._slack(change)[:, both]
+        for term in change.affine.terms:
+            alive = self.alive[(term.source + 1) // 2]
+            state.begin(term.source, signs[:, None] * np.asarray(term.matrix)[np.ix_(both, alive)])
+        return state.carried(), state
 
-    def _output(self, pre_a: list[Array]) -> DifferenceBounds:
+    def bounds(self) -> DifferenceBounds:
+        """Bounds of ``A(x) - B(x)``: see `DifferenceBounds`."""
         change = self.pair.changes[-1]
-        lower, upper = self._interval(change)
         n = len(change.affine.offset)
         gain = np.zeros_like(self.low)
-        found, state = self._rows(change, np.arange(n), gaps=True)
-        upper, lower = np.fmin(upper, found[:, :n]), np.fmax(lower, -found[:, n:])
-        slopes = np.broadcast_to(state.slopes(), (len(self.low), 2 * n, self.low.shape[1]))
-        if n:
-            worst = np.nan_to_num(np.concatenate([upper, -lower], axis=1), nan=np.inf).argmax(axis=1)
-            gain = self._gain(state, worst, pre_a)
+        with np.errstate(invalid="ignore", over="ignore"):
+            lower, upper = self._interval(change)
+            found, state = self._rows(change, np.arange(n), gaps=True)
+            upper, lower = np.fmin(upper, found[:, :n]), np.fmax(lower, -found[:, n:])
+            slopes = np.broadcast_to(state.slopes(), (len(self.low), 2 * n, self.low.shape[1]))
+            if n:
+                worst = np.nan_to_num(np.concatenate([upper, -lower], axis=1), nan=np.inf).argmax(axis=1)
+                gain = self.gain(state, worst)
         lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
         return DifferenceBounds(lower, upper, slopes, gain)
 
-    def _gain(self, state: _Rows, worst: Index, pre_a: list[Array]) -> Array:
-        """The gaps of the relaxations met by each box's worst row, shared out to the inputs that make their neurons
-        undecided: by the slopes of their pre-activations at the centre, undecided neurons before counting in part.
+    def forms(self, forms: Functionals, rows: Index, *, gaps: bool = False) -> tuple[Array, Array, Rows]:
+        """Bounds of linear forms in x, A(x) and ``B(x) - A(x)``, (parts, rows) each, and the state that made them.
+
+        The outputs count as one more layer, whose values are carried on as they are: a form is then one of x, of
+        ``d = A - B`` with coefficients on A less those on the difference, and of B with those on A.
+        """
+        change, own = self.pair.changes[-1], self.pair.b.output
+        n, m = len(rows), self.pair.a.n_outputs
+        with np.errstate(invalid="ignore", over="ignore"):
+            d, b = self._interval(change), affine_bounds(own, *_sides(self.posts_b))
+            every = np.arange(m)
+            block_d = self._block(change.affine, every, {t.source: t.source for t in change.affine.terms}, d, None)
+            block_b = self._block(own, every, {t.source: 2 * t.source for t in own.terms}, b, None)
+            block_d = replace(block_d, slack=self._slack(change))
+            of_a, of_difference = forms.a[rows], forms.difference[rows]
+            of_d = of_a - of_difference
+            most_d, most_b = magnitude(*d), magnitude(*b)
+            rounded = 2.0 * UNIT * np.abs(of_d) * ((of_a != 0) & (of_difference != 0))
+            wrong = forms.a_error[rows] + forms.difference_error[rows] + rounded
+            error = lost(wrong, most_d) + lost(forms.a_error[rows], most_b) + lost(forms.x_error[rows], self.most[0])
+            state = Rows(self, np.zeros(2 * n), gaps=gaps)
+            state.error = state.error + np.concatenate([error, error], axis=1)
+            state.begin(0, np.concatenate([forms.x[rows], -forms.x[rows]]))
+            for coefficients, block in ((of_d, block_d), (of_a, block_b)):
+                both = np.concatenate([coefficients, -coefficients])
+                state.live |= both.any(axis=1)
+                state.substitute(None, both[None], block)
+            found = state.carried()
+            # Intervals are exact where nothing rounds, which decides ties.
+            terms = ((0, forms.x[rows]), (1, of_a), (2, -of_difference))
+            plain = AffineMap(np.zeros(n), tuple(Term(source, matrix) for source, matrix in terms if matrix.any()))
+            a = affine_bounds(self.pair.a.output, *_sides(self.posts_a))
+            sides = ((self.low, self.high), a, d)
+            lower, upper = affine_bounds(plain, [low for low, _ in sides], [high for _, high in sides])
+            error = error + lost(forms.a_error[rows], magnitude(*a))
+            lower = np.where(error > 0, _down(lower - error), lower)
+            upper = np.where(error > 0, _up(upper + error), upper)
+        return np.fmax(lower, -found[:, n:]), np.fmin(upper, found[:, :n]), state
+
+    def gain(self, state: Rows, worst: Index) -> Array:
+        """The gaps of the relaxations met by one row of each box, ``worst``, shared out to the inputs that make their
+        neurons undecided: by the slopes of pre-activations at the centre, undecided neurons before counting in part.
         """
         width = np.minimum(self.high - self.low, 1e300)
         parts = np.arange(len(worst))
@@ -263,14 +276,10 @@ class DifferenceSystem:
                 weight, reach = gap[parts, worst], (np.abs(slope[:, stage.open]) * width[:, None, :])
                 share = reach / np.maximum(reach.sum(axis=2, keepdims=True), 1e-300)
                 gain += np.nan_to_num(np.matmul(weight[:, None, :], share)[:, 0], nan=0.0, posinf=1e300)
-            passed = (pre_a[k][:, self.alive[k + 1]] > 0).astype(np.float64)
+            passed = (self.pre_a[k][:, self.alive[k + 1]] > 0).astype(np.float64)
             passed[:, stage.open] = np.where(stage.slopes.a_open, stage.slopes.a_up, passed[:, stage.open])
             slopes.append(np.nan_to_num(slope * np.nan_to_num(passed)[:, :, None]))
         return gain
-
-
-def _map(network: Network, k: int) -> AffineMap:
-    return network.layers[k].affine if k < len(network.layers) else network.output
 
 
 def _sides(posts: list[Sides]) -> tuple[list[Array], list[Array]]:
@@ -285,45 +294,49 @@ def _up(values: Array) -> Array:
     return np.asarray(np.nextafter(values, np.inf))
 
 
-class _Rows(LinearBounds):
+class Rows(LinearBounds):
     """Rows of differences on their way back: coefficients on e and h_B of layer k stand at 2 k + 1 and 2 k + 2."""
 
-    def __init__(self, system: DifferenceSystem, change: Change, rows: Index, *, gaps: bool) -> None:
-        signs = np.repeat([1.0, -1.0], len(rows))
-        both = np.concatenate([rows, rows])
-        super().__init__(signs * change.affine.offset[both], len(system.low))
+    def __init__(self, system: DifferenceSystem, constant: Array, *, gaps: bool) -> None:
+        super().__init__(constant, len(system.low))
         self.system, self.keep = system, gaps
         self.gaps: dict[int, Array] = {}
-        """By source layer, the gaps of the relaxations times their coefficients, (parts or 1, 2 rows, alive)."""
-        self.error = self.error + system._slack(change)[:, both]  # noqa: SLF001 - its own rows
-        for term in change.affine.terms:
-            alive = system.alive[(term.source + 1) // 2]
-            self.begin(term.source, signs[:, None] * np.asarray(term.matrix)[np.ix_(both, alive)])
+        """By source layer, the gaps of the relaxations times their coefficients, (parts or 1, rows, alive)."""
 
     def most(self, source: int) -> Array:
         """See `LinearBounds`."""
         return self.system.most[source][:, self.system.alive[(source + 1) // 2]]
 
     def slopes(self) -> Array:
-        """Coefficients on the inputs, (parts or 1, 2 rows, n_inputs)."""
+        """Coefficients on the inputs, (parts or 1, rows, n_inputs)."""
         return self.coefficients.get(0, np.zeros((1, self.error.shape[1], self.system.low.shape[1])))
+
+    def carried(self) -> Array:
+        """The largest values over the boxes, after all layers, (parts, rows)."""
+        for layer in range(len(self.system.stages), 0, -1):
+            self.through(layer)
+        return self.concretise()
 
     def through(self, layer: int) -> None:
         """Replace coefficients on ``e`` and ``h_B`` of source ``layer`` by those on what the layer reads."""
         stage = self.system.stages[layer - 1]
         on_e = self.coefficients.pop(2 * layer - 1, None)
         on_h = self.coefficients.pop(2 * layer, None)
-        if (on_e is None and on_h is None) or not len(stage.offset_d):
+        n = len(stage.block_d.offset)
+        if (on_e is None and on_h is None) or not n:
             return
-        shape = (len(self.system.low), self.error.shape[1], len(stage.offset_d))
+        shape = (len(self.system.low), self.error.shape[1], n)
         on_d, on_b = (np.zeros(shape) if x is None else _own_copy(x, shape) for x in (on_e, on_h))
         # Where both are active on every box, e is d and h_B is g_B; what else there is goes through the relaxations.
         open_ = stage.open
-        lifted = np.zeros(shape[:2])
+        lifted: Array | None = None
         if len(open_):
             found = self._relaxed(layer, on_d[:, :, open_], on_b[:, :, open_])
             lifted, on_d[:, :, open_], on_b[:, :, open_] = found
-        self._replace(stage, lifted, on_d, on_b)
+        self.substitute(lifted, on_d, stage.block_d)
+        # Where weights are the same and differences go by d, nothing is on g_B.
+        if on_b.any():
+            self.substitute(None, on_b, stage.block_b)
 
     def _relaxed(self, layer: int, on_e: Array, on_h: Array) -> tuple[Array, Array, Array]:
         """Constants, nonnegative sums, and coefficients on d and g_B for those on e and h_B of a layer's open pairs.
@@ -331,7 +344,7 @@ class _Rows(LinearBounds):
         ``c_e e + c_h h_B`` is taken as it is, or as ``c_e h_A + (c_h - c_e) h_B``, and ``g_A`` as ``d + g_B``.
         """
         stage = self.system.stages[layer - 1]
-        slopes, b = stage.slopes, stage.relaxation_b
+        slopes = stage.slopes
         positive = on_e > 0
         on_a = on_e * np.where(positive, slopes.apart_up, slopes.apart_low)  # exact: times 1 or 0
         on_b = on_h - on_a
@@ -341,34 +354,14 @@ class _Rows(LinearBounds):
             self.gaps[layer] = (
                 np.abs(on_e - on_a) * slopes.gap_d + np.abs(on_a) * slopes.gap_a + np.abs(on_b) * slopes.gap_b
             )
-        upward = np.maximum(on_b, 0.0)
-        lifted = (on_e * np.where(positive, slopes.offset_up, slopes.offset_low)).sum(axis=-1)
-        lifted = lifted + dot(upward, b.up_offset)
+        lifted, by_b = self.relaxed(on_b, stage.relaxation_b)
+        lifted = lifted + (on_e * np.where(positive, slopes.offset_up, slopes.offset_low)).sum(axis=-1)
         by_d = on_e * np.where(positive, slopes.up, slopes.low)
         by_a = by_d * (on_a != 0)
-        by_b = upward * b.up_slope[:, None, :] + (on_b - upward) * b.low_slope[:, None, :]
         # One rounding for each product, and one for the sum; |by_b| is at most |by_b + by_a| + |by_a|.
-        reach = stage.most_a + 2.0 * (stage.reach_b + stage.most_b)[:, stage.open]
-        self.error = self.error + gamma(2 * len(stage.offset_d) + 16) * dot(np.abs(by_a), reach)
+        reach = stage.most_a + 2.0 * stage.most_b
+        self.error = self.error + gamma(8) * dot(np.abs(by_a), reach)
         return lifted, by_d, by_b + by_a
-
-    def _replace(self, stage: _Stage, lifted: Array, on_d: Array, on_b: Array) -> None:
-        """Go through the affine maps with coefficients on d and g_B."""
-        size_d, size_b = np.abs(on_d), np.abs(on_b)
-        factor = gamma(2 * len(stage.offset_d) + 16)
-        rounded = 2.0 * lifted + dot(size_d, stage.reach_d + stage.most_d) + dot(size_b, stage.reach_b + stage.most_b)
-        self.error = self.error + factor * rounded
-        if stage.slack.any():
-            self.error = self.error + dot(size_d, stage.slack)
-        self.add_constant(lifted)
-        self.add_constant(on_d @ stage.offset_d)
-        self.add_constant(on_b @ stage.offset_b)
-        for source, on_e, moved, own in stage.matrices:
-            if on_e is not None:
-                self.accumulate(2 * source - 1, on_d @ on_e)
-            if moved is not None:
-                self.accumulate(2 * source, on_d @ moved)
-            self.accumulate(2 * source, on_b @ own)
 
     def concretise(self) -> Array:
         """The largest values over the boxes, rounded up; exact where nothing could round."""

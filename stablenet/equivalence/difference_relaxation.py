@@ -15,12 +15,46 @@ from typing import Self
 
 import numpy as np
 
-from stablenet.bounds.crown import Relaxation
 from stablenet.bounds.interval import magnitude, post_bounds
+from stablenet.bounds.relaxation import Relaxation, chord
 from stablenet.core.arrays import Array, Mask
-from stablenet.equivalence.backward import chord
 
 Sides = tuple[Array, Array]
+
+
+def _band(lower: Array, upper: Array, on: Mask, off: Mask) -> tuple[Array, Array, Array, Array]:
+    """``low_slope d - low_offset <= e <= up_slope d + up_offset``: slopes and offsets, upper ones first.
+
+    They hold for all e between ``min(d, 0)`` and ``max(d, 0)``; with both neurons ``on`` e is d, with both ``off`` 0.
+    """
+    open_ = (lower < 0) & (upper > 0)
+    settled = on | off
+    found = []
+    for low, high in ((lower, upper), (-upper, -lower)):
+        slope, offset = chord(low, high, open_)
+        one_sided = (high > 0).astype(np.float64)
+        found.append(np.where(settled, on.astype(np.float64), np.where(open_, slope, one_sided)))
+        found.append(np.where(open_ & ~settled, offset, 0.0))
+    return found[0], found[1], found[2], found[3]
+
+
+def by_difference(lower: Array, upper: Array, base: Sides) -> tuple[Relaxation, Sides]:
+    """``h = max(g + d, 0) - max(g, 0)`` in terms of d on ``lower <= d <= upper``, with g within ``base``; bounds of h.
+
+    h lies between 0 and d; it is d where both neurons are active, and 0 where both are inactive.
+    """
+    off = (base[1] <= 0) & (np.nextafter(base[1] + upper, np.inf) <= 0)
+    on = (base[0] >= 0) & (np.nextafter(base[0] + lower, -np.inf) >= 0) & ~off
+    up_slope, up_offset, low_slope, low_offset = _band(lower, upper, on, off)
+    lost = np.where(np.isnan(lower) | np.isnan(upper), np.nan, 0.0)
+    relaxation = Relaxation(
+        *(lower, upper, np.asarray(~(on | off))),
+        *(low_slope + lost, up_slope + lost, up_offset + lost),
+        magnitude(lower, upper),
+        lost - low_offset,
+    )
+    low = np.where(on, lower, np.where(off, 0.0, np.minimum(lower, 0.0)))
+    return relaxation, (low, np.where(on, upper, np.where(off, 0.0, np.maximum(upper, 0.0))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +84,10 @@ class DifferenceRelaxation:
         """From bounds (lower, upper) of ``g_A``, ``g_B`` and ``d = g_A - g_B``."""
         of_a, of_b = Relaxation.of(*a), Relaxation.of(*b)
         lower, upper = d
-        open_ = (lower < 0) & (upper > 0)
         on = (a[0] >= 0) & (b[0] >= 0)
         off = (a[1] <= 0) & (b[1] <= 0)
-        up_slope, up_offset = chord(lower, upper, open_)
-        low_slope, low_offset = chord(-upper, -lower, open_)
-        up_slope = np.where(open_, up_slope, (upper > 0).astype(np.float64))
-        low_slope = np.where(open_, low_slope, (lower < 0).astype(np.float64))
         settled = on | off
-        both = (on & ~off).astype(np.float64)
-        zero = np.zeros_like(lower)
+        band = _band(lower, upper, on & ~off, off)
         with np.errstate(invalid="ignore", over="ignore"):
             (up_a, low_a), (up_b, low_b) = _gaps(of_a), _gaps(of_b)
             known = np.isfinite(lower) & np.isfinite(upper)
@@ -69,10 +97,7 @@ class DifferenceRelaxation:
         return cls(
             of_a,
             of_b,
-            np.where(settled, both, up_slope),
-            np.where(settled | ~open_, zero, up_offset),
-            np.where(settled, both, low_slope),
-            np.where(settled | ~open_, zero, low_offset),
+            *band,
             by_up,
             by_low,
             _post(a, b, d, on & ~off, off),

@@ -6,14 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stablenet.bounds.crown_layers import chunks
+from stablenet.bounds.relaxation import Relaxation
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import AffineMap, Network, Term
 from stablenet.core.rounding import SAFETY, UNIT, gamma, underflow
-from stablenet.equivalence.backward import Relaxation, System
+from stablenet.domain.halving import width
+from stablenet.equivalence.aligned import Aligned, aligned, batch_of
+from stablenet.equivalence.backward import System
+from stablenet.equivalence.difference import DifferenceSystem
 from stablenet.equivalence.functionals import Functionals, below, functionals
 from stablenet.equivalence.joint import Joint, Pairing, Sides
 from stablenet.equivalence.scaling import lost
 from stablenet.equivalence.specification import Violation
+
+BY_SLOPE = 0.25
+"""What the variation of a linear bound over a box counts beside the gaps of relaxations, in choosing where to cut."""
+
+BATCH_BYTES = 96 * 2**20
+"""What the bounds of a batch of boxes may hold, for networks of any structure."""
 
 Outputs = tuple[tuple[AffineMap, Array], tuple[AffineMap, Array]]
 
@@ -24,6 +35,15 @@ class FormBounds:
     def __init__(self, a: Network, b: Network, pairing: Pairing, violation: Violation) -> None:
         self.a, self.b, self.pairing, self.violation = a, b, pairing, violation
         self.forms: Functionals | None = None if violation.norm is not None else functionals(violation)
+        self.pair = None if a is b else aligned(a, b, pairing)
+
+    @property
+    def batch(self) -> int:
+        """How many boxes to give `refute` at once."""
+        size = sum(sum(network.source_sizes) for network in (self.a, self.b))
+        n_rows = max(50, self.n_conjunctions, self.a.n_outputs)
+        most = int(np.clip(BATCH_BYTES // (8 * 12 * size * n_rows), 4, 512))
+        return most if self.pair is None else min(most, batch_of(self.pair))
 
     @property
     def n_conjunctions(self) -> int:
@@ -31,12 +51,49 @@ class FormBounds:
         return 1 if self.forms is None else self.forms.n_conjunctions
 
     def refute(self, low: Array, high: Array, refuted: Mask, trusted: Sides | None = None) -> tuple[Mask, Array]:
-        """Which conjunctions cannot hold on boxes, (parts, n_inputs) each side, and how the inputs matter.
+        """Which conjunctions cannot hold on boxes, (parts, n_inputs) each side, and what cutting an input may gain.
 
         ``refuted``, (parts, conjunctions), are those known not to hold; the result has them too. ``trusted`` are proven
-        bounds of A's pre-activations, see `Joint`. The influence of the inputs, (parts, n_inputs), are the largest
-        slopes of the linear bounds.
+        bounds of A's pre-activations, see `Joint`. The gain, (parts, n_inputs), is for comparing the inputs of a box.
         """
+        if self.pair is not None and trusted is None:
+            refuted, gain = self._aligned(self.pair, low, high, refuted)
+            open_ = np.flatnonzero(~refuted.all(axis=1))
+            if len(open_):
+                # Forms of one output alone, which differences only blur, are bounded better by each network itself.
+                refuted = refuted.copy()
+                refuted[open_], influence = self._joint(low[open_], high[open_], refuted[open_], None)
+                gain[open_] = width(low[open_], high[open_]) * influence
+            return refuted, gain
+        refuted, influence = self._joint(low, high, refuted, trusted)
+        return refuted, width(low, high) * influence
+
+    def _aligned(self, pair: Aligned, low: Array, high: Array, refuted: Mask) -> tuple[Mask, Array]:
+        """`refute` for networks side by side, by bounds of their difference."""
+        system = DifferenceSystem(pair, low, high)
+        if self.forms is None:
+            found = system.bounds()
+            most = np.maximum(np.abs(found.lower), np.abs(found.upper))
+            return refuted | self._norm_below(most)[:, None], found.gain
+        wanted = self.forms.needed(np.asarray(~refuted.all(axis=0)))
+        if not len(wanted):
+            return refuted, width(low, high)
+        lower, upper = np.full((2, len(low), self.forms.size), np.nan)
+        for rows in chunks(wanted, system.of_a, copies=12):
+            lower[:, rows], upper[:, rows], _ = system.forms(self.forms, rows)
+        refuted = refuted | self.forms.refuted(lower, upper)
+        if refuted.all():
+            return refuted, width(low, high)
+        form, sign = self.forms.hardest(lower, upper, ~refuted)
+        rows, place = np.unique(form, return_inverse=True)
+        state = system.forms(self.forms, rows, gaps=True)[2]
+        worst = place + np.where(sign > 0, 0, len(rows))
+        slopes = np.broadcast_to(state.slopes(), (len(low), 2 * len(rows), low.shape[1]))[np.arange(len(low)), worst]
+        # A bound that is linear on a box still varies over it: parts with rows, and other conjunctions, need that cut.
+        return refuted, system.gain(state, worst) + BY_SLOPE * np.abs(np.nan_to_num(slopes)) * width(low, high)
+
+    def _joint(self, low: Array, high: Array, refuted: Mask, trusted: Sides | None) -> tuple[Mask, Array]:
+        """`refute` for networks of any structure; and the largest slopes of the linear bounds, (parts, n_inputs)."""
         joint = Joint(self.a, self.b, self.pairing, low=low, high=high, trusted=trusted)
         joint.push()
         difference, slack = joint.output_difference()
@@ -69,7 +126,7 @@ class FormBounds:
         for affine, slack in outputs:
             bounds.append(system.bounds(affine, slack))
             influence = np.maximum(influence, system.influence)
-            places.append(system.push(affine, slack, bounds[-1], Relaxation.identity(*bounds[-1])))
+            places.append(system.push(affine, slack, Relaxation.identity(*bounds[-1]), bounds[-1]))
         if self.forms is None:
             if apart:
                 lower, upper = (np.nextafter(bounds[1][i] - bounds[0][1 - i], (-np.inf, np.inf)[i]) for i in (0, 1))

@@ -77,6 +77,20 @@ class Functionals:
             top = np.where(self.sign > 0, upper[:, self.form], -lower[:, self.form])
             return np.logical_or.reduceat(top <= self.limit, self.first, axis=1)
 
+    def hardest(self, lower: Array, upper: Array, open_: Mask) -> tuple[Index, Array]:
+        """On each box the form, and the sign, that bounds come nearest to excluding in the conjunction, of those open,
+        that is furthest from being excluded: (parts,) each. ``open_`` is (parts, conjunctions).
+        """
+        with np.errstate(invalid="ignore"):
+            top = np.where(self.sign > 0, upper[:, self.form], -lower[:, self.form])
+            miss = np.where(np.isnan(top), np.inf, top - self.limit)
+        nearest = np.minimum.reduceat(miss, self.first, axis=1)
+        worst = np.where(open_, nearest, -np.inf).argmax(axis=1)
+        counts = np.diff(np.append(self.first, len(self.form)))
+        own = np.repeat(np.arange(len(self.first)), counts) == worst[:, None]
+        found = np.where(own, miss, np.inf).argmin(axis=1)
+        return self.form[found], self.sign[found]
+
     def needed(self, open_: Mask) -> Index:
         """The forms that occur in conjunctions of a mask, (conjunctions,)."""
         counts = np.diff(np.append(self.first, len(self.form)))

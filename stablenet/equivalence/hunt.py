@@ -9,12 +9,13 @@ from fractions import Fraction
 import numpy as np
 
 from stablenet.core.arrays import Array, Index
-from stablenet.core.network import Network, apply_transposed
+from stablenet.core.network import Network
 from stablenet.domain.regions import Part
 from stablenet.equivalence.exact_outputs import exact_outputs
 from stablenet.equivalence.functionals import Functionals
 from stablenet.equivalence.specification import Violation
-from stablenet.falsify.falsifier import LEAK, STEPS, puller, random_points
+from stablenet.falsify.climb import climb, pull_back
+from stablenet.falsify.falsifier import puller, random_points
 
 TARGETS = 40
 """Conjunctions that are climbed; those that hold most nearly on samples come first."""
@@ -113,18 +114,11 @@ class Hunter:
 
     def raise_from(self, points: Array, targets: Index, stop: Callable[[], bool]) -> None:
         """From ``points[i]`` take steps that raise the least row of conjunction ``targets[i]``."""
-        span = self.part.upper - self.part.lower
-        values, slopes = self._slopes(points, targets)
-        for step in STEPS:
-            moved = self.pull(points + step * span * np.sign(slopes))
-            new_values, new_slopes = self._slopes(moved, targets)
-            better = new_values > values
-            values = np.where(better, new_values, values)
-            points = np.where(better[:, None], moved, points)
-            slopes = np.where(better[:, None], new_slopes, slopes)
-            if stop():
-                break
-        self.offer(points)
+
+        def objective(at: Array, rows: Index) -> tuple[Array, Array]:
+            return self._slopes(at, targets[rows])
+
+        self.offer(climb(objective, points, self.pull, self.part.upper - self.part.lower, stop=stop)[0])
 
     def _slopes(self, points: Array, targets: Index) -> tuple[Array, Array]:
         """The least row of each point's target, and its gradient in the inputs: (batch,), (batch, n_inputs)."""
@@ -150,25 +144,3 @@ class Hunter:
 
 def _output(network: Network, points: Array, pre: list[Array]) -> Array:
     return network.output([points, *(np.maximum(g, 0.0) for g in pre)])
-
-
-def pull_back(network: Network, pre: list[Array], weights: Array) -> Array:
-    """Slopes in the inputs, (batch, n_inputs), of ``weights``, (batch, n_outputs), times the outputs.
-
-    The slope of a ReLU is 1 where it is active and `LEAK` elsewhere.
-    """
-    slopes: dict[int, Array] = {}
-
-    def add(source: int, value: Array) -> None:
-        slopes[source] = slopes[source] + value if source in slopes else value
-
-    for term in network.output.terms:
-        add(term.source, apply_transposed(term.matrix, weights))
-    for source in range(len(network.layers), 0, -1):
-        down = slopes.pop(source, None)
-        if down is None:
-            continue
-        down = down * np.where(pre[source - 1] > 0, 1.0, LEAK)
-        for term in network.layers[source - 1].affine.terms:
-            add(term.source, apply_transposed(term.matrix, down))
-    return slopes.get(0, np.zeros((len(weights), network.n_inputs)))

@@ -13,9 +13,12 @@ import numpy as np
 from scipy import sparse
 
 from stablenet.bounds.crown_layers import crown_layers
+from stablenet.bounds.interval import post_bounds
+from stablenet.bounds.relaxation import Relaxation
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import AffineMap, Matrix, Network, Term
-from stablenet.equivalence.backward import Relaxation, System
+from stablenet.equivalence.backward import System
+from stablenet.equivalence.difference_relaxation import by_difference
 from stablenet.equivalence.scaling import lost, outward, times, times_columns, times_rows
 from stablenet.onnx_io.exact_matrices import added
 
@@ -139,7 +142,7 @@ class Joint:
         lower, upper = self.known[k]
         affine = self._of_a(self.a.layers[k].affine)
         none = np.zeros_like(lower)
-        self.place_a.append(self.system.push(affine, none, (lower, upper), Relaxation.relu(lower, upper)))
+        self.place_a.append(self.system.push(affine, none, Relaxation.of(lower, upper), post_bounds(lower, upper)))
 
     def _of_a(self, affine: AffineMap) -> AffineMap:
         return AffineMap(affine.offset, tuple(Term(self.place_a[t.source], t.matrix) for t in affine.terms))
@@ -178,8 +181,7 @@ class Joint:
             lower, upper = treated.difference = self.system.bounds(part, slack[:, moved])
             known = self.known[partner]
             base = outward(known[0][:, others[moved]], known[1][:, others[moved]], scale[moved])
-            relaxation = Relaxation.difference(lower, upper, base)
-            place = self.system.push(part, slack[:, moved], (lower, upper), relaxation)
+            place = self.system.push(part, slack[:, moved], *by_difference(lower, upper, base))
             shares.append(_Share(place, rows[moved], np.arange(len(moved)), np.ones(len(moved))))
         return shares
 
@@ -189,7 +191,7 @@ class Joint:
         joint, own = self.system.bounds(part, slack), self.own[layer]
         lower, upper = np.fmax(joint[0], own[0][:, rows]), np.fmin(joint[1], own[1][:, rows])
         self.treated[-1].bounds = lower, upper
-        place = self.system.push(part, slack, (lower, upper), Relaxation.relu(lower, upper))
+        place = self.system.push(part, slack, Relaxation.of(lower, upper), post_bounds(lower, upper))
         return _Share(place, rows, np.arange(len(rows)), np.ones(len(rows)))
 
     def _of_b(self, affine: AffineMap, rows: Index) -> tuple[Array, dict[int, list[Matrix]], Array]:

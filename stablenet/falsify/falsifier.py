@@ -1,9 +1,7 @@
 """Falsifying: inputs that show what a neuron can do, sought by sampling and by gradient.
 
-For all pending questions of a layer at once, one point per question climbs its pre-activation by
-projected sign-gradient steps of shrinking size (Madry et al., *Towards Deep Learning Models Resistant to
-Adversarial Attacks*, ICLR 2018), after a first full step to the vertex that the local slope names. What is
-found is certified by `Witnesser`; nothing here decides anything by itself.
+For all pending questions of a layer at once, one point per question climbs its pre-activation
+(`stablenet.falsify.climb`). What is found is certified by `Witnesser`; nothing here decides anything by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +13,10 @@ import numpy as np
 
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.ledger import Ledger
-from stablenet.core.network import Matrix, Network, apply_transposed
+from stablenet.core.network import Network
 from stablenet.core.questions import NEGATIVE, POSITIVE
 from stablenet.domain.regions import Domain, Part
+from stablenet.falsify.climb import STEPS, climb, gradient
 from stablenet.falsify.witness import Sharpen, Signs, Witnesser
 
 POOL = 256
@@ -25,12 +24,6 @@ POOL = 256
 
 PROBES = 32
 """Random points and vertices, so many of each, that every solver's refutations on a part are held against."""
-
-STEPS = (1.0, 0.5, 0.5, 0.25, 0.25, 0.12, 0.12, 0.06, 0.06, 0.03, 0.03, 0.015, 0.015)
-"""Step sizes, as shares of the box's widths; the first goes all the way to a vertex."""
-
-LEAK = 0.05
-"""Slope given to inactive neurons in gradients, so that a dead start still has a direction."""
 
 BATCH_BYTES = 128 * 2**20
 
@@ -169,55 +162,13 @@ class Falsifier:
     ) -> None:
         """From ``points[i]`` of a part, raise ``signs[i] * g[neurons[i]]`` of a layer; offer what gets positive."""
         box = self.domain.parts[part]
-        width = box.upper - box.lower
         enough = self.level(layer)[neurons]
-        values, slopes = gradient(self.network, layer, neurons, signs, points)
-        for step in steps:
-            done = values > enough
-            if done.any():
-                self.witnesser.offer(points[done], "falsify")
-                points, values, slopes = points[~done], values[~done], slopes[~done]
-                neurons, signs, enough = neurons[~done], signs[~done], enough[~done]
-            if not len(points) or self.stop():
-                return
-            moved = self.pullers[part](points + step * width * np.sign(slopes))
-            new_values, new_slopes = gradient(self.network, layer, neurons, signs, moved)
-            better = new_values > values
-            values = np.where(better, new_values, values)
-            points = np.where(better[:, None], moved, points)
-            slopes = np.where(better[:, None], new_slopes, slopes)
+
+        def objective(at: Array, rows: Index) -> tuple[Array, Array]:
+            return gradient(self.network, layer, neurons[rows], signs[rows], at)
+
+        width, pull = box.upper - box.lower, self.pullers[part]
+        found, values = climb(objective, points, pull, width, steps=steps, enough=enough, stop=self.stop)
         near = values > -enough  # in float32 it may be that nothing can refute what they nearly show
         if near.any():
-            self.witnesser.offer(points[near], "falsify")
-
-
-def _own(values: Array, neurons: Index) -> Array:
-    return values[np.arange(len(neurons)), neurons]
-
-
-def gradient(network: Network, layer: int, neurons: Index, signs: Array, points: Array) -> tuple[Array, Array]:
-    """Values and input gradients of ``signs[i] * g[neurons[i]]`` of a layer at ``points[i]``: (b,), (b, n_inputs).
-
-    The slope of a ReLU is 1 where it is active and `LEAK` elsewhere: a direction to search in, no derivative.
-    """
-    pre = network.pre_activations(points, layer + 1)
-    slopes: dict[int, Array] = {}
-    for term in network.layers[layer].affine.terms:
-        _add(slopes, term.source, signs[:, None] * _rows(term.matrix, neurons))
-    for source in range(layer, 0, -1):
-        down = slopes.pop(source, None)
-        if down is None:
-            continue
-        down = down * np.where(pre[source - 1] > 0, 1.0, LEAK)
-        for term in network.layers[source - 1].affine.terms:
-            _add(slopes, term.source, apply_transposed(term.matrix, down))
-    return signs * _own(pre[layer], neurons), slopes.get(0, np.zeros_like(points))
-
-
-def _rows(matrix: Matrix, rows: Index) -> Array:
-    picked = matrix[rows]
-    return picked if isinstance(picked, np.ndarray) else np.asarray(picked.toarray())
-
-
-def _add(slopes: dict[int, Array], source: int, value: Array) -> None:
-    slopes[source] = slopes[source] + value if source in slopes else value
+            self.witnesser.offer(found[near], "falsify")

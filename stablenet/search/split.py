@@ -23,6 +23,7 @@ from stablenet.bounds.polytope import narrowed
 from stablenet.core.arrays import Array, Index, Mask
 from stablenet.core.network import Network
 from stablenet.core.questions import NEGATIVE, POSITIVE, SIDES
+from stablenet.domain.halving import MOST, best, divisible, halves, middle, width
 from stablenet.search.base import Problem, Search
 
 Numbers = npt.NDArray[np.uint32]
@@ -38,9 +39,6 @@ KNOWN_MEMORY = 128 * 2**20
 
 FINEST = 2.0**-40
 """Boxes are not cut below this share of the part's width, nor where no number of float64 lies between their bounds."""
-
-MOST = 1e300
-"""Larger widths and gains count as this; they only decide where to cut."""
 
 ASPECT = 8.0
 """Inputs in a polytope's rows are not left so many times wider than the others, as shares of the part's width."""
@@ -118,7 +116,7 @@ class Splitter:
         box = problem.domain.parts[part]
         self.rows = None if box.a is None or box.b is None else (box.a, box.b)
         self.pull = problem.falsifier.pullers[part]
-        self.finest = FINEST * _width(box.lower, box.upper)
+        self.finest = FINEST * width(box.lower, box.upper)
         every = np.ones((1, len(self.flat)), bool)
         self.counts = np.ones(len(self.flat), dtype=np.int64)
         layers = problem.bounds[part].layers
@@ -227,12 +225,12 @@ class Splitter:
 
     def _cut(self, boxes: Boxes, score: Array) -> Index:
         """The input at which to cut each box, (b,); -1 where there is none that can be."""
-        width, middle = _width(boxes.lower, boxes.upper), _middle(boxes.lower, boxes.upper)
-        able = (width > self.finest) & (middle > boxes.lower) & (middle < boxes.upper)
+        wide = width(boxes.lower, boxes.upper)
+        able = (wide > self.finest) & divisible(boxes.lower, boxes.upper)
         with np.errstate(over="ignore"):
-            gain = np.nan_to_num(score) * width + 1e-12 * width
-        cut = np.where(able, np.minimum(gain, MOST), -1.0).argmax(axis=1)
-        return np.where(able.any(axis=1), self._balanced(np.where(able, width, 0.0), cut), -1)
+            gain = np.nan_to_num(score) * wide + 1e-12 * wide
+        cut = best(gain, able)
+        return np.where(cut < 0, cut, self._balanced(np.where(able, wide, 0.0), cut))
 
     def _balanced(self, width: Array, cut: Index) -> Index:
         """The inputs to cut, (b,), and in their place those in a polytope's rows that are much wider by now.
@@ -250,7 +248,7 @@ class Splitter:
 
     def _candidates(self, boxes: Boxes, guide: _Guide, asked: Index) -> Array:
         """Centres and likely maximisers that show something pending."""
-        centre = _middle(boxes.lower, boxes.upper)
+        centre = middle(boxes.lower, boxes.upper)
         points = self.pull(np.concatenate([centre, np.where(guide.direction > 0, boxes.upper, boxes.lower)]))
         pre = np.concatenate(self.problem.network.pre_activations(points), axis=1)[:, self.flat[asked]]
         shows = np.where(self.side[asked] == POSITIVE, pre > 0, pre < 0)
@@ -327,17 +325,6 @@ class _Guide:
                 )
 
 
-def _width(lower: Array, upper: Array) -> Array:
-    """``upper - lower``, at most `MOST`."""
-    with np.errstate(over="ignore"):
-        return np.minimum(upper - lower, MOST)
-
-
-def _middle(lower: Array, upper: Array) -> Array:
-    """A number between two, without overflow; one of them where there is no other."""
-    return np.clip(0.5 * lower + 0.5 * upper, lower, upper)
-
-
 def _join(a: Boxes, b: Boxes) -> Boxes:
     known = None if a.known is None or b.known is None else np.concatenate([a.known, b.known])
     return Boxes(
@@ -351,11 +338,7 @@ def _join(a: Boxes, b: Boxes) -> Boxes:
 
 def _halve(boxes: Boxes, cut: Index, first: int) -> Boxes:
     """Both halves of each box, numbered from ``first``; they share the face between them, so that nothing is lost."""
-    rows = np.arange(len(boxes))
-    middle = _middle(boxes.lower[rows, cut], boxes.upper[rows, cut])
-    left_upper, right_lower = boxes.upper.copy(), boxes.lower.copy()
-    left_upper[rows, cut] = middle
-    right_lower[rows, cut] = middle
+    left_upper, right_lower = halves(boxes.lower, boxes.upper, cut)
     return Boxes(
         np.concatenate([boxes.lower, right_lower]),
         np.concatenate([left_upper, boxes.upper]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -14,12 +15,16 @@ from oracle.plain import Region
 from stablenet.core.deadline import Deadline
 from stablenet.core.network import AffineMap, Layer, Network, Term
 from stablenet.domain.regions import Box
+from stablenet.domain.vnnlib_region import OutputRow
 from stablenet.equivalence.aligned import Aligned, aligned
 from stablenet.equivalence.anytime import RATIO, DifferenceSearch, aligned_bounder, joint_bounder
 from stablenet.equivalence.counterexample import Seeker, difference_network
 from stablenet.equivalence.difference import DifferenceSystem
 from stablenet.equivalence.difference_relaxation import DifferenceRelaxation
+from stablenet.equivalence.functionals import functionals
 from stablenet.equivalence.joint import Pairing
+from stablenet.equivalence.properties import verify_property
+from stablenet.equivalence.specification import Violation, within
 from stablenet.equivalence.verify import verify
 
 SIZES = (3, 6, 5, 2)
@@ -251,3 +256,59 @@ def test_a_difference_found_without_a_tolerance_comes_with_its_range():
     assert answer.rigorous
     assert answer.found is not None
     assert largest(a, b, box) <= answer.bound <= 2.0 * answer.found.difference
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-2, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_linear_forms_of_both_outputs_hold_at_points(seed, size):
+    a = network(SIZES, seed)
+    b = changed(a, seed + 50, size)
+    n, m = SIZES[0], SIZES[-1]
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(5):
+        values = rng.integers(-3, 4, size=n + 2 * m)
+        terms = tuple((i, Fraction(int(v), 3)) for i, v in enumerate(values) if v)
+        rows.append((OutputRow(terms, Fraction(0), strict=True),))
+    forms = functionals(Violation("", n, m, tuple(rows)))
+    low, high = boxes(n, 4, 0.2, seed)
+    system = DifferenceSystem(pair_of(a, b), low, high)
+    lower, upper, _ = system.forms(forms, np.arange(forms.size))
+    points = low[:, None] + (high - low)[:, None] * rng.random((4, 200, n))
+    for part, some in enumerate(points):
+        one, two = a.forward(some), b.forward(some)
+        values = some @ forms.x.T + one @ forms.a.T + (two - one) @ forms.difference.T
+        assert (values >= lower[part] - 1e-12).all()
+        assert (values <= upper[part] + 1e-12).all()
+        assert (upper[part] - lower[part]).min() < 50.0
+
+
+def test_forms_of_the_difference_alone_are_as_tight_as_its_bounds():
+    a = network(SIZES, 7)
+    b = changed(a, 8, 1e-6)
+    low, high = boxes(SIZES[0], 3, 0.3, 9)
+    system = DifferenceSystem(pair_of(a, b), low, high)
+    forms = functionals(within(SIZES[0], SIZES[-1], Fraction(1)))
+    lower, upper, _ = system.forms(forms, np.arange(forms.size))
+    worst = np.maximum(np.abs(lower), np.abs(upper)).max(axis=1)
+    assert np.allclose(worst, system.bounds().worst, rtol=1e-9)
+    assert worst.max() < 1e-3
+
+
+def test_a_margin_of_top1_is_proven_by_the_difference_on_a_whole_box():
+    a = network((4, 20, 20, 20, 3), 1)
+    b = changed(a, 2, 1e-9)
+    box = Box(np.full(4, -2.0), np.full(4, 2.0))
+    decision = verify_property(a, b, box, "top1:0.001", steps=("bounds",))
+    assert (decision.verdict, decision.by, decision.boxes) == ("holds", "bounds", 1)
+
+
+def test_one_box_at_a_time_ends():
+    """Batches of wide networks hold a single box."""
+    a = network((2, 5, 4, 2), 3)
+    box = Box(np.full(2, -1.0), np.full(2, 1.0))
+    b = changed(a, 4, 0.2)
+    bounder, _ = aligned_bounder(pair_of(a, b))
+    search = DifferenceSearch(bounder, box, Seeker(a, b, box, 0), 1, None)
+    search.run(Deadline(None), 9, lambda: False)
+    assert search.n_boxes > 1

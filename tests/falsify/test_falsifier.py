@@ -12,7 +12,8 @@ from small import dense
 from stablenet import Box, Domain, Network, Polytope, Union, load_onnx
 from stablenet.core.ledger import Ledger
 from stablenet.core.questions import NEGATIVE, POSITIVE, State
-from stablenet.falsify.falsifier import LEAK, Falsifier, gradient, puller, random_points
+from stablenet.falsify.climb import LEAK, gradient
+from stablenet.falsify.falsifier import Falsifier, puller, random_points
 
 RNG = np.random.default_rng(0)
 TRIANGLE = Polytope([-1.0, -1.0], [1.0, 1.0], [[1.0, 1.0], [-1.0, 2.0]], [0.3, 0.4])

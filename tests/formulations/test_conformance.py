@@ -134,7 +134,7 @@ def test_relaxations_are_ordered_as_theory_says(method: str) -> None:
     assert strict >= {
         ("pairs", "bigm"),
         ("relaxed", "epigraph"),
-    ("complementarity", "epigraph"),
+        ("complementarity", "epigraph"),
         ("partition:2", "bigm"),
         ("bigm", "bigm-loose"),
         ("partition:4", "partition:2"),
