@@ -19,15 +19,19 @@ DEPTH = 4  # times that a box is halved on which bounds fail: a run may have had
 
 class Cuts:
     """The boxes of one cutting. ``flat`` and ``sign`` are its questions, ``wanted`` those that it claims to refute;
-    ``known`` are bounds proven on the part, lower and upper ones by layer.
+    ``known`` are bounds proven on the part, lower and upper ones by layer; ``depth`` says how often a box is halved.
     """
 
     def __init__(
-        self, maps: Sequence[Map], part: Part, known: tuple[list[Array], list[Array]], asked: tuple[Index, Array, Mask]
+        self,
+        maps: Sequence[Map],
+        part: Part,
+        known: tuple[list[Array], list[Array]],
+        asked: tuple[Index, Array, Mask],
+        depth: int,
     ) -> None:
-        self.maps, self.part, self.known = maps, part, known
+        self.maps, self.part, self.known, self.depth = maps, part, known, depth
         self.flat, self.sign, self.wanted = asked
-        self.depth = DEPTH
         self.offsets = np.cumsum([0, *(owner.size for owner in maps)])
         self.width = np.maximum(part.upper - part.lower, 1e-300)
         self.waiting = {0: (part.lower, part.upper)}  # boxes that a cut has made and no record has named
