@@ -13,6 +13,8 @@ from stablenet.check.polytope import narrowed
 from stablenet.core.proof_records import Record
 from stablenet.domain.regions import Part
 
+Known = tuple[list[Array], list[Array]]
+Asked = tuple[Index, Array, Mask]
 NONE = 2**32 - 1  # no axis, no child
 DEPTH = 4  # times that a box is halved on which bounds fail: a run may have had better ones from its other boxes
 
@@ -22,14 +24,7 @@ class Cuts:
     ``known`` are bounds proven on the part, lower and upper ones by layer; ``depth`` says how often a box is halved.
     """
 
-    def __init__(
-        self,
-        maps: Sequence[Map],
-        part: Part,
-        known: tuple[list[Array], list[Array]],
-        asked: tuple[Index, Array, Mask],
-        depth: int,
-    ) -> None:
+    def __init__(self, maps: Sequence[Map], part: Part, known: Known, asked: Asked, depth: int) -> None:
         self.maps, self.part, self.known, self.depth = maps, part, known, depth
         self.flat, self.sign, self.wanted = asked
         self.offsets = np.cumsum([0, *(owner.size for owner in maps)])
