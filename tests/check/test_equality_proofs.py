@@ -129,14 +129,14 @@ def mutations(folder: Path, seeds: list[int], count: int, seed: int) -> tuple[in
 def test_no_changed_proof_shows_a_tolerance_that_does_not_hold(tmp_path):
     true, false = mutations(tmp_path, SEEDS[1:5], 12, 1)
     assert false == 12
-    assert 0 < true
+    assert true > 0
 
 
 @pytest.mark.long
 def test_of_many_changes_none_shows_a_tolerance_that_does_not_hold(tmp_path):
-    true, false = mutations(tmp_path, SEEDS[1:5], 40, 2026)
-    assert false == 40
-    assert 0 < true
+    true, false = mutations(tmp_path, SEEDS[1:5], 30, 2026)
+    assert false == 30
+    assert true > 0
 
 
 @pytest.mark.parametrize("seed", range(6))
