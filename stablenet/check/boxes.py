@@ -13,21 +13,20 @@ from stablenet.check.polytope import narrowed
 from stablenet.core.proof_records import Record
 from stablenet.domain.regions import Part
 
+Known = tuple[list[Array], list[Array]]
+Asked = tuple[Index, Array, Mask]
 NONE = 2**32 - 1  # no axis, no child
 DEPTH = 4  # times that a box is halved on which bounds fail: a run may have had better ones from its other boxes
 
 
 class Cuts:
     """The boxes of one cutting. ``flat`` and ``sign`` are its questions, ``wanted`` those that it claims to refute;
-    ``known`` are bounds proven on the part, lower and upper ones by layer.
+    ``known`` are bounds proven on the part, lower and upper ones by layer; ``depth`` says how often a box is halved.
     """
 
-    def __init__(
-        self, maps: Sequence[Map], part: Part, known: tuple[list[Array], list[Array]], asked: tuple[Index, Array, Mask]
-    ) -> None:
-        self.maps, self.part, self.known = maps, part, known
+    def __init__(self, maps: Sequence[Map], part: Part, known: Known, asked: Asked, depth: int) -> None:
+        self.maps, self.part, self.known, self.depth = maps, part, known, depth
         self.flat, self.sign, self.wanted = asked
-        self.depth = DEPTH
         self.offsets = np.cumsum([0, *(owner.size for owner in maps)])
         self.width = np.maximum(part.upper - part.lower, 1e-300)
         self.waiting = {0: (part.lower, part.upper)}  # boxes made by a cut that no record has named yet

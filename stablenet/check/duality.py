@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -52,16 +52,6 @@ class Choices:
     duals: Array | None
 
 
-class Together(Protocol):
-    """Neurons that are freed together. Arrays have a column for each of those kept, and are changed in place."""
-
-    def choose(self, post: Array, nu: Array) -> None:
-        """Choose nu for these neurons' coefficients."""
-
-    def bound(self, post: Array, nu: Array, most: Array) -> None:
-        """Bound from above what they can add."""
-
-
 class Block:
     """A matrix and an offset that add ``matrix @ source[first:] + offset`` to the rows from ``row`` on."""
 
@@ -94,8 +84,9 @@ class Map:
         terms = enumerate(affine.terms or none)
         return cls(affine.size, [Block(t.source, 0, t.matrix, affine.offset * (i == 0)) for i, t in terms])
 
-    def together(self, kept: Index, low: Array, high: Array, ends: Ends) -> Together | None:  # noqa: ARG002
-        """Neurons among those kept, with ends (parts, 1, kept), that are freed together; none in a map of one network.
+    def together(self, kept: Index, low: Array, high: Array, ends: Ends) -> Any:  # noqa: ARG002
+        """Neurons among those kept, with ends (parts, 1, kept), that are freed together; None in a map of one network.
+        What it returns has `choose(post, nu)` and `bound(post, nu, most)`, which change nu and most for these in place.
         ``ends`` are those of all rows, (parts, rows).
         """
         return None

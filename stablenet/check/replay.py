@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stablenet.check.arithmetic import Array, Index
-from stablenet.check.boxes import Cuts
+from stablenet.check.boxes import DEPTH, Cuts
 from stablenet.check.duality import Boxes, Choices, Map, layer_bounds
 from stablenet.core.network import Network
 from stablenet.core.proof_records import ProofError, Record, read_records
@@ -36,7 +36,7 @@ class PartState:
         self.lower = [np.full(n, -np.inf) for n in self.sizes]
         self.upper = [np.full(n, np.inf) for n in self.sizes]
         self.by: dict[tuple[int, int, int], str] = {}
-        self.depth: int | None = None  # of halving boxes on which bounds fail; None: the usual
+        self.depth = DEPTH
         self.begin()
         self.bound_all("interval")
 
@@ -98,8 +98,7 @@ class PartState:
                 flat = record.indices("question", None, int(self.offsets[-1]))
                 wanted = np.isin(np.arange(len(flat)), list(questions[self.n_cuttings]))
                 asked = flat, record.signs("sign", len(flat)), wanted
-                self.cuts = Cuts(self.maps, self.part, (self.lower, self.upper), asked)
-                self.cuts.depth = self.cuts.depth if self.depth is None else self.depth
+                self.cuts = Cuts(self.maps, self.part, (self.lower, self.upper), asked, self.depth)
                 self.n_cuttings += 1
             case "boxes" if self.cuts is not None:
                 self.cuts.add(record)

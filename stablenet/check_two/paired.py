@@ -79,13 +79,13 @@ class FreedPairs:
     scale: Array
 
     def choose(self, post: Array, nu: Array) -> None:
-        """See `Together`."""
+        """Choose nu by the difference or apart."""
         one, two = self.one, self.two
         apart = nu[..., one], nu[..., two]
         nu[..., one], nu[..., two] = usual_of_pairs(post[..., one], post[..., two], apart, self.ends, self.scale)
 
     def bound(self, post: Array, nu: Array, most: Array) -> None:
-        """See `Together`; what both add stands at the first."""
+        """Bound what both add, which stands at the first."""
         one, two = self.one, self.two
         coefficients, chosen = (post[..., one], post[..., two]), (nu[..., one], nu[..., two])
         most[..., one], most[..., two] = pair_most(coefficients, chosen, self.ends, self.scale), 0.0
