@@ -36,7 +36,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "verify": {
         MAIN: ("domain", "tolerance", "time_limit", "report", "output", "as_json"),
-        "What is asked": ("wanted", "norm", "bound", "reading", "arithmetic"),
+        "What is asked": ("wanted", "norm", "bound", "reading", "arithmetic", "proof"),
         "How": ("steps", "solver", "formulation"),
         "Resources": ("memory_limit", "threads", "seed"),
     },

@@ -330,14 +330,15 @@ class Ledger:
         self.part_rigorous[part, side, neurons] = event["rigorous"]
 
     def _on_witness(self, event: Event) -> None:
-        code = self._code(event["by"])
+        code, number = self._code(event["by"]), len(self.points)
+        # The point comes first: after a Ctrl-C in between, no question may name a point that is not there.
+        self.points.append(decode_array(event["point"]))
+        self._inside.append(frozenset(event["parts"]))
         for side in SIDES:
             neurons = np.asarray(event[SIDE_NAMES[side]], dtype=np.intp)
             fresh = neurons[self.witness[side, neurons] < 0]
-            self.witness[side, fresh] = len(self.points)
+            self.witness[side, fresh] = number
             self.witness_by[side, fresh] = code
-        self.points.append(decode_array(event["point"]))
-        self._inside.append(frozenset(event["parts"]))
 
     def _on_contradiction(self, event: Event) -> None:
         self.contradictions.append(

@@ -242,49 +242,53 @@ def build_report(
 
     ``seconds`` are those of the `STEPS`, and ``report`` for what ``total_seconds`` are more.
     """
-    verdicts = ledger.verdicts
-    complete = ledger.complete
-    if not complete and stopped_by is None:
-        stopped_by = "search"
-    if complete or stopped_by == "search":
-        waiting = ledger.pending()
-        only_borderline = not complete and not (waiting & ~ledger.borderline).any()
-        unanswered = not complete and bool((waiting & ledger.unanswered).any())
-        stopped_by = None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
-    names = [verdict.name.lower() for verdict in Verdict]
-    totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
-    spent = dict.fromkeys(STEPS, 0.0) | ledger.log.seconds
-    seconds = {what: round(taken, 6) for what, taken in spent.items()}
-    seconds["report"] = round(max(0.0, total_seconds - sum(seconds.values())), 6)
-    data: dict[str, Any] = {
-        "schema": SCHEMA,
-        "status": "complete" if complete else "stopped",
-        "stopped_by": stopped_by,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": package_versions(),
-        "network": network,
-        "domain": domain,
-        "config": config,
-        "seconds": {**seconds, "total": round(total_seconds, 6)},
-        "solves": ledger.log.solves,
-        "counts": {**{name: totals[name] for name in VERDICTS}, "rigorous": int(np.count_nonzero(ledger.rigorous))},
-        "neurons": neurons_to_json(ledger),
-        "witnesses": [point.tolist() for point in ledger.points],
-        "curve": [[seconds, n] for seconds, n in ledger.log.curve],
-    }
-    if ledger.log.tightening:
-        data["tightening"] = ledger.log.tightening
-    if ledger.log.tasks:
-        data["tasks"] = ledger.log.tasks
-    if ledger.log.tolerances:
-        data["tolerances"] = ledger.log.tolerances
-    if ledger.log.solver_options:
-        data["solver_options"] = ledger.log.solver_options
-    if ledger.log.solver_failures:
-        data["solver_failures"] = ledger.log.solver_failures
-    if ledger.contradictions:
-        data["contradictions"] = [vars(found) for found in ledger.contradictions]
-    return Report(data)
+    # After Ctrl-C threads may still be at work: what they add meanwhile must not tear the report.
+    with ledger.lock:
+        verdicts = ledger.verdicts
+        complete = ledger.complete
+        if not complete and stopped_by is None:
+            stopped_by = "search"
+        if complete or stopped_by == "search":
+            waiting = ledger.pending()
+            only_borderline = not complete and not (waiting & ~ledger.borderline).any()
+            unanswered = not complete and bool((waiting & ledger.unanswered).any())
+            stopped_by = (
+                None if complete else "solver" if unanswered else "borderline" if only_borderline else stopped_by
+            )
+        names = [verdict.name.lower() for verdict in Verdict]
+        totals = dict(zip(names, np.bincount(verdicts, minlength=len(names)).tolist(), strict=True))
+        spent = dict.fromkeys(STEPS, 0.0) | ledger.log.seconds
+        seconds = {what: round(taken, 6) for what, taken in spent.items()}
+        seconds["report"] = round(max(0.0, total_seconds - sum(seconds.values())), 6)
+        data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "status": "complete" if complete else "stopped",
+            "stopped_by": stopped_by,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": package_versions(),
+            "network": network,
+            "domain": domain,
+            "config": config,
+            "seconds": {**seconds, "total": round(total_seconds, 6)},
+            "solves": list(ledger.log.solves),
+            "counts": {**{name: totals[name] for name in VERDICTS}, "rigorous": int(np.count_nonzero(ledger.rigorous))},
+            "neurons": neurons_to_json(ledger),
+            "witnesses": [point.tolist() for point in ledger.points],
+            "curve": [[seconds, n] for seconds, n in ledger.log.curve],
+        }
+        if ledger.log.tightening:
+            data["tightening"] = ledger.log.tightening
+        if ledger.log.tasks:
+            data["tasks"] = ledger.log.tasks
+        if ledger.log.tolerances:
+            data["tolerances"] = ledger.log.tolerances
+        if ledger.log.solver_options:
+            data["solver_options"] = ledger.log.solver_options
+        if ledger.log.solver_failures:
+            data["solver_failures"] = ledger.log.solver_failures
+        if ledger.contradictions:
+            data["contradictions"] = [vars(found) for found in ledger.contradictions]
+        return Report(data)
 
 
 def check_belongs(report: Report, network: Network, domain: Domain) -> None:

@@ -86,7 +86,7 @@ def test_refusals_and_hangs_are_rows(request_: measured.Measurement, monkeypatch
     found = measured.run(wrong)
     assert found["outcome"] == "refused"
     assert "nonsense" in found["reason"]
-    monkeypatch.setattr(measured, "GRACE", -60.0 + 0.2)
+    monkeypatch.setattr(measured, "GRACE", 0.2 - 600.0)
     found = measured.run(request_)
     assert found["outcome"] == "hang"
     assert "work_s" not in found

@@ -213,7 +213,7 @@ def test_a_report_takes_the_place_of_the_search(tmp_path, monkeypatch):
     report = find_stable(path, domain, threads=1)
     small_path = tmp_path / "small.onnx"
     compress(path, report).write(small_path)
-    monkeypatch.setattr("stablenet.equivalence.verify.find_stable", None)
+    monkeypatch.setattr("stablenet.equivalence.stable_neurons.find_stable", None)
     steps = ["bounds", "stable"]
     result = verify(path, small_path, domain, steps=steps, report=report)
     assert (result.outcome, result.by, result.rigorous) == ("equal", "stable, report", True)
