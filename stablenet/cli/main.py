@@ -26,7 +26,7 @@ from stablenet.cli.streams import readerless
 from stablenet.core.errors import ExitCode, InputError, StablenetError, UnknownNameError
 from stablenet.core.files import OutputError
 from stablenet.core.memory import limit_memory
-from stablenet.core.signals import end_at_once, ignore_at_exit, install
+from stablenet.core.signals import end_at_once, ignore_at_exit, install, is_interrupt
 from stablenet.core.terminal import complain, console, open_closed_streams, say, say_json
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ def _run(arguments: list[str]) -> int:
         if hasattr(error, "format_message"):
             complain(error.format_message())
             return ExitCode.INPUT
-        if type(error).__name__ == "Abort":  # the argument parser turns Ctrl-C into this
+        if type(error).__name__ == "Abort" or is_interrupt(error):  # the argument parser turns Ctrl-C into the former
             raise KeyboardInterrupt from None
         raise
     if code == PARSER_INTERRUPTED:

@@ -7,6 +7,7 @@ so that what is going on there is finished. `end_at_once` is for the moments bef
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 import sys
@@ -24,12 +25,21 @@ REPEAT = 1.0
 """Seconds after which a further signal interrupts again; before, it would disturb the cleaning up after the first."""
 
 
+IMPORTING = 30.0
+"""An import that fails within so many seconds of a signal failed because of it."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, termination or hang-up came."""
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an error comes from a signal, rather than from code that raises ``KeyboardInterrupt`` itself."""
+    """Whether an error comes from a signal, rather than from code that raises ``KeyboardInterrupt`` itself.
+
+    A compiled module that is being imported makes an ``ImportError`` of it, which is told by the time of the signal.
+    """
+    if isinstance(error, ImportError):
+        return time.monotonic() - _raise.last < IMPORTING
     if not isinstance(error, KeyboardInterrupt):
         return False
     return isinstance(error, Interrupted) or signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -51,7 +61,7 @@ class _Raise:
     """Raises `Interrupted`; not again within `REPEAT` seconds, so that the cleaning up after the first can finish."""
 
     def __init__(self) -> None:
-        self.last = -REPEAT
+        self.last = -math.inf
 
     def __call__(self, number: int, frame: object) -> None:
         del number, frame
@@ -61,9 +71,12 @@ class _Raise:
             raise Interrupted
 
 
+_raise = _Raise()
+
+
 def install() -> None:
     """From now on all three raise `Interrupted` in the main thread."""
-    _handle(_Raise())
+    _handle(_raise)
 
 
 def end_at_once(message: str, code: int = ExitCode.STOPPED, grace: float = 0.0) -> None:

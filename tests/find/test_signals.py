@@ -273,3 +273,29 @@ end_at_once("", 3, grace=2.0)
 sys.exit(3)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
+
+
+SWALLOWED = """
+import os, signal, sys
+import stablenet.cli.main as main
+
+def app(*args, **kwargs):
+    if "signal" in sys.argv:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 1)
+        except KeyboardInterrupt:
+            pass
+    raise ImportError("initialization failed")
+
+main.app = app
+main.main()
+"""
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_interrupt_that_an_import_turns_into_its_own_error(sent):
+    command = [sys.executable, "-c", SWALLOWED, *(["signal"] if sent else [])]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == (3 if sent else 1)
+    assert ("Traceback" in ended.stderr) is not sent
