@@ -15,6 +15,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def makespan(tasks: Sequence[float], workers: int) -> float:
@@ -25,10 +26,10 @@ def makespan(tasks: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def rounds_of(report: dict[str, object], overhead: float) -> list[list[float]]:
+def rounds_of(report: dict[str, Any], overhead: float) -> list[list[float]]:
     """The seconds of the tasks of each round."""
     rounds: dict[int, list[float]] = defaultdict(list)
-    for row in report.get("tasks", []):  # type: ignore[attr-defined]
+    for row in report.get("tasks", []):
         if "seconds" in row:
             rounds[row["round"]].append(float(row["seconds"]) + overhead)
     return [rounds[number] for number in sorted(rounds)]

@@ -13,14 +13,26 @@ Size for n neurons: n binaries, 3 n rows, 7 n nonzeros. Needs nothing beyond lin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import Encoding, Formulation, ReluLayer, add_binaries, block_matrix, phase_handles
+from stablenet.formulations.base import (
+    Capability,
+    Cuts,
+    Encoding,
+    Formulation,
+    ReluLayer,
+    add_binaries,
+    block_matrix,
+    phase_handles,
+)
 
 from stablenet.core.arrays import Array
+from stablenet.core.errors import UnknownNameError
+from stablenet.milp.matrices import Variables
 
 
 class BigM(Formulation):
@@ -49,6 +61,32 @@ class BigM(Formulation):
         """The binaries are 1 where the neuron is active."""
         del layer, inputs
         return {"active": (pre > 0).astype(np.float64)}
+
+
+class BigMWithCuts(BigM):
+    """Big-M with cuts, which are separated at the root (argument ``root``) or in the solver's tree too (``cuts``)."""
+
+    def __init__(self, when: str = "root") -> None:
+        cuts: dict[str, Literal["root", "tree"]] = {"root": "root", "cuts": "tree"}
+        if when not in cuts:
+            raise UnknownNameError("moment of separation", when, cuts)
+        self.when = when
+        self.cuts = cuts[when]
+        self.requires = frozenset({Capability.CUTS} if when == "cuts" else ())
+
+    @classmethod
+    def from_argument(cls, argument: str | None) -> Self:
+        """``root`` (the default) or ``cuts``."""
+        return cls() if argument is None else cls(argument)
+
+    @property
+    def spec(self) -> str:
+        """The name with ``root`` or ``cuts``."""
+        return f"{self.name}:{self.when}"
+
+    @abstractmethod
+    def separate(self, layer: ReluLayer, encoding: Encoding, value: Callable[[Variables], Array]) -> Cuts | None:
+        """Cuts that the values violate; None without any."""
 
 
 def big_m_matrix(lower: Array, upper: Array) -> sparse.csr_array:

@@ -16,24 +16,14 @@ Size for n neurons: n binaries, n continuous variables, 3 n rows, 7 n nonzeros. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from stablenet.formulations.base import (
-    Encoding,
-    Formulation,
-    ReluLayer,
-    add_binaries,
-    add_variables,
-    block_matrix,
-    phase_handles,
-)
-
-from stablenet.core.arrays import Array
+from stablenet.formulations.base import Encoding, ReluLayer
+from stablenet.formulations.complementarity import Complementarity, split_parts
 
 
-class BigMLoose(Formulation):
+class BigMLoose(Complementarity):
     """Big-M with ``M = 2 max(bound, 1)`` for both sides."""
 
     name = "bigm-loose"
@@ -43,27 +33,9 @@ class BigMLoose(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """Three rows per neuron; widens the bounds of pre and post to M."""
-        from stablenet.milp.affine_rows import AffineRows
-
-        n = layer.size
         big = 2.0 * np.maximum(np.maximum(-layer.lower, layer.upper), layer.scale)
-        for variables, low in ((layer.pre, -big), (layer.post, np.zeros(n))):
+        for variables, low in ((layer.pre, -big), (layer.post, np.zeros(layer.size))):
             for variable, lower, upper in zip(variables, low.tolist(), big.tolist(), strict=True):
                 variable.setlb(lower)
                 variable.setub(upper)
-        active = add_binaries(block, "is_active", layer.neurons)
-        negative = add_variables(block, "negative_part", layer.neurons, 0.0, big)
-        rows = block_matrix(n, [[1.0, -1.0, 1.0, None], [None, 1.0, None, -big], [None, None, 1.0, big]])
-        zeros = np.zeros(n)
-        block.split = AffineRows(
-            rows,
-            [*layer.pre, *layer.post, *negative, *active],
-            np.concatenate([zeros, np.full(2 * n, -np.inf)]),
-            np.concatenate([zeros, zeros, big]),
-        )
-        return Encoding({"active": active, "negative": negative}, *phase_handles(active))
-
-    def assign(self, layer: ReluLayer, inputs: Array, pre: Array) -> Mapping[str, Array]:
-        """The binaries are 1 where the neuron is active; the negative part is what ReLU cuts off."""
-        del layer, inputs
-        return {"active": (pre > 0).astype(np.float64), "negative": np.maximum(-pre, 0.0)}
+        return split_parts(block, layer, big, big)

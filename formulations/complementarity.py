@@ -47,25 +47,30 @@ class Complementarity(Formulation):
 
     def encode(self, block: Any, layer: ReluLayer) -> Encoding:
         """One more variable and three rows per neuron."""
-        from stablenet.milp.affine_rows import AffineRows
-
-        n = layer.size
-        active = add_binaries(block, "is_active", layer.neurons)
-        negative = add_variables(block, "negative_part", layer.neurons, 0.0, -layer.lower)
-        rows: list[list[Array | float | None]] = [
-            [1.0, -1.0, 1.0, None],  # g - h + k = 0
-            [None, 1.0, None, -layer.upper],  # h - U z <= 0
-            [None, None, 1.0, -layer.lower],  # k - L z <= -L
-        ]
-        block.parts = AffineRows(
-            block_matrix(n, rows),
-            [*layer.pre, *layer.post, *negative, *active],
-            np.concatenate([np.zeros(n), np.full(2 * n, -np.inf)]),
-            np.concatenate([np.zeros(2 * n), -layer.lower]),
-        )
-        return Encoding({"active": active, "negative": negative}, *phase_handles(active))
+        return split_parts(block, layer, -layer.lower, layer.upper)
 
     def assign(self, layer: ReluLayer, inputs: Array, pre: Array) -> Mapping[str, Array]:
         """The binary is 1 where the neuron is active, the negative part is what ReLU cuts off."""
         del layer, inputs
         return {"active": (pre > 0).astype(np.float64), "negative": np.maximum(-pre, 0.0)}
+
+
+def split_parts(block: Any, layer: ReluLayer, off: Array, on: Array) -> Encoding:
+    """The two parts of each pre-activation, ``h <= on z`` and ``k <= off (1 - z)``; ``off`` and ``on`` are (n,)."""
+    from stablenet.milp.affine_rows import AffineRows
+
+    n = layer.size
+    active = add_binaries(block, "is_active", layer.neurons)
+    negative = add_variables(block, "negative_part", layer.neurons, 0.0, off)
+    rows: list[list[Array | float | None]] = [
+        [1.0, -1.0, 1.0, None],  # g - h + k = 0
+        [None, 1.0, None, -on],  # h - on z <= 0
+        [None, None, 1.0, off],  # k + off z <= off
+    ]
+    block.split = AffineRows(
+        block_matrix(n, rows),
+        [*layer.pre, *layer.post, *negative, *active],
+        np.concatenate([np.zeros(n), np.full(2 * n, -np.inf)]),
+        np.concatenate([np.zeros(2 * n), off]),
+    )
+    return Encoding({"active": active, "negative": negative}, *phase_handles(active))

@@ -19,22 +19,20 @@ cuts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import Capability, Cuts, Encoding, ReluLayer, block_matrix
-from stablenet.formulations.bigm import BigM
+from stablenet.formulations.base import Cuts, Encoding, ReluLayer, block_matrix
+from stablenet.formulations.bigm import BigMWithCuts
 
 from stablenet.core.arrays import Array
-from stablenet.core.errors import UnknownNameError
 from stablenet.milp.matrices import Variables, to_csr
 
 VIOLATED = 1e-6
 """Cuts violated by less (in the model's units, where pre-activations are below 1) are not added."""
 
 
-class Ideal(BigM):
+class Ideal(BigMWithCuts):
     """Big-M and the facets of the hull, as cuts."""
 
     name = "ideal"
@@ -42,24 +40,6 @@ class Ideal(BigM):
     paper = "Anderson, Huchette, Ma, Tjandraatmadja & Vielma 2020 (arXiv 1811.01988)"
     equations = "ReLU over a box, separation in linear time"
     variants = ("ideal:root", "ideal:cuts")
-
-    def __init__(self, when: str = "root") -> None:
-        cuts: dict[str, Literal["root", "tree"]] = {"root": "root", "cuts": "tree"}
-        if when not in cuts:
-            raise UnknownNameError("moment of separation", when, cuts)
-        self.when = when
-        self.cuts = cuts[when]
-        self.requires = frozenset({Capability.CUTS} if when == "cuts" else ())
-
-    @classmethod
-    def from_argument(cls, argument: str | None) -> Self:
-        """``root`` (the default) or ``cuts``."""
-        return cls() if argument is None else cls(argument)
-
-    @property
-    def spec(self) -> str:
-        """``ideal:root`` or ``ideal:cuts``."""
-        return f"{self.name}:{self.when}"
 
     def separate(self, layer: ReluLayer, encoding: Encoding, value: Callable[[Variables], Array]) -> Cuts | None:
         """The most violated facet of each neuron, where it is violated."""

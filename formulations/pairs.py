@@ -19,16 +19,14 @@ relaxation, ``pairs:cuts`` also in the solver's tree and needs a solver that tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import sparse
-from stablenet.formulations.base import Capability, Cuts, Encoding, ReluLayer
-from stablenet.formulations.bigm import BigM
+from stablenet.formulations.base import Cuts, Encoding, ReluLayer
+from stablenet.formulations.bigm import BigMWithCuts
 
 from stablenet.core.arrays import Array, Index
-from stablenet.core.errors import UnknownNameError
 from stablenet.milp.matrices import Variables, to_csr
 
 VIOLATED = 1e-6
@@ -47,7 +45,7 @@ Facets = tuple[Index, Array, Array]
 """Pairs (f, 2), normals over ``g_i, g_j, h_i, h_j`` (f, 4) and right-hand sides (f,)."""
 
 
-class Pairs(BigM):
+class Pairs(BigMWithCuts):
     """Big-M and facets of joint hulls of two neurons, as cuts."""
 
     name = "pairs"
@@ -57,23 +55,8 @@ class Pairs(BigM):
     variants = ("pairs:root", "pairs:cuts")
 
     def __init__(self, when: str = "root") -> None:
-        cuts: dict[str, Literal["root", "tree"]] = {"root": "root", "cuts": "tree"}
-        if when not in cuts:
-            raise UnknownNameError("moment of separation", when, cuts)
-        self.when = when
-        self.cuts = cuts[when]
-        self.requires = frozenset({Capability.CUTS} if when == "cuts" else ())
+        super().__init__(when)
         self._facets: WeakKeyDictionary[ReluLayer, Facets] = WeakKeyDictionary()
-
-    @classmethod
-    def from_argument(cls, argument: str | None) -> Self:
-        """``root`` (the default) or ``cuts``."""
-        return cls() if argument is None else cls(argument)
-
-    @property
-    def spec(self) -> str:
-        """``pairs:root`` or ``pairs:cuts``."""
-        return f"{self.name}:{self.when}"
 
     def separate(self, layer: ReluLayer, encoding: Encoding, value: Callable[[Variables], Array]) -> Cuts | None:
         """The most violated facet of each pair, where it is violated."""

@@ -56,13 +56,13 @@ class Branch(Tightening):
         with state.cost(self.name, 2 * len(rows)) as row:
             row["nodes"] = 0
             share = state.context.share
-            done = self._here(state, rows) if share is None else share(_first(state), rows, self.leaves)
+            done = self.bound_here(state, rows) if share is None else share(_first(state), rows, self.leaves)
             for some in done:
                 lower[some.rows], upper[some.rows] = some.lower, some.upper
                 row["nodes"] += some.n_nodes
             row["tightened"] = state.tighten(self.name, lower, upper, rigorous=True)
 
-    def _here(self, state: LayerwiseState, rows: Index) -> Iterator[RowBounds]:
+    def bound_here(self, state: LayerwiseState, rows: Index) -> Iterator[RowBounds]:
         """Bound rows, as many at a time as memory has room for."""
         branching = _Bounds(state)
         n_rows = max(1, LEAF_MEMORY // (2 * self.leaves * branching.leaf_bytes))
@@ -82,7 +82,7 @@ def bound_rows(state: LayerwiseState, rows: Index, leaves: int) -> list[RowBound
     """Bounds of rows of the last layer that ``state`` has bounds of: the work that `RowSharing` shares out."""
     while state.layer < len(state.bounds.layers) - 1:
         state.advance()
-    return list(Branch(leaves)._here(state, rows))  # noqa: SLF001 - of this module
+    return list(Branch(leaves).bound_here(state, rows))
 
 
 class _Bounds(BranchAndBound):

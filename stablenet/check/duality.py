@@ -84,11 +84,12 @@ class Map:
         terms = enumerate(affine.terms or none)
         return cls(affine.size, [Block(t.source, 0, t.matrix, affine.offset * (i == 0)) for i, t in terms])
 
-    def together(self, kept: Index, low: Array, high: Array, ends: Ends) -> Any:  # noqa: ARG002
+    def together(self, kept: Index, low: Array, high: Array, ends: Ends) -> Any:
         """Neurons among those kept, with ends (parts, 1, kept), that are freed together; None in a map of one network.
         What it returns has `choose(post, nu)` and `bound(post, nu, most)`, which change nu and most for these in place.
         ``ends`` are those of all rows, (parts, rows).
         """
+        del kept, low, high, ends
         return None
 
     def tighten(self, boxes: Boxes, layer: int, rows: Index | None, lower: Array, upper: Array) -> None:

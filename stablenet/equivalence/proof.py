@@ -67,8 +67,8 @@ class ProofOfEquality:
         began = time.monotonic()
         try:
             self._write(pairing, halvings, limit)
-            over = lambda: self.deadline.over  # noqa: E731
-            problems = check_equality(self.a, self.b, self.domain, self.part, limit, over=over).problems
+            checked = check_equality(self.a, self.b, self.domain, self.part, limit, over=lambda: self.deadline.over)
+            problems = checked.problems
             if not problems:
                 self.part.replace(self.path)
         except StablenetError as error:

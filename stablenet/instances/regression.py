@@ -60,8 +60,8 @@ EXTERNAL = (
 """Attachments of reports, without a licence to pass them on. ``check --backend`` uses NAME.mps of the folder."""
 
 
-def _small(  # noqa: PLR0917
-    rows: Sequence[Sequence[float]], lower: Sequence[float], bounds: Sequence[tuple[float, float]],
+def _small(
+    rows: Sequence[Sequence[float]], lower: Sequence[float], bounds: Sequence[tuple[float, float]], *,
     integer: Sequence[bool], cost: Sequence[float], columns: Sequence[str],
 ) -> MILP:  # fmt: skip
     matrix = sparse.csr_array(np.array(rows, dtype=np.float64))
@@ -74,7 +74,7 @@ def _small(  # noqa: PLR0917
 
 
 def _one_row() -> Truth:
-    milp = _small([[1.0, 1.0]], [4.5], [(0, 10), (0, 10)], [False, True], [2.0, 3.0], ["x", "z"])
+    milp = _small([[1.0, 1.0]], [4.5], [(0, 10), (0, 10)], integer=[False, True], cost=[2.0, 3.0], columns=["x", "z"])
     what = "2 x + 3 z is at least twice the sum, which is at least 4.5; HiGHS 1.14.0 says 15"
     return Truth(milp, np.array([4.5, 0.0]), 9.0, what, "github.com/ERGO-Code/HiGHS/issues/2957")
 
@@ -83,8 +83,9 @@ def _ten_pairs() -> Truth:
     n = 10
     rows = np.hstack([2.0 * np.eye(n), np.eye(n)])
     milp = _small(
-        rows.tolist(), [10.0] * n, [(0, 1)] * n + [(9, 100)] * n, [True] * n + [False] * n, [2.0] * n + [1.0] * n,
-        [f"x[{i}]" for i in range(n)] + [f"y[{i}]" for i in range(n)],
+        rows.tolist(), [10.0] * n, [(0, 1)] * n + [(9, 100)] * n,
+        integer=[True] * n + [False] * n, cost=[2.0] * n + [1.0] * n,
+        columns=[f"x[{i}]" for i in range(n)] + [f"y[{i}]" for i in range(n)],
     )  # fmt: skip
     what = "the objective is the sum of the rows; HiGHS 1.14.0 says 110"
     point = np.concatenate([np.zeros(n), np.full(n, 10.0)])
@@ -94,8 +95,8 @@ def _ten_pairs() -> Truth:
 def _three_columns() -> Truth:
     rows = [[-89.0, -40.7, -12.0], [-0.1, 77.2, -23.7], [-8.6, -6.5, 72.78]]
     milp = _small(
-        rows, [3994.5, -4878.3, -4930.0], [(-100, 120), (-100, 10), (-100, 0)], [True, False, True],
-        [-93.0, 25.0, 17.0], ["v0", "v1", "v2"],
+        rows, [3994.5, -4878.3, -4930.0], [(-100, 120), (-100, 10), (-100, 0)],
+        integer=[True, False, True], cost=[-93.0, 25.0, 17.0], columns=["v0", "v1", "v2"],
     )  # fmt: skip
     # A little inside of the row that decides; the bound is the optimum over all 22,321 integer pairs, in fractions.
     point = np.array([4.0, -66317.0 / 772.0 + 1e-9, -74.0])

@@ -163,7 +163,7 @@ def train(architecture: Architecture, images: Array, labels: Index, *, l1: float
         current = rate * (1.0 - step / (epochs * batches))
         slopes = _gradients(maps, [_fixed(p, STEP, MOST_WEIGHT) for p in parameters], images[batch], labels[batch])
         for weights, slope in zip(parameters[::2], slopes[::2], strict=True):
-            slope += l1 * np.sign(weights)  # noqa: PLW2901 - in place
+            np.add(slope, l1 * np.sign(weights), out=slope)
         for k, slope in enumerate(slopes):
             mean[k] += 0.1 * (slope - mean[k])
             square[k] += 0.001 * (slope * slope - square[k])

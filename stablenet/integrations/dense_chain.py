@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,33 @@ def chain(layers: Sequence[Dense], n_inputs: int) -> Network:
         size = canonical[-1].size if canonical else n_inputs
         output = AffineMap(np.zeros(size), (Term(len(canonical), np.eye(size)),))
     return Network(n_inputs, tuple(canonical), output)
+
+
+def chain_of(layers: Iterable[tuple[Any, bool]], n_inputs: int) -> Network:
+    """The canonical network of layers as gurobi-machinelearning and PySCIPOpt-ML hold them.
+
+    With each layer comes whether it has ReLUs. A layer has ``coefs`` and an ``intercept``, or is nothing but the ReLUs
+    of the layer before; raises `UnsupportedError` where it is neither, and as `chain` does.
+    """
+    dense: list[Dense] = []
+    for layer, relu in layers:
+        if hasattr(layer, "coefs"):
+            dense.append(Dense(np.asarray(layer.coefs), np.asarray(layer.intercept), relu))
+        elif not dense or dense[-1].relu:
+            raise UnsupportedError("ReLUs that do not follow a dense layer")
+        else:
+            dense[-1] = replace(dense[-1], relu=True)
+    return chain(dense, n_inputs)
+
+
+def checked_layers(constraint: Any, kind: Any, hint: str = "") -> list[Any]:
+    """The layers of a predictor constraint; raises `InputError` where it is no object of that kind."""
+    if not isinstance(constraint, kind):
+        raise InputError(
+            f"an object of type {type(constraint).__name__}; the constraint of a neural network is expected, as "
+            f"add_predictor_constr returns it{hint}"
+        )
+    return list(constraint)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ import numpy as np
 
 from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds
-from stablenet.core.errors import InputError, NotInstalledError, UnsupportedError
+from stablenet.core.errors import NotInstalledError, UnsupportedError
 from stablenet.core.network import Network
-from stablenet.integrations.dense_chain import Dense, Supplied, chain, supply
+from stablenet.integrations.dense_chain import Supplied, chain_of, checked_layers, supply
 from stablenet.report.report import Report
 
 
@@ -41,15 +41,7 @@ def network_of(constraint: Any) -> Network:
         UnsupportedError: other activations, or two dense layers without ReLUs between them.
     """
     layers = _layers(constraint)
-    dense: list[Dense] = []
-    for layer, relu in layers:
-        if hasattr(layer, "coefs"):
-            dense.append(Dense(np.asarray(layer.coefs), np.asarray(layer.intercept), relu))
-        elif not dense or dense[-1].relu:
-            raise UnsupportedError("ReLUs that do not follow a dense layer")
-        else:
-            dense[-1] = Dense(dense[-1].weights, dense[-1].offset, relu=True)
-    return chain(dense, layers[0][0].input.shape[1])
+    return chain_of(layers, layers[0][0].input.shape[1])
 
 
 def tighten(constraint: Any, bounds: str | Bounds | Report = "crown") -> Supplied:
@@ -97,12 +89,7 @@ def _layers(constraint: Any) -> list[tuple[Any, bool]]:
         from gurobi_ml.modeling.neuralnet.activations import Identity, ReLU
     except ImportError:
         raise NotInstalledError('gurobi-machinelearning is not installed: pip install "stablenet[gurobiml]"') from None
-    if not isinstance(constraint, BaseNNConstr):
-        raise InputError(
-            f"an object of type {type(constraint).__name__}; the constraint of a neural network is expected, as "
-            "add_predictor_constr returns it (of a pipeline, its last step: constraint[-1])"
-        )
-    layers = list(constraint)
+    layers = checked_layers(constraint, BaseNNConstr, " (of a pipeline, its last step: constraint[-1])")
     for layer in layers:
         if type(layer.activation) not in (ReLU, Identity):
             raise UnsupportedError(f"activation {type(layer.activation).__name__}; there are: Identity, ReLU")

@@ -21,7 +21,7 @@ from stablenet.core.arrays import Array
 from stablenet.core.bounds import Bounds, LayerBounds
 from stablenet.core.errors import InputError, NotInstalledError, UnsupportedError
 from stablenet.core.network import Network
-from stablenet.integrations.dense_chain import Dense, Supplied, chain, supply
+from stablenet.integrations.dense_chain import Supplied, chain_of, checked_layers, supply
 from stablenet.report.report import Report
 
 _LINEAR = ("identity", "linear")
@@ -42,17 +42,8 @@ def network_of(constraint: Any) -> Network:
         InputError: the object is no such constraint.
         UnsupportedError: other activations, or two dense layers without ReLUs between them.
     """
-    dense: list[Dense] = []
     layers = _layers(constraint)
-    for layer in layers:
-        relu = layer.activation == "relu"
-        if hasattr(layer, "coefs"):
-            dense.append(Dense(np.asarray(layer.coefs), np.asarray(layer.intercept), relu))
-        elif not dense or dense[-1].relu:
-            raise UnsupportedError("ReLUs that do not follow a dense layer")
-        else:
-            dense[-1] = Dense(dense[-1].weights, dense[-1].offset, relu=True)
-    return chain(dense, layers[0].input.shape[1])
+    return chain_of(((layer, layer.activation == "relu") for layer in layers), layers[0].input.shape[1])
 
 
 def tighten(constraint: Any, bounds: str | Bounds | Report = "crown") -> Supplied:
@@ -96,12 +87,7 @@ def _layers(constraint: Any) -> list[Any]:
         from pyscipopt_ml.modelling.neuralnet import BaseNNConstr
     except ImportError:
         raise NotInstalledError('PySCIPOpt-ML is not installed: pip install "stablenet[scipml]"') from None
-    if not isinstance(constraint, BaseNNConstr):
-        raise InputError(
-            f"an object of type {type(constraint).__name__}; the constraint of a neural network is expected, as "
-            "add_predictor_constr returns it"
-        )
-    layers = list(constraint)
+    layers = checked_layers(constraint, BaseNNConstr)
     for layer in layers:
         if layer.activation not in ("relu", *_LINEAR):
             raise UnsupportedError(f"activation {layer.activation!r}; there are: relu, identity")

@@ -200,31 +200,41 @@ def image(call: Call) -> Expression:
     return x
 
 
-@operator("Conv")
-def _conv(call: Call) -> Value:
+def convolution_inputs(call: Call) -> tuple[Expression, Constant, int]:
+    """Input and weight of a convolution or a transposed one, whose kernels agree, and the number of groups."""
     x, weights = image(call), call.weights(1, "weight")
-    groups = int(call.attribute("group"))
     w = weights.numbers
     kernel = list(w.shape[2:])
     if w.ndim != len(x.shape):
         raise call.wrong(f"a weight of shape {w.shape} for an input of shape {x.shape}")
     if call.attribute("kernel_shape", kernel) != kernel:
         raise call.wrong(f"kernel_shape {call.attribute('kernel_shape')} but a weight of shape {w.shape}")
+    return x, weights, int(call.attribute("group"))
+
+
+@operator("Conv")
+def _conv(call: Call) -> Value:
+    x, weights, groups = convolution_inputs(call)
+    w = weights.numbers
     if groups < 1 or w.shape[1] * groups != x.shape[1] or w.shape[0] % groups:
         raise call.wrong(f"a weight of shape {w.shape} with {groups} groups for {x.shape[1]} channels")
-    over = window_parameters(call, x, kernel)
+    over = window_parameters(call, x, list(w.shape[2:]))
     call.afford((x.shape[0], w.shape[0], *over.shape))
     matrix = geometry.convolution(w, groups, over)
+    return convolved(call, x, weights, matrix, (x.shape[0], w.shape[0], *over.shape))
+
+
+def convolved(call: Call, x: Expression, weights: Constant, matrix: sparse.csr_array, shape: tuple[int, ...]) -> Value:
+    """A convolution's matrix, that of one element of the batch, applied to ``x``; plus the bias, if there is one."""
     if x.shape[0] != 1:
         afford(2 * x.shape[0] * matrix.nnz)
         matrix = sparse.csr_array(sparse.kron(sparse.eye_array(x.shape[0]), matrix, format="csr"))
-    shape = (x.shape[0], w.shape[0], *over.shape)
     result = x.apply(matrix, shape, 0 if x.batch == 0 else None, 1, weights.error)
     if not call.has(2):
         return result
     bias = call.weights(2, "bias")
-    if bias.shape != (w.shape[0],):
-        raise call.wrong(f"a bias of shape {bias.shape}; ({w.shape[0]},) is expected")
+    if bias.shape != (shape[1],):
+        raise call.wrong(f"a bias of shape {bias.shape}; ({shape[1]},) is expected")
     return result.plus(spread(bias, len(shape), 1))
 
 

@@ -11,41 +11,25 @@ from scipy import sparse
 
 from stablenet.core.arrays import Index
 from stablenet.onnx_io import windows as geometry
-from stablenet.onnx_io.budget import afford
 from stablenet.onnx_io.expression import Constant, Expression, Value
-from stablenet.onnx_io.handlers_affine import image
-from stablenet.onnx_io.operators import Call, operator, rearranged, spread
+from stablenet.onnx_io.handlers_affine import convolution_inputs, convolved
+from stablenet.onnx_io.operators import Call, operator, rearranged
 
 
 @operator("ConvTranspose")
 def _conv_transpose(call: Call) -> Value:
     """The transpose of the convolution that maps its output's shape to its input's."""
-    x, weights = image(call), call.weights(1, "weight")
-    groups = int(call.attribute("group"))
+    x, weights, groups = convolution_inputs(call)
     w = weights.numbers
-    kernel = list(w.shape[2:])
-    if w.ndim != len(x.shape):
-        raise call.wrong(f"a weight of shape {w.shape} for an input of shape {x.shape}")
-    if call.attribute("kernel_shape", kernel) != kernel:
-        raise call.wrong(f"kernel_shape {call.attribute('kernel_shape')} but a weight of shape {w.shape}")
     if groups < 1 or w.shape[0] != x.shape[1] or w.shape[0] % groups:
         raise call.wrong(f"a weight of shape {w.shape} with {groups} groups for {x.shape[1]} channels")
-    over, spatial = _transposed_windows(call, x, kernel)
+    over, spatial = _transposed_windows(call, x, list(w.shape[2:]))
     channels = w.shape[1] * groups
     shape = (x.shape[0], channels, *spatial)
     call.afford(shape)
     matrix = sparse.csr_array(geometry.convolution(w, groups, over).T)
     matrix.sort_indices()
-    if x.shape[0] != 1:
-        afford(2 * x.shape[0] * matrix.nnz)
-        matrix = sparse.csr_array(sparse.kron(sparse.eye_array(x.shape[0]), matrix, format="csr"))
-    result = x.apply(matrix, shape, 0 if x.batch == 0 else None, 1, weights.error)
-    if not call.has(2):
-        return result
-    bias = call.weights(2, "bias")
-    if bias.shape != (channels,):
-        raise call.wrong(f"a bias of shape {bias.shape}; ({channels},) is expected")
-    return result.plus(spread(bias, len(shape), 1))
+    return convolved(call, x, weights, matrix, shape)
 
 
 def _transposed_windows(call: Call, x: Expression, kernel: list[int]) -> tuple[geometry.Windows, list[int]]:

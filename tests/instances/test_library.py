@@ -290,7 +290,9 @@ def test_a_public_network_that_is_not_there_is_told(tmp_path: Path, capsys: pyte
 
 def test_networks_are_those_of_the_manifest() -> None:
     entry = load()[NAMES[0]]
-    found = trained(LIBRARY[NAMES[0]].network)  # type: ignore[arg-type]
+    recipe = LIBRARY[NAMES[0]].network
+    assert isinstance(recipe, NetworkRecipe)
+    found = trained(recipe)
     assert found.network.content_digest == entry.network["sha256"]
 
 
